@@ -1,0 +1,30 @@
+"""Which release this interpreter belongs to.
+
+A deployed release is a virtual environment with a ``release.json`` at its top. The Coordinator reads it from the
+environment that it really runs in, so a status cannot name a release that is merely meant to run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+RELEASE_FILE = "release.json"
+
+
+def release_id(prefix: str | Path = sys.prefix) -> str:
+    """Return the id in ``<prefix>/release.json``, else ``<version>+unreleased`` (a checkout, a plain pip install)."""
+    try:
+        document = json.loads((Path(prefix) / RELEASE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        document = None
+    if isinstance(document, dict) and isinstance(document.get("release"), str):
+        return str(document["release"])
+    return f"{metadata.version('seedcore')}+unreleased"
+
+
+def is_deployed(prefix: str | Path = sys.prefix) -> bool:
+    """Say whether this interpreter is that of a deployed release."""
+    return (Path(prefix) / RELEASE_FILE).is_file()

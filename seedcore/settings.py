@@ -1,0 +1,125 @@
+"""Where the cluster is and how it is reached: the environment, and a default for everything.
+
+One deployment writes these variables into one file (``seedcore.env``); the command line, the Coordinator, the
+supervisor and a user's own driver all read them here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from seedcore.errors import ConfigError, Fault
+
+COORDINATOR_NAME = "seedcore_coordinator"
+ORGAN_NAME_PREFIX = "seedcore_organ."
+DEFAULT_NAMESPACE = "seedcore-dev"
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a process needs to know about its deployment.
+
+    Attributes:
+        address: The GCS, ``host:port`` (``RAY_ADDRESS``); None lets Ray find it.
+        namespace: Ray namespace of every SeedCore actor (``RAY_NAMESPACE``, else ``SEEDCORE_NS``).
+        dashboard_url: Ray's dashboard on the head, which serves the State API (``SEEDCORE_DASHBOARD_URL``).
+        http_host: Where the Coordinator's HTTP server listens (``SEEDCORE_HTTP_HOST``).
+        http_port: Its port (``SEEDCORE_HTTP_PORT``).
+        config: Path of organism.yaml (``SEEDCORE_CONFIG``); None means the packaged one.
+        state_dir: Holds the desired state, the bootstrap lock and the supervisor's journal (``SEEDCORE_STATE_DIR``).
+        expected_nodes: Names of the nodes that must be alive (``SEEDCORE_EXPECTED_NODES``, comma-separated).
+        auth_enabled: Whether the cluster wants a token (``RAY_AUTH_MODE=token``).
+        token_path: The file that holds the token (``RAY_AUTH_TOKEN_PATH``, else ``~/.ray/auth_token``).
+    """
+
+    address: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+    dashboard_url: str = "http://127.0.0.1:8265"
+    http_host: str = "127.0.0.1"
+    http_port: int = 8700
+    config: Path | None = None
+    state_dir: Path = Path("~/.local/state/seedcore")
+    expected_nodes: tuple[str, ...] = ()
+    auth_enabled: bool = False
+    token_path: Path | None = None
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from ``environ`` (default: this process's environment).
+
+        An empty variable counts as unset.
+
+        Raises:
+            ConfigError: A variable has a value that cannot be meant; all of them are named.
+        """
+        env = os.environ if environ is None else environ
+        faults: list[Fault] = []
+
+        def text(*names: str) -> str | None:
+            return next((env[name] for name in names if env.get(name)), None)
+
+        port_text = text("SEEDCORE_HTTP_PORT") or "8700"
+        port = int(port_text) if port_text.isascii() and port_text.isdigit() else 0
+        if not 0 < port <= MAX_PORT:
+            faults.append(_env_fault("SEEDCORE_HTTP_PORT", port_text, f"a port from 1 to {MAX_PORT}"))
+        dashboard = text("SEEDCORE_DASHBOARD_URL") or "http://127.0.0.1:8265"
+        if urlsplit(dashboard).scheme not in {"http", "https"} or not urlsplit(dashboard).netloc:
+            faults.append(_env_fault("SEEDCORE_DASHBOARD_URL", dashboard, "a URL such as http://127.0.0.1:8265"))
+        mode = text("RAY_AUTH_MODE") or "disabled"
+        if mode not in {"token", "disabled"}:
+            faults.append(_env_fault("RAY_AUTH_MODE", mode, "token or disabled"))
+        if faults:
+            raise ConfigError(tuple(faults))
+        config = text("SEEDCORE_CONFIG")
+        token_path = text("RAY_AUTH_TOKEN_PATH")
+        return cls(
+            address=text("RAY_ADDRESS"),
+            namespace=text("RAY_NAMESPACE", "SEEDCORE_NS") or DEFAULT_NAMESPACE,
+            dashboard_url=dashboard.rstrip("/"),
+            http_host=text("SEEDCORE_HTTP_HOST") or "127.0.0.1",
+            http_port=port,
+            config=Path(config) if config else None,
+            state_dir=Path(text("SEEDCORE_STATE_DIR") or "~/.local/state/seedcore").expanduser(),
+            expected_nodes=tuple(
+                name for raw in (text("SEEDCORE_EXPECTED_NODES") or "").split(",") if (name := raw.strip())
+            ),
+            auth_enabled=mode == "token",
+            token_path=Path(token_path) if token_path else Path("~/.ray/auth_token").expanduser(),
+        )
+
+    @property
+    def http_url(self) -> str:
+        """Base URL of the Coordinator's HTTP server, as reached from its own host."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http_host, self.http_host)
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        return f"http://{host}:{self.http_port}"
+
+    def token(self) -> str | None:
+        """Return the token, or None where authentication is off.
+
+        Raises:
+            ConfigError: Authentication is on and no token can be read.
+        """
+        if not self.auth_enabled:
+            return None
+        if value := os.environ.get("RAY_AUTH_TOKEN"):
+            return value.strip()
+        path = self.token_path or Path("~/.ray/auth_token").expanduser()
+        try:
+            value = path.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            detail = error.strerror if isinstance(error, OSError) else "not plain ASCII text"
+            raise ConfigError((Fault(str(path), 0, 0, f"cannot read the token: {detail}"),)) from error
+        if not value:
+            raise ConfigError((Fault(str(path), 0, 0, "the token file is empty"),))
+        return value
+
+
+def _env_fault(name: str, value: str, allowed: str) -> Fault:
+    return Fault("environment", 0, 0, f"{name} is {value!r}, allowed is {allowed}")

@@ -1,0 +1,119 @@
+"""What an organism is made of: frozen values that travel between processes.
+
+``config.py`` makes them from organism.yaml; the manager, the organs and the fingerprint read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrganSpec:
+    """One organ.
+
+    Attributes:
+        id: Unique in the organism.
+        type: What kind of organ it is, for people.
+        description: For people.
+        agent: Import path ``module:name`` of an agent class or function.
+        options: Keyword arguments of the agent class, or of each call of the function.
+        agent_count: Agents in the whole organ, spread over its replicas.
+        task_types: Task types the organ takes (normalised: stripped, lower case).
+        domains: Domain to the task types taken in that domain; preferred over ``task_types``.
+        replicas: Actor processes.
+        required: Without it the organism is not healthy.
+        min_ready_agents: With fewer ready agents the organ counts as down.
+        max_concurrency: Tasks that one agent does at a time.
+        queue_limit: Tasks that wait in one replica while all its agents are busy.
+        task_timeout_s: Seconds a task may take, waiting included, unless the task names less.
+        start_timeout_s: Seconds an agent may take to start.
+        health_interval_s: Seconds between two reports of a replica that has nothing new to say.
+        health_timeout_s: Seconds after which a report is overdue.
+        failure_threshold: Reports missed in a row until the replica's process is replaced.
+        num_cpus: CPUs that Ray reserves per replica.
+        resources: Custom Ray resources per replica.
+    """
+
+    id: str
+    type: str
+    agent: str
+    description: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    agent_count: int = 1
+    task_types: tuple[str, ...] = ()
+    domains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    replicas: int = 1
+    required: bool = True
+    min_ready_agents: int = 1
+    max_concurrency: int = 1
+    queue_limit: int = 1000
+    task_timeout_s: float = 60.0
+    start_timeout_s: float = 60.0
+    health_interval_s: float = 1.0
+    health_timeout_s: float = 3.0
+    failure_threshold: int = 2
+    num_cpus: float = 0.1
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    def agent_ids(self, replica: int | None = None) -> list[str]:
+        """Ids of the organ's agents, or of those that live in one replica (agent i lives in i modulo replicas)."""
+        chosen = range(self.agent_count) if replica is None else range(replica, self.agent_count, self.replicas)
+        return [f"{self.id}_agent_{index}" for index in chosen]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the inverse of :meth:`from_dict`."""
+        return _plain(asdict(self))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> OrganSpec:
+        """Build from what :meth:`to_dict` gave."""
+        values = dict(data)
+        values["task_types"] = tuple(values.get("task_types", ()))
+        values["domains"] = {key: tuple(types) for key, types in values.get("domains", {}).items()}
+        return cls(**values)
+
+    def fingerprint(self) -> str:
+        """Digest of the whole content: equal specs have equal fingerprints."""
+        return _digest(self.to_dict())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrganismSpec:
+    """All organs, and the file they came from (``source`` is for people and takes no part in the fingerprint)."""
+
+    organs: tuple[OrganSpec, ...]
+    source: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the inverse of :meth:`from_dict`."""
+        return {"organs": [organ.to_dict() for organ in self.organs], "source": self.source}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> OrganismSpec:
+        """Build from what :meth:`to_dict` gave."""
+        return cls(
+            organs=tuple(OrganSpec.from_dict(organ) for organ in data["organs"]),
+            source=str(data.get("source", "")),
+        )
+
+    def fingerprint(self) -> str:
+        """Digest of all organs, in order."""
+        return _digest([organ.to_dict() for organ in self.organs])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,217 @@
+"""Tasks and their answers, in the documented shapes.
+
+A task is a mapping that anybody may send; an answer is plain data, whatever happened. Both are checked here, by
+hand and not by pydantic: this runs once a task, inside the Coordinator's loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from seedcore.errors import PayloadTooLargeError, TaskError
+
+MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
+MAX_DEPTH = 100
+_SCALAR_BYTES = 16
+_MAX_ERROR_CHARS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of work, as an agent receives it.
+
+    Attributes:
+        type: What to do, stripped and lower case.
+        params: The work's arguments.
+        description: For people.
+        domain: Narrows the choice of the organ; stripped and lower case, None for any.
+        drift_score: Carried along for agents that want it.
+        id: The caller's own id of the task, if any.
+        timeout_s: Seconds the caller is willing to wait; None means the organ's own limit.
+    """
+
+    type: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    domain: str | None = None
+    drift_score: float = 0.0
+    id: str | None = None
+    timeout_s: float | None = None
+
+    @classmethod
+    def parse(cls, raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> Task:
+        """Check what somebody sent.
+
+        Unknown keys are ignored, None stands for a key's default, ``task_type`` for ``type``.
+
+        Raises:
+            TaskError: The shape is wrong; the message names the key and what is allowed.
+            PayloadTooLargeError: It is larger than ``max_bytes`` or nested deeper than MAX_DEPTH.
+        """
+        if not isinstance(raw, Mapping):
+            raise TaskError(f"a task is a mapping with a 'type', not {type(raw).__name__}")
+        kind = raw.get("type")
+        if kind is None:
+            kind = raw.get("task_type")
+        if not isinstance(kind, str) or not kind.strip():
+            raise TaskError(f"task key 'type' is {_short(kind)}, allowed is a non-empty string")
+        size = payload_bytes(raw, limit=max_bytes)
+        if size > max_bytes:
+            raise PayloadTooLargeError(f"the task is larger than the {max_bytes} bytes allowed")
+        params = _optional(raw, "params", Mapping, {})
+        if not all(isinstance(key, str) for key in params):
+            raise TaskError("task key 'params' is allowed string keys only")
+        domain = _optional(raw, "domain", str, None)
+        timeout = _number(raw, "timeout_s", None)
+        if timeout is not None and timeout <= 0:
+            raise TaskError(f"task key 'timeout_s' is {timeout}, allowed is a number of seconds above 0")
+        return cls(
+            type=normalise(kind),
+            params=params,
+            description=_optional(raw, "description", str, ""),
+            domain=(normalise(domain) or None) if domain is not None else None,
+            drift_score=_number(raw, "drift_score", 0.0) or 0.0,
+            id=_optional(raw, "id", str, None),
+            timeout_s=timeout,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that :meth:`parse` takes."""
+        return {
+            "type": self.type,
+            "params": dict(self.params),
+            "description": self.description,
+            "domain": self.domain,
+            "drift_score": self.drift_score,
+            "id": self.id,
+            "timeout_s": self.timeout_s,
+        }
+
+
+def normalise(key: str) -> str:
+    """Task types and domains compare stripped and in lower case."""
+    return key.strip().lower()
+
+
+def failure(error: BaseException | str, *, task_type: str = "unknown", error_type: str | None = None, **extra: Any) -> dict[str, Any]:
+    """Build the documented answer of a task that did not succeed."""
+    if error_type is None:
+        error_type = type(error).__name__ if isinstance(error, BaseException) else "TaskError"
+    return {
+        "success": False,
+        "error": describe(error) if isinstance(error, BaseException) else error[:_MAX_ERROR_CHARS],
+        "error_type": error_type,
+        "task_type": task_type,
+        **extra,
+    }
+
+
+def task_type_of(raw: Any) -> str:
+    """Read the type that somebody's input names, or ``unknown``; never raises."""
+    try:
+        kind = raw.get("type")
+        kind = raw.get("task_type") if kind is None else kind
+        return str(kind)[:200] if isinstance(kind, str) and kind.strip() else "unknown"
+    except Exception:
+        return "unknown"
+
+
+def describe(error: BaseException) -> str:
+    """Text of an exception that is never empty and never raises, even if its ``__str__`` does."""
+    try:
+        text = str(error)
+    except BaseException:
+        # The exception is user code as well: a __str__ that raises must not take the fence down.
+        text = ""
+    return (text or type(error).__name__)[:_MAX_ERROR_CHARS]
+
+
+def payload_bytes(value: Any, *, limit: int) -> int:
+    """Estimate the size of plain data; stops counting once it is above ``limit``.
+
+    Raises:
+        PayloadTooLargeError: Nested deeper than MAX_DEPTH (a loop of containers, for one).
+    """
+    total = 0
+    stack: list[tuple[Any, int]] = [(value, 0)]
+    while stack and total <= limit:
+        item, depth = stack.pop()
+        if depth > MAX_DEPTH:
+            raise PayloadTooLargeError(f"the task is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(item, str | bytes | bytearray):
+            total += len(item) + _SCALAR_BYTES
+        elif isinstance(item, Mapping):
+            total += _SCALAR_BYTES
+            for key, entry in item.items():
+                stack.append((key, depth + 1))
+                stack.append((entry, depth + 1))
+        elif isinstance(item, list | tuple | set | frozenset):
+            total += _SCALAR_BYTES
+            if len(item) > limit:
+                return limit + 1
+            stack.extend((entry, depth + 1) for entry in item)
+        else:
+            size = getattr(item, "nbytes", _SCALAR_BYTES)
+            total += size if isinstance(size, int) else _SCALAR_BYTES
+    return total
+
+
+def is_plain(value: Any) -> bool:
+    """Say whether a value is made of None, bool, numbers, text, bytes, lists, tuples and dicts only.
+
+    Exact types: a subclass may carry a ``__reduce__`` that runs code, and a loop of containers is not plain.
+    """
+    stack: list[tuple[Any, int]] = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        kind = type(item)
+        if kind in _PLAIN_SCALARS:
+            continue
+        if depth > MAX_DEPTH:
+            return False
+        if kind is dict:
+            for key, entry in item.items():
+                if type(key) not in _PLAIN_SCALARS:
+                    return False
+                stack.append((entry, depth + 1))
+        elif kind is list or kind is tuple:
+            stack.extend((entry, depth + 1) for entry in item)
+        else:
+            return False
+    return True
+
+
+_PLAIN_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def _optional(raw: Mapping[str, Any], key: str, kind: type | Any, default: Any) -> Any:
+    value = raw.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        wanted = "a mapping" if kind is Mapping else "a string"
+        raise TaskError(f"task key {key!r} is {_short(value)}, allowed is {wanted}")
+    return value
+
+
+def _number(raw: Mapping[str, Any], key: str, default: float | None) -> float | None:
+    value = raw.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TaskError(f"task key {key!r} is {_short(value)}, allowed is a finite number")
+    return float(value)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "missing"
+    try:
+        text = repr(value)
+    except BaseException:
+        # Somebody's __repr__ is user code too.
+        return type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line's worth of it
