@@ -1,0 +1,137 @@
+"""The one place that turns our plain classes into Ray actors, and knows their options.
+
+Facts this rests on (measured on Ray 2.60): the children of an actor are created in the job's namespace unless told
+otherwise; ``py_executable`` of an actor's runtime environment is inherited by its children; ``.remote()`` of a named
+actor and ``ray.get_actor`` ask the GCS synchronously, so inside an actor they run in a thread; methods of a
+concurrency group of an async actor run on a loop and thread of their own, so that they answer while the main loop
+is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from seedcore import release
+from seedcore.coordinator import Coordinator
+from seedcore.organism.organ import Organ
+from seedcore.organism.replica import organ_name
+from seedcore.settings import COORDINATOR_NAME, ORGAN_NAME_PREFIX
+from seedcore.spec import OrganSpec
+
+# A resource that only the head node has, so that the Coordinator's address is known. Soft node affinity is no pin.
+_HEAD = {"node:__internal_head__": 0.001}
+# Methods of an async actor wait in Ray above this many; our own bounds (queues, tasks in flight) are lower.
+_MAX_CALLS = 20_000
+
+
+def coordinator_handle(namespace: str) -> ActorHandle | None:
+    """Find the Coordinator by its name, or None."""
+    try:
+        return ray.get_actor(COORDINATOR_NAME, namespace=namespace)
+    except ValueError:
+        return None
+
+
+def create_coordinator(spec: dict[str, Any], settings: dict[str, Any], *, namespace: str, attempt: int) -> ActorHandle:
+    """Create the Coordinator, or return the one that another caller has just created."""
+    actor_class: Any = ray.remote(concurrency_groups={"control": 100})(_CoordinatorActor)
+    handle: ActorHandle = actor_class.options(
+        name=COORDINATOR_NAME,
+        namespace=namespace,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0.1,
+        max_restarts=-1,
+        max_task_retries=0,
+        max_concurrency=_MAX_CALLS,
+        resources=_HEAD,
+        runtime_env=runtime_env(),
+    ).remote(spec, settings, attempt)
+    return handle
+
+
+def runtime_env() -> dict[str, Any]:
+    """Let actors run from the release that this interpreter belongs to; from a checkout, from Ray's own Python."""
+    return {"py_executable": sys.executable} if release.is_deployed() else {}
+
+
+class _CoordinatorActor(Coordinator):
+    """The Coordinator with its Ray markings: ``ping`` and ``get_status`` answer whatever its main loop does."""
+
+    async def __init__(self, spec: dict[str, Any], settings: dict[str, Any], attempt: int) -> None:
+        namespace = ray.get_runtime_context().namespace
+        runtime = RayOrganRuntime(namespace=settings.get("namespace") or namespace)
+        was_restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
+        await Coordinator.__init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
+            self, spec, settings, runtime=runtime, attempt=attempt, restarted=was_restarted
+        )
+
+    @ray.method(concurrency_group="control")
+    async def ping(self) -> str:
+        """Answer ``pong``."""
+        return await super().ping()
+
+    @ray.method(concurrency_group="control")
+    async def get_status(self) -> dict[str, Any]:
+        """Answer from the last snapshot."""
+        return await super().get_status()
+
+
+class RayOrganRuntime:
+    """Creates, finds and kills the actors of organs; every call that asks the GCS runs in a thread."""
+
+    def __init__(self, *, namespace: str) -> None:
+        self._namespace = namespace
+
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle:
+        """Return the replica's actor, created if it does not exist; the caller checks its identity."""
+        return await asyncio.to_thread(self._create, spec, replica, identity)
+
+    async def kill(self, handle: ActorHandle, *, restart: bool) -> None:
+        """End the replica's process; Ray starts it again if ``restart``, else its name is free at once."""
+        await asyncio.to_thread(ray.kill, handle, no_restart=not restart)
+
+    async def kill_others(self, keep: set[str]) -> list[str]:
+        """Kill every organ of this namespace whose actor name is not in ``keep``; returns the names."""
+        return await asyncio.to_thread(kill_organs, self._namespace, keep)
+
+    def _create(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle:
+        actor_class: Any = ray.remote(Organ)
+        handle: ActorHandle = actor_class.options(
+            name=organ_name(spec.id, replica),
+            namespace=self._namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=spec.num_cpus,
+            resources=dict(spec.resources) or None,
+            scheduling_strategy="SPREAD",
+            max_restarts=-1,
+            # A task that kills its process must not crash-loop it.
+            max_task_retries=0,
+            max_concurrency=_MAX_CALLS,
+            runtime_env=runtime_env(),
+        ).remote(spec.to_dict(), replica, identity)
+        return handle
+
+
+def kill_organs(namespace: str, keep: set[str] | frozenset[str] = frozenset()) -> list[str]:
+    """Kill the organs of a namespace but those named in ``keep``; asks the GCS synchronously."""
+    names = [
+        entry["name"]
+        for entry in ray.util.list_named_actors(all_namespaces=True)
+        if entry["namespace"] == namespace and entry["name"].startswith(ORGAN_NAME_PREFIX)
+    ]
+    killed = []
+    for name in sorted(set(names) - keep):
+        try:
+            ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
+        except (ValueError, RayError):
+            continue  # gone in the meantime
+        killed.append(name)
+    return killed

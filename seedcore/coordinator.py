@@ -1,0 +1,380 @@
+"""The Coordinator: a plain class that ``actor.py`` turns into the detached Ray actor ``seedcore_coordinator``.
+
+Its ``async __init__`` awaits the whole initialisation of the organism, so that Ray knows of a creation that failed.
+Ray runs no method of an actor until that is over; therefore the HTTP server is the first thing that starts, on the
+same loop, and tells the stage meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seedcore import release
+from seedcore.errors import OrganUnavailableError, OverloadedError, TaskError
+from seedcore.http.app import create_app
+from seedcore.http.server import HttpServer
+from seedcore.organism.manager import OrganismManager
+from seedcore.organism.replica import OrganRuntime
+from seedcore.settings import Settings
+from seedcore.spec import OrganismSpec
+from seedcore.task import Task, failure, task_type_of
+
+logger = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 2_000
+BEAT_S = 0.5
+# A loop that has not turned for this long is not to be believed.
+STALE_AFTER_S = 5.0
+BIND_TIMEOUT_S = 15.0
+_COORDINATOR_WORD = {"healthy": "available", "initializing": "unavailable", "unhealthy": "error"}
+
+
+class Coordinator:
+    """Entry point of the organism: takes tasks, keeps the organs alive, tells how everything is.
+
+    Args:
+        spec: ``OrganismSpec.to_dict()``.
+        settings: ``namespace, http_host, http_port, token_path`` and what else ``Settings`` takes, as plain data.
+        runtime: Where organs run.
+        attempt: How many times bootstrap has tried to create the Coordinator, this time included.
+        restarted: Whether Ray has restarted the actor's process.
+
+    Raises:
+        RuntimeError: ``Coordinator initialization failed: ...``; the cause is attached, nothing is left running.
+    """
+
+    async def __init__(
+        self,
+        spec: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        *,
+        runtime: OrganRuntime,
+        attempt: int = 1,
+        restarted: bool = False,
+    ) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logger.info("initializing: attempt=%d restarted=%s pid=%d", attempt, restarted, os.getpid())
+        self._release = release.release_id()
+        self._spec = OrganismSpec.from_dict(spec)
+        self._runtime = runtime
+        self._attempt = attempt
+        self._restarts = int(restarted)
+        self._born = time.monotonic()
+        self._init_started = self._born
+        self._init_seconds: float | None = None
+        self._phase = "starting"
+        self._failure: str | None = None
+        self._reinitialize: asyncio.Task[None] | None = None
+        self._in_flight = 0
+        self._counts: defaultdict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+        self._said: tuple[str, str] = ("", "")
+        self._since = _now()
+        self._org = self._new_organism()
+        self._snapshot = self.status()
+        self._beat = asyncio.create_task(self._keep_beating())
+        http: HttpServer | None = None
+        try:
+            # A failure to bind or to read the token is a failed creation like any other.
+            http = await self._start_http(settings)
+            await self._org.initialize()
+        except Exception as error:
+            logger.exception("initialization failed")
+            self._beat.cancel()
+            if http is not None:
+                await http.stop()
+            raise RuntimeError(f"Coordinator initialization failed: {error}") from error
+        self._http = http
+        self._finish_init()
+        logger.info("initialized in %.2f s", self._init_seconds)
+
+    async def ping(self) -> str:
+        """Answer ``pong``, whatever the organs do."""
+        return "pong"
+
+    async def get_status(self) -> dict[str, Any]:
+        """Answer from the last snapshot, at most BEAT_S old; waits for nothing and never raises.
+
+        Runs on another loop than everything else, and so can tell when that one hangs (``stale``).
+        """
+        snapshot = self._snapshot
+        age = time.time() - snapshot["snapshot_at"]
+        if age <= STALE_AFTER_S:
+            return dict(snapshot)
+        message = f"the Coordinator's loop has not turned for {age:.0f} s"
+        return {
+            **snapshot, "status": "unhealthy", "reason": "stale", "coordinator": "error", "message": message,
+            "error": message,
+        }
+
+    async def handle(self, task: Any) -> dict[str, Any]:
+        """Do one task; always answers in the documented shape, never raises.
+
+        A task whose type is built in is done here, any other is routed to an organ.
+        """
+        started = time.monotonic()
+        kind = task_type_of(task)
+        self._in_flight += 1
+        try:
+            if self._in_flight > MAX_IN_FLIGHT:
+                raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")  # noqa: TRY301 - one fence
+            parsed = Task.parse(task)
+            kind = parsed.type
+            builtin = self._builtins().get(parsed.type)
+            if builtin is None:
+                self._require_running()
+                answer = await self._org.dispatch(parsed)
+            else:
+                result = await builtin(parsed)
+                answer = result if isinstance(result, _Answer) else _ok(result, parsed.type, started)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Whatever goes wrong with one task ends with that task.
+            extra = {"retry_after_s": 1.0} if isinstance(error, OverloadedError) else {}
+            answer = failure(error, task_type=kind, **extra)
+        finally:
+            self._in_flight -= 1
+        self._count(kind, answer, time.monotonic() - started)
+        return dict(answer)
+
+    async def shutdown(self) -> bool:
+        """Stop every organ; the process is ended by whoever called."""
+        self._cancel_reinitialize()
+        await self._stop_organism()
+        return True
+
+    def status(self) -> dict[str, Any]:
+        """Say how everything is now, in the documented shape; cheap, from memory."""
+        status, reason, message, degraded = self._judge()
+        if (status, reason) != self._said:
+            self._said, self._since = (status, reason), _now()
+        body: dict[str, Any] = {
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "organism_initialized": self._phase == "running",
+            "coordinator": _COORDINATOR_WORD[status],
+            "degraded": bool(degraded),
+            "missing": degraded,
+            "release": self._release,
+            "fingerprint": self._spec.fingerprint(),
+            "config": self._spec.source,
+            "since": self._since,
+            "stage": self._org.stage,
+            "progress": self._org.progress,
+            "init_seconds": self._init_seconds,
+            "init_attempts": self._attempt,
+            "restarts": self._restarts,
+            "uptime_s": round(time.monotonic() - self._born, 3),
+            "pid": os.getpid(),
+            "in_flight": self._in_flight,
+            "organs": [_brief(organ) for organ in self._org.organ_reports()],
+            "snapshot_at": time.time(),
+        }
+        if status == "unhealthy":
+            body["error"] = message
+        return body
+
+    def organism(self) -> list[dict[str, Any]]:
+        """Describe every organ (``get_organism_status``)."""
+        return self._org.organ_reports()
+
+    def metrics(self) -> dict[str, Any]:
+        """Counts and states for ``get_metrics`` and ``GET /metrics``, read from live state."""
+        return {
+            "tasks": [
+                {"task_type": kind, "outcome": outcome, "count": int(count), "seconds_sum": round(seconds, 6)}
+                for (kind, outcome), (count, seconds) in sorted(self._counts.items())
+            ],
+            "in_flight": self._in_flight,
+            "init_seconds": self._init_seconds,
+            "init_attempts": self._attempt,
+            "restarts": self._restarts,
+            "uptime_s": round(time.monotonic() - self._born, 3),
+            "organs": self.organism(),
+        }
+
+    def _builtins(self) -> dict[str, Callable[[Task], Awaitable[Any]]]:
+        return {
+            "get_organism_status": self._get_organism_status,
+            "get_organism_summary": self._get_organism_summary,
+            "execute_on_organ": self._execute_on_organ,
+            "execute_on_random_organ": self._execute_on_random_organ,
+            "initialize_organism": self._initialize_organism,
+            "shutdown_organism": self._shutdown_organism,
+            "get_metrics": self._get_metrics,
+            "get_routing_debug": self._get_routing_debug,
+            "canary": self._canary,
+        }
+
+    async def _get_organism_status(self, _: Task) -> list[dict[str, Any]]:
+        return self.organism()
+
+    async def _get_organism_summary(self, _: Task) -> dict[str, Any]:
+        status = self.status()
+        keys = ("status", "reason", "message", "release", "since", "degraded", "missing", "progress", "uptime_s")
+        return {**{key: status[key] for key in keys}, "organs": status["organs"], "routes": self._org.routes()}
+
+    async def _get_metrics(self, _: Task) -> dict[str, Any]:
+        return self.metrics()
+
+    async def _get_routing_debug(self, _: Task) -> dict[str, Any]:
+        return self._org.routes()
+
+    async def _execute_on_organ(self, task: Task) -> _Answer:
+        organ_id = task.params.get("organ_id")
+        if not isinstance(organ_id, str):
+            raise TaskError("params key 'organ_id' is missing or not a string")
+        inner = self._inner(task)
+        return _Answer(await self._org.run_on(organ_id, inner))
+
+    async def _execute_on_random_organ(self, task: Task) -> _Answer:
+        inner = self._inner(task)
+        return _Answer(await self._org.run_on_any(inner))
+
+    async def _initialize_organism(self, _: Task) -> dict[str, Any]:
+        """Bring the organism up again, in the background; the status is ``initializing`` meanwhile."""
+        if self._phase != "starting":
+            # Set here and not in the background task: the very next status has to say so.
+            self._phase, self._failure, self._init_started = "starting", None, time.monotonic()
+            self._reinitialize = asyncio.create_task(self._initialize_again())
+        return {"status": "initializing"}
+
+    async def _shutdown_organism(self, _: Task) -> dict[str, Any]:
+        if self._init_seconds is None:
+            raise OrganUnavailableError(f"the organism is initializing: {self._org.stage}")
+        await self.shutdown()
+        return {"stopped": [organ["organ_id"] for organ in self.organism()]}
+
+    async def _canary(self, task: Task) -> _Answer:
+        nonce = task.params.get("nonce")
+        if not isinstance(nonce, str) or not nonce:
+            raise TaskError("params key 'nonce' is missing or not a non-empty string")
+        self._require_running()
+        echoes = await self._org.canary(nonce)
+        lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if not echo["ok"]]
+        result = {"nonce": nonce, "replicas": echoes}
+        if lost:
+            text = f"the nonce did not come back from {', '.join(lost)}"
+            return _Answer(failure(text, error_type="CanaryError", task_type=task.type, result=result))
+        return _Answer(_ok(result, task.type, time.monotonic()))
+
+    def _inner(self, task: Task) -> Task:
+        self._require_running()
+        if "task_data" not in task.params:
+            raise TaskError("params key 'task_data' is missing, it is the task to do")
+        return Task.parse(task.params["task_data"])
+
+    def _require_running(self) -> None:
+        if self._phase == "starting":
+            raise OrganUnavailableError(f"the organism is initializing: {self._org.stage}")
+        if self._phase != "running":
+            raise OrganUnavailableError(self._failure or "the organism is shut down")
+
+    def _judge(self) -> tuple[str, str, str, list[str]]:
+        if self._phase == "starting":
+            reason = "restarting" if self._restarts and self._init_seconds is None else "starting"
+            return "initializing", reason, self._org.stage, []
+        if self._phase == "failed":
+            return "unhealthy", "init_failed", self._failure or "", []
+        if self._phase == "stopped":
+            return "unhealthy", "organs_down", "the organism was shut down", []
+        down, degraded = self._org.missing()
+        if down:
+            return "unhealthy", "organs_down", "; ".join(down), [*down, *degraded]
+        if degraded:
+            return "healthy", "degraded", "; ".join(degraded), degraded
+        return "healthy", "ready", f"{self._org.stage}, all agents ready", []
+
+    async def _initialize_again(self) -> None:
+        await self._org.shutdown()
+        self._org = self._new_organism()
+        self._attempt += 1
+        try:
+            await self._org.initialize()
+        except Exception as error:
+            # The Coordinator goes on, and says so: its creation succeeded long ago.
+            logger.exception("initialization failed")
+            self._phase, self._failure = "failed", f"initialization failed: {error}"
+            self._renew()
+        else:
+            self._finish_init()
+
+    async def _stop_organism(self) -> None:
+        self._phase, self._failure = "stopped", None
+        self._renew()
+        await self._org.shutdown()
+
+    def _cancel_reinitialize(self) -> None:
+        if self._reinitialize is not None:
+            self._reinitialize.cancel()
+
+    def _finish_init(self) -> None:
+        self._init_seconds = round(time.monotonic() - self._init_started, 3)
+        self._phase = "running"
+        self._renew()
+
+    def _new_organism(self) -> OrganismManager:
+        return OrganismManager(self._spec, release=self._release, runtime=self._runtime, on_change=self._renew)
+
+    def _renew(self) -> None:
+        # During construction the manager may report before there is anything to say.
+        if hasattr(self, "_org"):
+            self._snapshot = self.status()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self._renew()
+            await asyncio.sleep(BEAT_S)
+
+    async def _start_http(self, settings: Mapping[str, Any]) -> HttpServer:
+        token = await asyncio.to_thread(_read_token, settings)
+        app = create_app(self, token=token)
+        server = HttpServer(app, settings["http_host"], settings["http_port"])
+        await server.start(timeout_s=BIND_TIMEOUT_S)
+        return server
+
+    def _count(self, kind: str, answer: Mapping[str, Any], seconds: float) -> None:
+        outcome = "success" if answer.get("success") else str(answer.get("error_type", "unknown"))
+        # Only types that exist become labels: a caller must not be able to fill the memory with names.
+        known = kind in self._builtins() or kind in self._org.known_types
+        counter = self._counts[(kind if known else "unknown", outcome)]
+        counter[0] += 1
+        counter[1] += seconds
+
+
+class _Answer(dict[str, Any]):
+    """An answer that is complete already and must not be wrapped once more."""
+
+
+def _ok(result: Any, kind: str, started: float) -> dict[str, Any]:
+    return {
+        "success": True,
+        "result": result,
+        "organ_id": None,
+        "agent_id": None,
+        "task_type": kind,
+        "duration_s": round(time.monotonic() - started, 6),
+    }
+
+
+def _brief(organ: Mapping[str, Any]) -> dict[str, Any]:
+    # 10,000 agent ids have no place in a status that is asked for every second.
+    return {key: value for key, value in organ.items() if key not in {"agent_ids", "description", "task_types"}}
+
+
+def _read_token(settings: Mapping[str, Any]) -> str | None:
+    path = settings.get("token_path")
+    return Settings(auth_enabled=bool(settings.get("auth_enabled")), token_path=Path(path) if path else None).token()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

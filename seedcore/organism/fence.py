@@ -1,0 +1,122 @@
+"""The fence around user code: whatever it raises or returns leaves an organ as plain data.
+
+Two things make this necessary (measured on Ray 2.60): a ``SystemExit`` or ``KeyboardInterrupt`` that leaves an async
+actor method stops the actor's loop for ever while Ray still calls it ALIVE, and an exception or a result that does not
+pickle kills the worker process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from seedcore.task import describe, is_plain, payload_bytes
+
+MAX_RESULT_BYTES = 64 * 1024 * 1024
+MAX_TRACEBACK_CHARS = 20_000
+_INLINE_CHECK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception as plain text."""
+
+    error: str
+    error_type: str
+    traceback_text: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        """Keep what can be kept of an exception; never raises."""
+        try:
+            text = "".join(traceback.format_exception(error))
+        except BaseException:
+            # Formatting calls the exception's own __str__, which is user code.
+            text = type(error).__name__
+        return cls(describe(error), type(error).__name__, text[-MAX_TRACEBACK_CHARS:])
+
+
+async def call(function: Callable[..., Any], *args: Any, executor: Executor, **kwargs: Any) -> Any | Raised:
+    """Call user code, async on the loop or sync in a thread; returns its result or a :class:`Raised`.
+
+    A cancellation from outside goes through, everything else stays inside.
+    """
+    try:
+        if is_async(function):
+            return await function(*args, **kwargs)
+        result = await asyncio.get_running_loop().run_in_executor(
+            executor, lambda: _call_in_thread(function, args, kwargs)
+        )
+        if inspect.isawaitable(result):
+            return await result
+    except asyncio.CancelledError as error:
+        if _being_cancelled():
+            raise
+        return Raised.of(error)
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt included: see the module's docstring.
+        return Raised.of(error)
+    return result
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Say whether calling ``function`` gives a coroutine (methods and objects with an async ``__call__`` included)."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+async def check_result(result: Any, *, executor: Executor) -> Raised | None:
+    """Say why a result cannot travel to another process, or None if it can.
+
+    Small plain data, the usual case, is looked through on the spot; anything else is pickled once in a thread.
+    """
+    if payload_bytes_or_more(result) <= _INLINE_CHECK_BYTES and is_plain(result):
+        return None
+    outcome = await asyncio.get_running_loop().run_in_executor(executor, lambda: _pickled_size(result))
+    if isinstance(outcome, Raised):
+        return Raised(
+            f"the agent returned a {type(result).__name__} that cannot be serialized: {outcome.error}",
+            "UnserializableResultError",
+            outcome.traceback_text,
+        )
+    if outcome > MAX_RESULT_BYTES:
+        return Raised(
+            f"the agent returned {outcome} bytes, allowed are {MAX_RESULT_BYTES}", "ResultTooLargeError", ""
+        )
+    return None
+
+
+def payload_bytes_or_more(value: Any) -> int:
+    """Size of plain data up to the inline limit; above it for anything that is large, deep or strange."""
+    try:
+        return payload_bytes(value, limit=_INLINE_CHECK_BYTES)
+    except BaseException:
+        # A container with a broken __iter__ or a loop: let the pickling decide.
+        return _INLINE_CHECK_BYTES + 1
+
+
+def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any | Raised:
+    # Caught here and not by the future: before Python 3.12 a StopIteration would leave the awaiting side waiting
+    # for ever.
+    try:
+        return function(*args, **kwargs)
+    except BaseException as error:
+        return Raised.of(error)
+
+
+def _pickled_size(value: Any) -> int | Raised:
+    from ray import cloudpickle  # noqa: PLC0415 - only organs come here, and they have Ray loaded already
+
+    try:
+        return len(cloudpickle.dumps(value))
+    except BaseException as error:
+        return Raised.of(error)
+
+
+def _being_cancelled() -> bool:
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
