@@ -1,0 +1,359 @@
+"""``probe()``: what is true now. One implementation; the CLI, the Ansible module, bootstrap and the supervisor call it.
+
+It joins what can be known without joining Ray: the Coordinator's own HTTP status, and the rows that the GCS keeps of
+nodes and actors. Neither is believed alone: a Coordinator learns of a killed organ a second later than the GCS, and
+the GCS calls an actor ALIVE that hangs.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from seedcore.cluster import ClusterState, newest_actor, read_cluster
+from seedcore.errors import ClusterError, ConfigError
+from seedcore.rest import Response, request
+from seedcore.settings import Settings
+
+HEALTHY, INITIALIZING, UNHEALTHY = "healthy", "initializing", "unhealthy"
+STALE_AFTER_S = 5.0
+# A placement takes about a second; what is not placed after this long waits for something.
+UNSCHEDULABLE_AFTER_S = 15.0
+CANARY_TIMEOUT_S = 10.0
+_ABSENT = frozenset({"absent", "not_installed"})
+_UNKNOWN = frozenset({"unreachable", "unauthorized"})
+# Waiting does not mend these. `absent` and `unreachable` may pass while something starts or restarts.
+_TERMINAL = frozenset({"init_failed", "unauthorized", "not_installed", "wrong_release"})
+_STATES_BEFORE_A_PROCESS = frozenset({"DEPENDENCIES_UNREADY", "PENDING_CREATION"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The answer of a probe.
+
+    Attributes:
+        healthy: Whether a gate may pass.
+        status: ``healthy``, ``initializing`` or ``unhealthy``.
+        reason: Which case of the truth table (``docs/status.md``).
+        message: For a person, one line.
+        degraded: Healthy, but not everything is there.
+        coordinator: What the Coordinator says of itself, and its actor's ``actor_id, state, pid, node_id``.
+        nodes: ``{"alive": int, "expected": int, "missing": [names], "names": [names]}``.
+        evidence: What the judgement rests on where it is bad: traceback, death cause, HTTP answer.
+    """
+
+    healthy: bool
+    status: str
+    reason: str
+    message: str
+    degraded: bool = False
+    coordinator: dict[str, Any] = field(default_factory=dict)
+    nodes: dict[str, Any] = field(default_factory=lambda: {"alive": 0, "expected": 0, "missing": [], "names": []})
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 healthy, 1 unhealthy or degraded, 3 not running, 4 unknown, 5 initializing."""
+        if self.healthy:
+            return 0
+        if self.status == INITIALIZING:
+            return 5
+        if self.reason in _ABSENT:
+            return 3
+        return 4 if self.reason in _UNKNOWN else 1
+
+    @property
+    def terminal(self) -> bool:
+        """Whether waiting cannot mend it."""
+        return self.reason in _TERMINAL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; ``release`` and ``since`` of the Coordinator stand at the top as well."""
+        return {
+            "healthy": self.healthy,
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+            "degraded": self.degraded,
+            "release": self.coordinator.get("release"),
+            "since": self.coordinator.get("since"),
+            "coordinator": self.coordinator,
+            "nodes": self.nodes,
+            "evidence": self.evidence,
+        }
+
+
+def probe(
+    settings: Settings,
+    *,
+    timeout_s: float = 3.0,
+    expected_release: str | None = None,
+    expected_nodes: int | None = None,
+    allow_degraded: bool = False,
+) -> Report:
+    """Find out what is true now; takes milliseconds, and at most ``timeout_s`` for each of its three requests.
+
+    Args:
+        settings: Where to ask.
+        timeout_s: Seconds for each request.
+        expected_release: Another release is ``wrong_release``.
+        expected_nodes: Fewer living nodes are ``nodes_missing``; names in ``settings.expected_nodes`` count too.
+        allow_degraded: Whether ``degraded`` is healthy enough.
+
+    Raises:
+        ConfigError: The token cannot be read.
+    """
+    token = settings.token()
+    answer = _ask_coordinator(settings, token=token, timeout_s=timeout_s)
+    try:
+        # After the Coordinator, so that a row which contradicts it is the newer truth.
+        cluster = read_cluster(settings, token=token, timeout_s=timeout_s)
+        rows = cluster.coordinator_rows()
+        row = _live_row(rows)
+        if row is None and rows:
+            row = newest_actor(settings, rows, token=token, timeout_s=timeout_s)
+    except ClusterError as error:
+        return Report(healthy=False, status=UNHEALTHY, reason=error.reason, message=error.message)
+    nodes = _judge_nodes(cluster, settings, expected_nodes)
+    report = replace(_judge_coordinator(row, answer, cluster), nodes=nodes)
+    if report.status != HEALTHY:
+        return report
+    if expected_release is not None and report.coordinator.get("release") != expected_release:
+        found = report.coordinator.get("release")
+        return _bad(report, "wrong_release", f"release {found} answers, expected is {expected_release}")
+    if nodes["missing"]:
+        return _bad(report, "nodes_missing", f"nodes that are not alive: {', '.join(nodes['missing'])}")
+    if nodes["alive"] < nodes["expected"]:
+        return _bad(report, "nodes_missing", f"{nodes['alive']} nodes are alive, expected are {nodes['expected']}")
+    return replace(report, healthy=allow_degraded or not report.degraded)
+
+
+def wait(
+    settings: Settings,
+    *,
+    timeout_s: float,
+    interval_s: float = 0.5,
+    stable_s: float = 0.0,
+    canary: bool = False,
+    on_change: Callable[[Report], None] | None = None,
+    **expectations: Any,
+) -> Report:
+    """Probe until the answer is healthy, cannot become healthy, or the time is over; returns the last report.
+
+    Args:
+        settings: Where to ask.
+        timeout_s: Seconds for everything.
+        interval_s: Seconds between two probes.
+        stable_s: How long it must have been healthy at a stretch, in the same process, with no organ restarted.
+        canary: Whether a nonce must come back through every organ before healthy counts.
+        on_change: Called with each report that says something new.
+        expectations: The other arguments of :func:`probe`.
+
+    Raises:
+        ConfigError: The token cannot be read.
+    """
+    deadline = time.monotonic() + timeout_s
+    said: tuple[str, str, str] | None = None
+    healthy_since, identity = 0.0, ""
+    unplaced_since: float | None = None
+    while True:
+        budget = max(0.1, min(3.0, deadline - time.monotonic()))
+        report = probe(settings, timeout_s=budget, **expectations)
+        now = time.monotonic()
+        if report.healthy and _identity(report) != identity:
+            healthy_since, identity = now, _identity(report)
+        if report.healthy and now - healthy_since >= stable_s:
+            if canary:
+                report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, max(0.1, deadline - now)))
+            if report.healthy:
+                return report
+        if not report.healthy:
+            identity = ""
+        if on_change is not None and (key := (report.status, report.reason, report.message)) != said:
+            said = key
+            on_change(report)
+        if report.reason != "unschedulable":
+            unplaced_since = None
+        elif unplaced_since is None:
+            unplaced_since = now
+        stuck = unplaced_since is not None and now - unplaced_since >= UNSCHEDULABLE_AFTER_S
+        if report.terminal or stuck:
+            return report
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return _not_stable(report, stable_s) if report.healthy else report
+        time.sleep(min(interval_s, remaining))
+
+
+def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
+    """Send a nonce through the Coordinator to every organ and back; the report turns bad if it does not return."""
+    nonce = secrets.token_hex(8)
+    task = {"type": "canary", "params": {"nonce": nonce}}
+    url = f"{settings.http_url}/coordinator/tasks"
+    try:
+        response = request(url, method="POST", token=settings.token(), body=task, timeout_s=timeout_s)
+    except OSError as error:
+        return _bad(report, "not_responding", f"the canary was not answered: {_why(error)}")
+    body = response.body if isinstance(response.body, Mapping) else {}
+    result = body.get("result")
+    if body.get("success") is True and isinstance(result, Mapping) and result.get("nonce") == nonce:
+        return report
+    return _bad(report, "organs_down", str(body.get("error") or f"the canary got HTTP {response.status}"))
+
+
+def _ask_coordinator(settings: Settings, *, token: str | None, timeout_s: float) -> Response | OSError:
+    try:
+        return request(f"{settings.http_url}/coordinator/status", token=token, timeout_s=timeout_s)
+    except OSError as error:
+        return error
+
+
+def _live_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return rows[0] if rows and rows[0].get("state") != "DEAD" else None
+
+
+def _judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int | None) -> dict[str, Any]:
+    names = cluster.alive_names
+    expected = expected_nodes if expected_nodes is not None else max(1, len(settings.expected_nodes))
+    return {
+        "alive": len(names),
+        "expected": expected,
+        "missing": sorted(set(settings.expected_nodes) - set(names)),
+        "names": names,
+    }
+
+
+def _judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, cluster: ClusterState) -> Report:
+    if row is None:
+        return _report(UNHEALTHY, "absent", "there is no Coordinator")
+    facts = {key: row.get(key) for key in ("actor_id", "state", "pid", "node_id")}
+    state, pid = row.get("state"), row.get("pid")
+    if state == "DEAD":
+        return _judge_dead(row, facts)
+    body = answer.body if isinstance(answer, Response) and isinstance(answer.body, Mapping) else {}
+    same_process = bool(body.get("status")) and body.get("pid") == pid
+    # The row's num_restarts counts over all processes of the actor, where the Coordinator knows only its own.
+    own = {**body, "restarts": int(row.get("num_restarts") or 0)} if same_process else {}
+    coordinator = {**own, **facts}
+    if state in _STATES_BEFORE_A_PROCESS and not pid:
+        needs = ", ".join(f"{key}: {value:g}" for key, value in (row.get("required_resources") or {}).items())
+        return _report(INITIALIZING, "unschedulable", f"no process yet, waits for {needs or 'a worker'}", coordinator)
+    if state != "ALIVE":
+        reason = "restarting" if state == "RESTARTING" else "starting"
+        stage = own.get("stage") if own.get("status") == INITIALIZING else None
+        waiting = _unplaced_organs(cluster)
+        message = "; ".join([str(stage or "its process is coming up"), *waiting])
+        return _report(INITIALIZING, reason, message, coordinator)
+    if row.get("node_id") not in cluster.alive_node_ids:
+        return _report(UNHEALTHY, "not_responding", "Ray calls it ALIVE on a node that is dead", coordinator,
+                       {"zombie": True})
+    if isinstance(answer, OSError):
+        return _report(UNHEALTHY, "not_responding", f"its process {pid} does not answer: {_why(answer)}", coordinator)
+    if answer.status in {401, 403}:
+        return _report(UNHEALTHY, "unauthorized", f"the Coordinator refuses this token (HTTP {answer.status})",
+                       coordinator)
+    if not same_process:
+        other = f"process {body['pid']}" if "pid" in body else f"something that says HTTP {answer.status}"
+        return _report(UNHEALTHY, "not_responding", f"{other} answers in place of its process {pid}", coordinator)
+    return _judge_answer(coordinator, cluster)
+
+
+def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
+    """Judge what a living Coordinator says of itself, against the rows of its organs."""
+    status, reason, message = (str(coordinator.get(key, "")) for key in ("status", "reason", "message"))
+    age = time.time() - float(coordinator.get("snapshot_at") or 0.0)
+    if age > STALE_AFTER_S:
+        return _report(UNHEALTHY, "stale", f"its snapshot is {age:.0f} s old", coordinator)
+    if status != HEALTHY:
+        waiting = _unplaced_organs(cluster) if status == INITIALIZING else []
+        return _report(status, reason, "; ".join([message, *waiting]), coordinator)
+    down, missing = _contradicted_organs(coordinator, cluster)
+    if down:
+        return _report(UNHEALTHY, "organs_down", "; ".join([*down, *missing]), coordinator)
+    if missing:
+        return _report(HEALTHY, "degraded", "; ".join(missing), coordinator, degraded=True)
+    return _report(status, reason, message, coordinator, degraded=bool(coordinator.get("degraded")))
+
+
+def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> tuple[list[str], list[str]]:
+    """Organs that the Coordinator counts as working and the GCS does not: (below their minimum, the rest)."""
+    down, missing = [], []
+    for organ in coordinator.get("organs") or ():
+        lost, ready = [], 0
+        for replica in organ["replicas"]:
+            if replica["state"] not in {"ready", "degraded"}:
+                continue
+            row = cluster.actor(replica["actor_id"]) or {}
+            alive = row.get("state") == "ALIVE" and row.get("node_id") in cluster.alive_node_ids
+            if alive and row.get("pid") == replica["pid"]:
+                ready += int(replica["ready_agents"])
+            else:
+                lost.append(f"{organ['organ_id']}: process {replica['pid']} of replica {replica['replica']} is gone")
+        if lost:
+            enough = ready >= int(organ["min_ready_agents"]) or not organ["required"]
+            (missing if enough else down).extend(lost)
+    return down, missing
+
+
+def _unplaced_organs(cluster: ClusterState) -> list[str]:
+    texts = []
+    for row in cluster.actors:
+        waits = row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid")
+        if waits and row.get("class_name") == "Organ":
+            needs = ", ".join(f"{key}: {value:g}" for key, value in (row.get("required_resources") or {}).items())
+            texts.append(f"{row.get('name')} waits for {needs}")
+    return sorted(texts)
+
+
+def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
+    cause = row.get("death_cause") or {}
+    traceback_text = (cause.get("creation_task_failure_context") or {}).get("formatted_exception_string")
+    if traceback_text:
+        lines = [line.strip() for line in str(traceback_text).splitlines() if line.strip()]
+        last = next((line for line in reversed(lines) if "Coordinator initialization failed" in line), lines[-1])
+        message = last.removeprefix("RuntimeError: ")
+        return _report(UNHEALTHY, "init_failed", message, facts, {"traceback": traceback_text})
+    died = cause.get("actor_died_error_context") or {}
+    detail = str(died.get("error_message") or "no reason is known").splitlines()[0]
+    return _report(UNHEALTHY, "absent", f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})
+
+
+def _report(
+    status: str,
+    reason: str,
+    message: str,
+    coordinator: dict[str, Any] | None = None,
+    evidence: dict[str, Any] | None = None,
+    *,
+    degraded: bool = False,
+) -> Report:
+    return Report(
+        healthy=status == HEALTHY, status=status, reason=reason, message=message, degraded=degraded,
+        coordinator=coordinator or {}, evidence=evidence or {},
+    )
+
+
+def _bad(report: Report, reason: str, message: str) -> Report:
+    return replace(report, healthy=False, status=UNHEALTHY, reason=reason, message=message)
+
+
+def _not_stable(report: Report, stable_s: float) -> Report:
+    message = f"it was not healthy for {stable_s:g} s at a stretch: a process was restarted"
+    return _bad(report, "not_responding", message)
+
+
+def _identity(report: Report) -> str:
+    """Everything that must stay the same while health is watched: the processes and their restarts."""
+    organs = report.coordinator.get("organs") or ()
+    processes = [(replica["pid"], replica["restarts"]) for organ in organs for replica in organ["replicas"]]
+    return repr((report.coordinator.get("pid"), report.coordinator.get("restarts"), processes, report.nodes["names"]))
+
+
+def _why(error: OSError) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
+
+
+__all__ = ["HEALTHY", "INITIALIZING", "UNHEALTHY", "ConfigError", "Report", "check_canary", "probe", "wait"]
