@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seedcore.cluster import ClusterState, newest_actor, read_cluster
-from seedcore.errors import ClusterError, ConfigError
+from seedcore.errors import ClusterError
 from seedcore.rest import Response, request
 from seedcore.settings import Settings
 
@@ -184,7 +184,7 @@ def wait(
             return report
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            return _not_stable(report, stable_s) if report.healthy else report
+            return _at_deadline(report, stable_s)
         time.sleep(min(interval_s, remaining))
 
 
@@ -340,7 +340,11 @@ def _bad(report: Report, reason: str, message: str) -> Report:
     return replace(report, healthy=False, status=UNHEALTHY, reason=reason, message=message)
 
 
-def _not_stable(report: Report, stable_s: float) -> Report:
+def _at_deadline(report: Report, stable_s: float) -> Report:
+    if report.status == INITIALIZING:
+        return replace(report, message=f"still initializing: {report.message}")
+    if not report.healthy:
+        return report
     message = f"it was not healthy for {stable_s:g} s at a stretch: a process was restarted"
     return _bad(report, "not_responding", message)
 
@@ -354,6 +358,3 @@ def _identity(report: Report) -> str:
 
 def _why(error: OSError) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
-
-
-__all__ = ["HEALTHY", "INITIALIZING", "UNHEALTHY", "ConfigError", "Report", "check_canary", "probe", "wait"]
