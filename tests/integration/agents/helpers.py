@@ -1,0 +1,115 @@
+"""Agents for the tests: well-behaved, slow, failing, and hostile ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from seedcore.task import Task
+
+
+def echo(task: Task) -> dict[str, Any]:
+    return {"echo": dict(task.params), "pid": os.getpid()}
+
+
+class Slow:
+    """Takes its time to start."""
+
+    def __init__(self, agent_id: str, seconds: float = 8.0) -> None:
+        self.agent_id = agent_id
+        self.seconds = seconds
+
+    async def start(self) -> None:
+        await asyncio.sleep(self.seconds)
+
+    async def execute(self, task: Task) -> str:
+        return f"{self.agent_id}: {task.type}"
+
+
+class FailsWhileFileExists:
+    """Fails to start as long as a file is there: a cause that can be removed."""
+
+    def __init__(self, agent_id: str, path: str) -> None:
+        self.agent_id = agent_id
+        self.path = Path(path)
+
+    def start(self) -> None:
+        if self.path.exists():
+            raise ValueError(f"the database is locked by {self.path.name}")
+
+    def execute(self, task: Task) -> str:
+        return task.type
+
+
+class Unpicklable(Exception):
+    def __init__(self, message: str, lock: Any) -> None:
+        super().__init__(message)
+        self.lock = lock
+
+    def __reduce__(self) -> Any:
+        raise TypeError("this exception does not pickle")
+
+
+class BadText(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("even my text exits")
+
+
+class Hostile:
+    """Does to its organ what ``params.do`` says."""
+
+    def __init__(self, agent_id: str) -> None:
+        self.agent_id = agent_id
+
+    async def execute(self, task: Task) -> Any:  # noqa: C901, PLR0911, PLR0912
+        what = task.params.get("do", "echo")
+        if what == "echo":
+            return {"echo": dict(task.params), "pid": os.getpid()}
+        if what == "raise":
+            raise ValueError("a plain failure")
+        if what == "exit":
+            raise SystemExit(3)
+        if what == "interrupt":
+            raise KeyboardInterrupt
+        if what == "unpicklable":
+            raise Unpicklable("unpicklable failure", threading.Lock())
+        if what == "bad_text":
+            raise BadText
+        if what == "generator_exit":
+            raise GeneratorExit
+        if what == "cancelled":
+            raise asyncio.CancelledError
+        if what == "forever":
+            await asyncio.Event().wait()
+        if what == "ignores_cancel":
+            while True:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    continue
+        if what == "block":
+            time.sleep(float(task.params["seconds"]))  # noqa: ASYNC251 - an agent that blocks its loop, on purpose
+            return "done"
+        if what == "die":
+            os._exit(9)
+        if what == "stray_exit":
+            asyncio.get_running_loop().create_task(_exit())
+            await asyncio.sleep(0.5)
+            return "still here"
+        if what == "garbage":
+            return {"lock": threading.Lock()}
+        if what == "loop":
+            loop: list[Any] = []
+            loop.append(loop)
+            return loop
+        if what == "says_failed":
+            return {"success": False, "error": "the valve is stuck"}
+        raise AssertionError(what)
+
+
+async def _exit() -> None:
+    raise SystemExit(4)

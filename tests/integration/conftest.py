@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedcore.settings import Settings
+from seedcore.status import Report, probe
+from tests.support.ray_head import RayHead
+
+AGENTS = Path(__file__).parent / "agents"
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Organism:
+    """One deployment on a head of the tests: runs the real command line against it."""
+
+    head: RayHead
+    settings: Settings
+    directory: Path
+    background: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def config(self, *organs: dict[str, Any], name: str = "organism.yaml") -> Path:
+        """Write an organism.yaml; each organ gets the keys that it does not name."""
+        entries = [
+            {"id": f"organ_{index}", "type": "Test", "agent": "helpers:echo", "task_types": [f"task_{index}"], **organ}
+            for index, organ in enumerate(organs, 1)
+        ]
+        path = self.directory / name
+        path.write_text(json.dumps({"seedcore": {"organism": {"organ_types": entries}}}))
+        return path
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start ``seedcore ...`` without waiting for it."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "seedcore", *arguments],
+            env={**self.head.env(self.settings), "PYTHONPATH": str(AGENTS), "PYTHONUNBUFFERED": "1"},
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.background.append(process)
+        return process
+
+    def run(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run ``seedcore ...`` to its end."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=timeout_s)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def up(self, *organs: dict[str, Any]) -> None:
+        """Bootstrap an organism and insist that it is healthy."""
+        done = self.run("bootstrap", "--config", str(self.config(*organs)))
+        assert done.returncode == 0, done.stderr
+
+    def probe(self, **expectations: Any) -> Report:
+        """Ask for the truth, in this process."""
+        return probe(self.settings, **expectations)
+
+    def submit(self, kind: str, params: dict[str, Any] | None = None, *more: str) -> dict[str, Any]:
+        """Submit one task by the command line."""
+        done = self.run("submit", kind, "--params", json.dumps(params or {}), *more)
+        assert done.stdout, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def actors(self) -> list[str]:
+        """Names of the actors of this namespace that are not dead."""
+        from seedcore.cluster import read_cluster  # noqa: PLC0415
+
+        state = read_cluster(self.settings, token=self.settings.token(), timeout_s=5)
+        return sorted(str(row["name"]) for row in state.actors if row["state"] != "DEAD")
+
+    def close(self) -> None:
+        """End what runs in the background and remove all actors of the namespace."""
+        for process in self.background:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        done = self.run("shutdown")
+        assert done.returncode in {0, 3}, done.stderr
+        assert self.actors() == []
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[RayHead]:
+    """A Ray head that the tests of a session share; nothing in a test may kill it."""
+    head = RayHead()
+    try:
+        head.start()
+        yield head
+    finally:
+        head.close()
+
+
+@pytest.fixture
+def organism(head: RayHead, tmp_path: Path) -> Iterator[Organism]:
+    """A namespace of its own on the shared head."""
+    deployment = Organism(head, head.scope(f"test-{next(_numbers)}"), tmp_path)
+    try:
+        yield deployment
+    finally:
+        deployment.close()
+
+
+@pytest.fixture
+def own_head() -> Iterator[RayHead]:
+    """A Ray head that this test alone has, and may kill."""
+    head = RayHead()
+    try:
+        head.start()
+        yield head
+    finally:
+        head.close()

@@ -1,0 +1,1 @@
+"""What several kinds of tests share: a real Ray head of their own, and waiting for a condition."""

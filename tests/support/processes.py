@@ -1,0 +1,45 @@
+"""Find and end the processes of a test by a mark in their environment: everything a Ray head starts inherits it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from tests.support.waiting import eventually
+
+MARK = "SEEDCORE_TEST_MARK"
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Living processes (zombies are not) that carry the mark: pid to command line."""
+    found = {}
+    needle = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if needle in (entry / "environ").read_bytes().split(b"\0"):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if command:
+                    found[int(entry.name)] = command
+    return found
+
+
+def kill(pid: int, sent: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, sent)
+
+
+def end_all(mark: str) -> None:
+    """Kill everything that carries the mark, and wait until nothing does."""
+
+    def gone() -> bool:
+        left = marked(mark)
+        for pid in left:
+            kill(pid)
+        return not left
+
+    eventually(gone, timeout_s=30, what=f"end of the processes marked {mark}")

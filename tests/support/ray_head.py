@@ -1,0 +1,139 @@
+"""A Ray head of the test's own: token mode, RocksDB, own temp dir, ports that are free now."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from seedcore.cluster import read_cluster
+from seedcore.errors import ClusterError
+from seedcore.settings import Settings
+from tests.support.processes import MARK, end_all
+from tests.support.waiting import eventually
+
+# Not 127.0.0.1: Ray replaces that one by the host's outward address.
+NODE_IP = "127.0.0.2"
+
+
+class RayHead:
+    """One head on loopback; ``start`` may be called again after ``kill``, as a supervisor would."""
+
+    def __init__(self, *, num_cpus: int = 4) -> None:
+        self.mark = secrets.token_hex(8)
+        # Under /tmp and short: Ray's socket paths must stay below 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="sct-", dir="/tmp"))
+        ports = free_ports(11)
+        self._worker_ports = free_range(400)
+        self._gcs_port, self._dashboard_port = ports[0], ports[1]
+        self._ports = ports[2:]
+        self._num_cpus = num_cpus
+        token = self.directory / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(16))
+        (self.directory / "gcs").mkdir()
+        self.settings = Settings(
+            address=f"{NODE_IP}:{self._gcs_port}",
+            dashboard_url=f"http://127.0.0.1:{self._dashboard_port}",
+            http_port=ports[2],
+            state_dir=self.directory / "state",
+            auth_enabled=True,
+            token_path=token,
+        )
+
+    def scope(self, namespace: str) -> Settings:
+        """Settings with a namespace, an HTTP port and a state directory of their own."""
+        return replace(
+            self.settings, namespace=namespace, http_port=free_ports(1)[0], state_dir=self.directory / namespace
+        )
+
+    def env(self, settings: Settings | None = None) -> dict[str, str]:
+        """The environment of a process that belongs to this cluster."""
+        chosen = settings or self.settings
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("RAY_", "SEEDCORE_", "COLUMNS", "PYTEST"))
+        }
+        return {
+            **kept,
+            MARK: self.mark,
+            "RAY_ADDRESS": str(chosen.address),
+            "RAY_NAMESPACE": chosen.namespace,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(chosen.token_path),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "SEEDCORE_DASHBOARD_URL": chosen.dashboard_url,
+            "SEEDCORE_HTTP_HOST": chosen.http_host,
+            "SEEDCORE_HTTP_PORT": str(chosen.http_port),
+            "SEEDCORE_STATE_DIR": str(chosen.state_dir),
+        }
+
+    def start(self) -> None:
+        """Start the head and wait until its node is alive."""
+        node_manager, object_manager, agent_grpc, runtime_env, agent_http, metrics, client, scaler, board = self._ports
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--node-ip-address={NODE_IP}",
+            f"--port={self._gcs_port}", f"--node-manager-port={node_manager}",
+            f"--object-manager-port={object_manager}", f"--dashboard-agent-grpc-port={agent_grpc}",
+            f"--runtime-env-agent-port={runtime_env}", f"--dashboard-agent-listen-port={agent_http}",
+            f"--metrics-export-port={metrics}", f"--ray-client-server-port={client}",
+            f"--min-worker-port={self._worker_ports[0]}", f"--max-worker-port={self._worker_ports[1]}",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard_port}",
+            f"--temp-dir={self.directory / 't'}", "--node-name=head", "--object-store-memory=400000000",
+            f"--num-cpus={self._num_cpus}", "--disable-usage-stats",
+        ]
+        env = {
+            **self.env(),
+            "RAY_gcs_storage": "rocksdb",
+            "RAY_gcs_storage_path": str(self.directory / "gcs"),
+            "AUTOSCALER_METRIC_PORT": str(scaler),
+            "DASHBOARD_METRIC_PORT": str(board),
+        }
+        with (self.directory / "head.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        eventually(self._alive, timeout_s=90, interval_s=0.2, what="a living head node")
+
+    def kill(self) -> None:
+        """Kill every process of the cluster, as a power cut would."""
+        end_all(self.mark)
+        self.process.wait(timeout=10)
+
+    def close(self) -> None:
+        """Kill everything and remove the directory."""
+        self.kill()
+        shutil.rmtree(self.directory)
+
+    def _alive(self) -> bool:
+        assert self.process.poll() is None, (self.directory / "head.log").read_text()[-3000:]
+        try:
+            state = read_cluster(self.settings, token=self.settings.token(), timeout_s=2)
+        except ClusterError:
+            return False
+        return bool(state.alive_node_ids)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now on all interfaces."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def free_range(count: int) -> tuple[int, int]:
+    """Two ends of a range below the ephemeral ports in which nothing listens now."""
+    start = 10_000 + secrets.randbelow(20_000 - count)
+    return start, start + count - 1
