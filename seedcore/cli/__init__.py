@@ -1,0 +1,23 @@
+"""The command line ``seedcore``; ``app.py`` holds the commands.
+
+This module imports nothing heavy, so that an early Ctrl-C finds somebody who handles it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    try:
+        from seedcore.cli.app import cli  # noqa: PLC0415 - see above
+
+        cli.main(prog_name="seedcore")
+    except KeyboardInterrupt:
+        # Click handles it while a command runs; this is for the moments before and after.
+        sys.stderr.write("interrupted\n")
+    sys.exit(INTERRUPTED)
