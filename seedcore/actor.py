@@ -30,7 +30,7 @@ _HEAD = {"node:__internal_head__": 0.001}
 _MAX_CALLS = 20_000
 
 
-def coordinator_handle(namespace: str) -> ActorHandle | None:
+def coordinator_handle(namespace: str) -> ActorHandle[Any] | None:
     """Find the Coordinator by its name, or None."""
     try:
         return ray.get_actor(COORDINATOR_NAME, namespace=namespace)
@@ -38,10 +38,13 @@ def coordinator_handle(namespace: str) -> ActorHandle | None:
         return None
 
 
-def create_coordinator(spec: dict[str, Any], settings: dict[str, Any], *, namespace: str, attempt: int) -> ActorHandle:
+def create_coordinator(
+    spec: dict[str, Any], settings: dict[str, Any], *, namespace: str, attempt: int
+) -> ActorHandle[Any]:
     """Create the Coordinator, or return the one that another caller has just created."""
-    actor_class: Any = ray.remote(concurrency_groups={"control": 100})(_CoordinatorActor)
-    handle: ActorHandle = actor_class.options(
+    with_groups: Any = ray.remote
+    actor_class = with_groups(concurrency_groups={"control": 100})(_CoordinatorActor)
+    handle: ActorHandle[Any] = actor_class.options(
         name=COORDINATOR_NAME,
         namespace=namespace,
         lifetime="detached",
@@ -64,21 +67,21 @@ def runtime_env() -> dict[str, Any]:
 class _CoordinatorActor(Coordinator):
     """The Coordinator with its Ray markings: ``ping`` and ``get_status`` answer whatever its main loop does."""
 
-    async def __init__(self, spec: dict[str, Any], settings: dict[str, Any], attempt: int) -> None:
+    async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
+        self, spec: dict[str, Any], settings: dict[str, Any], attempt: int
+    ) -> None:
         namespace = ray.get_runtime_context().namespace
         runtime = RayOrganRuntime(namespace=settings.get("namespace") or namespace)
         was_restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
-        await Coordinator.__init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
-            self, spec, settings, runtime=runtime, attempt=attempt, restarted=was_restarted
-        )
+        await Coordinator.__init__(self, spec, settings, runtime=runtime, attempt=attempt, restarted=was_restarted)
 
     @ray.method(concurrency_group="control")
-    async def ping(self) -> str:
+    async def ping(self) -> str:  # type: ignore[override]  # Ray types it as a method of its own kind
         """Answer ``pong``."""
         return await super().ping()
 
     @ray.method(concurrency_group="control")
-    async def get_status(self) -> dict[str, Any]:
+    async def get_status(self) -> dict[str, Any]:  # type: ignore[override]
         """Answer from the last snapshot."""
         return await super().get_status()
 
@@ -89,11 +92,11 @@ class RayOrganRuntime:
     def __init__(self, *, namespace: str) -> None:
         self._namespace = namespace
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle:
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle[Any]:
         """Return the replica's actor, created if it does not exist; the caller checks its identity."""
         return await asyncio.to_thread(self._create, spec, replica, identity)
 
-    async def kill(self, handle: ActorHandle, *, restart: bool) -> None:
+    async def kill(self, handle: ActorHandle[Any], *, restart: bool) -> None:
         """End the replica's process; Ray starts it again if ``restart``, else its name is free at once."""
         await asyncio.to_thread(ray.kill, handle, no_restart=not restart)
 
@@ -101,9 +104,9 @@ class RayOrganRuntime:
         """Kill every organ of this namespace whose actor name is not in ``keep``; returns the names."""
         return await asyncio.to_thread(kill_organs, self._namespace, keep)
 
-    def _create(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle:
+    def _create(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle[Any]:
         actor_class: Any = ray.remote(Organ)
-        handle: ActorHandle = actor_class.options(
+        handle: ActorHandle[Any] = actor_class.options(
             name=organ_name(spec.id, replica),
             namespace=self._namespace,
             lifetime="detached",

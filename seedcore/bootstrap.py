@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -248,7 +249,7 @@ class _Run:
                 ray.init(
                     address=self.settings.address or "auto",
                     namespace=self.settings.namespace,
-                    logging_level="ERROR",
+                    logging_level=logging.ERROR,
                     log_to_driver=False,
                     configure_logging=False,
                 )
@@ -303,9 +304,7 @@ class _Run:
             "auth_enabled": self.settings.auth_enabled,
             "token_path": str(self.settings.token_path) if self.settings.token_path else None,
         }
-        actor.create_coordinator(
-            self.spec.to_dict(), values, namespace=self.settings.namespace, attempt=self.attempts
-        )
+        actor.create_coordinator(self.spec.to_dict(), values, namespace=self.settings.namespace, attempt=self.attempts)
         return self.wait()
 
     def wait(self) -> Report:
@@ -331,8 +330,12 @@ class _Run:
         """Sum up."""
         changed = self.changed or (action != "none")
         return Outcome(
-            action=action, changed=changed, attempts=self.attempts, elapsed_s=time.monotonic() - self._started,
-            report=report, cause=self.cause,
+            action=action,
+            changed=changed,
+            attempts=self.attempts,
+            elapsed_s=time.monotonic() - self._started,
+            report=report,
+            cause=self.cause,
         )
 
     def _verified(self, report: Report) -> Report:

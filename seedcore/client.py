@@ -36,7 +36,7 @@ class Client:
         namespace = (settings or Settings.from_env()).namespace
         self._timeout_s = timeout_s
         try:
-            self._coordinator: ActorHandle = ray.get_actor(COORDINATOR_NAME, namespace=namespace)
+            self._coordinator: ActorHandle[Any] = ray.get_actor(COORDINATOR_NAME, namespace=namespace)
         except ValueError as error:
             raise ClusterError("absent", f"there is no Coordinator in namespace {namespace!r}") from error
 

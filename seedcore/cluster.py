@@ -61,7 +61,9 @@ def read_cluster(settings: Settings, *, token: str | None, timeout_s: float) -> 
     return ClusterState(nodes, actors)
 
 
-def newest_actor(settings: Settings, rows: list[dict[str, Any]], *, token: str | None, timeout_s: float) -> dict[str, Any]:
+def newest_actor(
+    settings: Settings, rows: list[dict[str, Any]], *, token: str | None, timeout_s: float
+) -> dict[str, Any]:
     """Return the row of the actor that started last; only Ray's older endpoint tells start times.
 
     Raises:

@@ -51,7 +51,7 @@ class Coordinator:
         RuntimeError: ``Coordinator initialization failed: ...``; the cause is attached, nothing is left running.
     """
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
         self,
         spec: Mapping[str, Any],
         settings: Mapping[str, Any],
@@ -110,7 +110,11 @@ class Coordinator:
             return dict(snapshot)
         message = f"the Coordinator's loop has not turned for {age:.0f} s"
         return {
-            **snapshot, "status": "unhealthy", "reason": "stale", "coordinator": "error", "message": message,
+            **snapshot,
+            "status": "unhealthy",
+            "reason": "stale",
+            "coordinator": "error",
+            "message": message,
             "error": message,
         }
 
@@ -138,7 +142,7 @@ class Coordinator:
             raise
         except BaseException as error:
             # Whatever goes wrong with one task ends with that task.
-            extra = {"retry_after_s": 1.0} if isinstance(error, OverloadedError) else {}
+            extra: dict[str, Any] = {"retry_after_s": 1.0} if isinstance(error, OverloadedError) else {}
             answer = failure(error, task_type=kind, **extra)
         finally:
             self._in_flight -= 1
@@ -220,8 +224,22 @@ class Coordinator:
 
     async def _get_organism_summary(self, _: Task) -> dict[str, Any]:
         status = self.status()
-        keys = ("status", "reason", "message", "release", "since", "degraded", "missing", "progress", "uptime_s")
-        return {**{key: status[key] for key in keys}, "organs": status["organs"], "routes": self._org.routes()}
+        keys = (
+            "status",
+            "reason",
+            "message",
+            "release",
+            "since",
+            "degraded",
+            "missing",
+            "progress",
+            "uptime_s",
+        )
+        return {
+            **{key: status[key] for key in keys},
+            "organs": status["organs"],
+            "routes": self._org.routes(),
+        }
 
     async def _get_metrics(self, _: Task) -> dict[str, Any]:
         return self.metrics()

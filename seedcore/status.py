@@ -156,36 +156,53 @@ def wait(
         ConfigError: The token cannot be read.
     """
     deadline = time.monotonic() + timeout_s
+    watch = _Watch(stable_s)
     said: tuple[str, str, str] | None = None
-    healthy_since, identity = 0.0, ""
-    unplaced_since: float | None = None
     while True:
-        budget = max(0.1, min(3.0, deadline - time.monotonic()))
-        report = probe(settings, timeout_s=budget, **expectations)
-        now = time.monotonic()
-        if report.healthy and _identity(report) != identity:
-            healthy_since, identity = now, _identity(report)
-        if report.healthy and now - healthy_since >= stable_s:
-            if canary:
-                report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, max(0.1, deadline - now)))
-            if report.healthy:
-                return report
-        if not report.healthy:
-            identity = ""
-        if on_change is not None and (key := (report.status, report.reason, report.message)) != said:
+        report = probe(settings, timeout_s=max(0.1, min(3.0, deadline - time.monotonic())), **expectations)
+        remaining = deadline - time.monotonic()
+        if canary and watch.is_stable(report):
+            report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, max(0.1, remaining)))
+        if watch.is_stable(report):
+            return report
+        key = (report.status, report.reason, report.message)
+        if on_change is not None and key != said:
             said = key
             on_change(report)
-        if report.reason != "unschedulable":
-            unplaced_since = None
-        elif unplaced_since is None:
-            unplaced_since = now
-        stuck = unplaced_since is not None and now - unplaced_since >= UNSCHEDULABLE_AFTER_S
-        if report.terminal or stuck:
+        if report.terminal or watch.is_stuck(report):
             return report
-        remaining = deadline - time.monotonic()
         if remaining <= 0:
             return _at_deadline(report, stable_s)
         time.sleep(min(interval_s, remaining))
+
+
+class _Watch:
+    """Remembers since when the same processes have been healthy, and since when a process was not placed."""
+
+    def __init__(self, stable_s: float) -> None:
+        self._stable_s = stable_s
+        self._identity = ""
+        self._healthy_since = 0.0
+        self._unplaced_since: float | None = None
+
+    def is_stable(self, report: Report) -> bool:
+        """Whether it has been healthy for long enough, in the same processes."""
+        if not report.healthy:
+            self._identity = ""
+            return False
+        identity = _identity(report)
+        if identity != self._identity:
+            self._identity, self._healthy_since = identity, time.monotonic()
+        return time.monotonic() - self._healthy_since >= self._stable_s
+
+    def is_stuck(self, report: Report) -> bool:
+        """Whether the Coordinator has waited for its place longer than a placement takes."""
+        if report.reason != "unschedulable":
+            self._unplaced_since = None
+            return False
+        if self._unplaced_since is None:
+            self._unplaced_since = time.monotonic()
+        return time.monotonic() - self._unplaced_since >= UNSCHEDULABLE_AFTER_S
 
 
 def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
@@ -229,8 +246,8 @@ def _judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int 
 def _judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, cluster: ClusterState) -> Report:
     if row is None:
         return _report(UNHEALTHY, "absent", "there is no Coordinator")
-    facts = {key: row.get(key) for key in ("actor_id", "state", "pid", "node_id")}
     state, pid = row.get("state"), row.get("pid")
+    facts = {"actor_id": row.get("actor_id"), "state": state, "pid": pid, "node_id": row.get("node_id")}
     if state == "DEAD":
         return _judge_dead(row, facts)
     body = answer.body if isinstance(answer, Response) and isinstance(answer.body, Mapping) else {}
@@ -238,27 +255,39 @@ def _judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, c
     # The row's num_restarts counts over all processes of the actor, where the Coordinator knows only its own.
     own = {**body, "restarts": int(row.get("num_restarts") or 0)} if same_process else {}
     coordinator = {**own, **facts}
-    if state in _STATES_BEFORE_A_PROCESS and not pid:
-        needs = ", ".join(f"{key}: {value:g}" for key, value in (row.get("required_resources") or {}).items())
-        return _report(INITIALIZING, "unschedulable", f"no process yet, waits for {needs or 'a worker'}", coordinator)
     if state != "ALIVE":
-        reason = "restarting" if state == "RESTARTING" else "starting"
-        stage = own.get("stage") if own.get("status") == INITIALIZING else None
-        waiting = _unplaced_organs(cluster)
-        message = "; ".join([str(stage or "its process is coming up"), *waiting])
-        return _report(INITIALIZING, reason, message, coordinator)
-    if row.get("node_id") not in cluster.alive_node_ids:
-        return _report(UNHEALTHY, "not_responding", "Ray calls it ALIVE on a node that is dead", coordinator,
-                       {"zombie": True})
-    if isinstance(answer, OSError):
-        return _report(UNHEALTHY, "not_responding", f"its process {pid} does not answer: {_why(answer)}", coordinator)
-    if answer.status in {401, 403}:
-        return _report(UNHEALTHY, "unauthorized", f"the Coordinator refuses this token (HTTP {answer.status})",
-                       coordinator)
-    if not same_process:
-        other = f"process {body['pid']}" if "pid" in body else f"something that says HTTP {answer.status}"
-        return _report(UNHEALTHY, "not_responding", f"{other} answers in place of its process {pid}", coordinator)
+        return _judge_coming_up(row, coordinator, cluster)
+    silence = _judge_silence(row, answer, cluster, same_process=same_process)
+    if silence is not None:
+        reason, message, evidence = silence
+        return _report(UNHEALTHY, reason, message, coordinator, evidence)
     return _judge_answer(coordinator, cluster)
+
+
+def _judge_coming_up(row: Mapping[str, Any], coordinator: dict[str, Any], cluster: ClusterState) -> Report:
+    if row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid"):
+        return _report(INITIALIZING, "unschedulable", f"no process yet, waits for {_needs(row)}", coordinator)
+    reason = "restarting" if row.get("state") == "RESTARTING" else "starting"
+    stage = coordinator.get("stage") if coordinator.get("status") == INITIALIZING else None
+    message = "; ".join([str(stage or "its process is coming up"), *_unplaced_organs(cluster)])
+    return _report(INITIALIZING, reason, message, coordinator)
+
+
+def _judge_silence(
+    row: Mapping[str, Any], answer: Response | OSError, cluster: ClusterState, *, same_process: bool
+) -> tuple[str, str, dict[str, Any]] | None:
+    """Say why an actor that Ray calls ALIVE is not believed, or None: (reason, message, evidence)."""
+    pid = row.get("pid")
+    if row.get("node_id") not in cluster.alive_node_ids:
+        return "not_responding", "Ray calls it ALIVE on a node that is dead", {"zombie": True}
+    if isinstance(answer, OSError):
+        return "not_responding", f"its process {pid} does not answer: {_why(answer)}", {}
+    if answer.status in {401, 403}:
+        return "unauthorized", f"the Coordinator refuses this token (HTTP {answer.status})", {}
+    if not same_process:
+        other = f"process {answer.body['pid']}" if _has_pid(answer.body) else f"an HTTP {answer.status}"
+        return "not_responding", f"{other} answers in place of its process {pid}", {}
+    return None
 
 
 def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
@@ -280,7 +309,8 @@ def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
 
 def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> tuple[list[str], list[str]]:
     """Organs that the Coordinator counts as working and the GCS does not: (below their minimum, the rest)."""
-    down, missing = [], []
+    down: list[str] = []
+    missing: list[str] = []
     for organ in coordinator.get("organs") or ():
         lost, ready = [], 0
         for replica in organ["replicas"]:
@@ -303,9 +333,17 @@ def _unplaced_organs(cluster: ClusterState) -> list[str]:
     for row in cluster.actors:
         waits = row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid")
         if waits and row.get("class_name") == "Organ":
-            needs = ", ".join(f"{key}: {value:g}" for key, value in (row.get("required_resources") or {}).items())
-            texts.append(f"{row.get('name')} waits for {needs}")
+            texts.append(f"{row.get('name')} waits for {_needs(row)}")
     return sorted(texts)
+
+
+def _needs(row: Mapping[str, Any]) -> str:
+    needs = (row.get("required_resources") or {}).items()
+    return ", ".join(f"{key}: {value:g}" for key, value in needs) or "a worker process"
+
+
+def _has_pid(body: Any) -> bool:
+    return isinstance(body, Mapping) and "pid" in body
 
 
 def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
@@ -331,8 +369,13 @@ def _report(
     degraded: bool = False,
 ) -> Report:
     return Report(
-        healthy=status == HEALTHY, status=status, reason=reason, message=message, degraded=degraded,
-        coordinator=coordinator or {}, evidence=evidence or {},
+        healthy=status == HEALTHY,
+        status=status,
+        reason=reason,
+        message=message,
+        degraded=degraded,
+        coordinator=coordinator or {},
+        evidence=evidence or {},
     )
 
 

@@ -110,7 +110,10 @@ class AgentRunner:
 
 def _threaded(target: Callable[..., Any]) -> Callable[..., Any]:
     # A class whose metaclass or instances define an async __call__ must still be constructed in the thread.
-    return lambda *args, **kwargs: target(*args, **kwargs)
+    def construct(*args: Any, **kwargs: Any) -> Any:
+        return target(*args, **kwargs)
+
+    return construct
 
 
 async def _within(timeout_s: float, work: Awaitable[Any]) -> Any | Raised:

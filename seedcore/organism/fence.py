@@ -66,7 +66,7 @@ async def call(function: Callable[..., Any], *args: Any, executor: Executor, **k
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Say whether calling ``function`` gives a coroutine (methods and objects with an async ``__call__`` included)."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 async def check_result(result: Any, *, executor: Executor) -> Raised | None:
@@ -84,9 +84,7 @@ async def check_result(result: Any, *, executor: Executor) -> Raised | None:
             outcome.traceback_text,
         )
     if outcome > MAX_RESULT_BYTES:
-        return Raised(
-            f"the agent returned {outcome} bytes, allowed are {MAX_RESULT_BYTES}", "ResultTooLargeError", ""
-        )
+        return Raised(f"the agent returned {outcome} bytes, allowed are {MAX_RESULT_BYTES}", "ResultTooLargeError", "")
     return None
 
 
@@ -112,7 +110,7 @@ def _pickled_size(value: Any) -> int | Raised:
     from ray import cloudpickle  # noqa: PLC0415 - only organs come here, and they have Ray loaded already
 
     try:
-        return len(cloudpickle.dumps(value))
+        return len(cloudpickle.dumps(value))  # type: ignore[no-untyped-call]
     except BaseException as error:
         return Raised.of(error)
 

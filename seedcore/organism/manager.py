@@ -44,7 +44,11 @@ class OrganismManager:
         self._replicas: dict[str, list[Replica]] = {
             organ.id: [
                 Replica(
-                    organ, index, identity=f"{organ.fingerprint()}@{release}", runtime=runtime, on_change=self._notice
+                    organ,
+                    index,
+                    identity=f"{organ.fingerprint()}@{release}",
+                    runtime=runtime,
+                    on_change=self._notice,
                 )
                 for index in range(organ.replicas)
             ]
@@ -151,7 +155,8 @@ class OrganismManager:
 
     def missing(self) -> tuple[list[str], list[str]]:
         """What is not as it should be: (required organs below their minimum, everything else that is missing)."""
-        down, degraded = [], []
+        down: list[str] = []
+        degraded: list[str] = []
         for organ in self._organs.values():
             ready = self._ready_agents(organ.id)
             if ready >= organ.agent_count:
@@ -184,7 +189,8 @@ class OrganismManager:
         organ, failed = failure
         await self.shutdown()
         cause = AgentStartError(
-            f"agent {failed['agent_id']} did not start: {failed['error_type']}: {failed['error']}", failed["traceback"]
+            f"agent {failed['agent_id']} did not start: {failed['error_type']}: {failed['error']}",
+            failed["traceback"],
         )
         cause.add_note(f"The agent's own traceback:\n{failed['traceback']}")
         raise InitializationError(f"organ {organ.id}: {cause.message}") from cause

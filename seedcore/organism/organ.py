@@ -42,7 +42,9 @@ class Organ:
         identity: Digest of spec and release; the Coordinator adopts a living organ only if it is the same.
     """
 
-    async def __init__(self, spec: Mapping[str, Any], replica: int, identity: str) -> None:
+    async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
+        self, spec: Mapping[str, Any], replica: int, identity: str
+    ) -> None:
         self._spec = OrganSpec.from_dict(spec)
         self._replica = replica
         self._identity = identity
@@ -95,15 +97,25 @@ class Organ:
         if outcome is _LATE:
             return self._failed(work, "TimeoutError", f"no answer within {timeout_s:g} s", agent_id=agent.agent_id)
         if isinstance(outcome, Raised):
-            logger.warning("task failed: organ=%s agent=%s type=%s error=%s: %s", self._spec.id, agent.agent_id,
-                           work.type, outcome.error_type, outcome.error)
+            logger.warning(
+                "task failed: organ=%s agent=%s type=%s error=%s: %s",
+                self._spec.id,
+                agent.agent_id,
+                work.type,
+                outcome.error_type,
+                outcome.error,
+            )
             return self._failed(work, outcome.error_type, outcome.error, agent_id=agent.agent_id)
         if isinstance(outcome, Mapping) and outcome.get("success") is False:
             # `success` is that of the work itself: an agent that says it failed has failed.
             reason = outcome.get("error")
-            return self._failed(work, str(outcome.get("error_type") or "AgentReportedError"),
-                                str(reason) if reason else "the agent reported a failure",
-                                agent_id=agent.agent_id, result=outcome)
+            return self._failed(
+                work,
+                str(outcome.get("error_type") or "AgentReportedError"),
+                str(reason) if reason else "the agent reported a failure",
+                agent_id=agent.agent_id,
+                result=outcome,
+            )
         return {
             "success": True,
             "result": outcome,
@@ -156,8 +168,12 @@ class Organ:
             for _ in range(self._spec.max_concurrency):
                 self._release(agent)
         elif agent.failure:
-            logger.error("agent did not start: agent=%s error=%s: %s", agent.agent_id, agent.failure.error_type,
-                         agent.failure.error)
+            logger.error(
+                "agent did not start: agent=%s error=%s: %s",
+                agent.agent_id,
+                agent.failure.error_type,
+                agent.failure.error,
+            )
         self._bump()
 
     async def _look_after(self, agent: AgentRunner) -> None:
@@ -246,17 +262,28 @@ class Organ:
     def _snapshot(self) -> dict[str, Any]:
         states = [agent.state for agent in self._agents]
         failed = [
-            {"agent_id": agent.agent_id, "error": agent.failure.error, "error_type": agent.failure.error_type,
-             "traceback": agent.failure.traceback_text}
+            {
+                "agent_id": agent.agent_id,
+                "error": agent.failure.error,
+                "error_type": agent.failure.error_type,
+                "traceback": agent.failure.traceback_text,
+            }
             for agent in self._agents
             if agent.failure is not None
         ][:MAX_REPORTED_FAILURES]
         count = len(self._spec.agent_ids(self._replica))
         if self._load_failure is not None:
             broken = self._load_failure
-            failed = [{"agent_id": agent_id, "error": broken.error, "error_type": broken.error_type,
-                       "traceback": broken.traceback_text} for agent_id in self._spec.agent_ids(self._replica)[:1]]
-        settled = self._load_failure is not None or bool(self._agents) and AgentState.STARTING not in states
+            failed = [
+                {
+                    "agent_id": agent_id,
+                    "error": broken.error,
+                    "error_type": broken.error_type,
+                    "traceback": broken.traceback_text,
+                }
+                for agent_id in self._spec.agent_ids(self._replica)[:1]
+            ]
+        settled = self._load_failure is not None or (bool(self._agents) and AgentState.STARTING not in states)
         return {
             "boot": self._boot,
             "version": self._version,
@@ -284,4 +311,3 @@ def _load_fenced(path: str) -> Any | Raised:
     except BaseException as error:
         # Importing a user's module runs user code.
         return Raised.of(error)
-

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Protocol
@@ -48,9 +47,14 @@ class ReplicaState(StrEnum):
 class OrganRuntime(Protocol):
     """Where organs run; ``actor.RayOrganRuntime`` is the real one."""
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str) -> Any: ...
-    async def kill(self, handle: Any, *, restart: bool) -> None: ...
-    async def kill_others(self, keep: set[str]) -> list[str]: ...
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str) -> Any:
+        """Return the replica's actor, created if it does not exist."""
+
+    async def kill(self, handle: Any, *, restart: bool) -> None:
+        """End the replica's process, for good or to be started again."""
+
+    async def kill_others(self, keep: set[str]) -> list[str]:
+        """End all organs of the namespace but those with these actor names; returns the names of the ended."""
 
 
 class Replica:
@@ -65,7 +69,13 @@ class Replica:
     """
 
     def __init__(
-        self, spec: OrganSpec, index: int, *, identity: str, runtime: OrganRuntime, on_change: Callable[[], None]
+        self,
+        spec: OrganSpec,
+        index: int,
+        *,
+        identity: str,
+        runtime: OrganRuntime,
+        on_change: Callable[[], None],
     ) -> None:
         self.spec = spec
         self.index = index
@@ -239,8 +249,11 @@ class Replica:
         self._seen = (snapshot["boot"], snapshot["version"])
         self.snapshot = snapshot
         if snapshot["slots"] and snapshot["stuck"] >= snapshot["slots"]:
-            logger.error("organ %s[%d]: every slot is held by a task that does not end, replacing its process",
-                         spec.id, self.index)
+            logger.error(
+                "organ %s[%d]: every slot is held by a task that does not end, replacing its process",
+                spec.id,
+                self.index,
+            )
             await self._replace("every slot was held by a task that does not end")
         elif not snapshot["settled"]:
             self._set(ReplicaState.STARTING, None)
@@ -275,7 +288,12 @@ class Replica:
         if (state, error) != (self.state, self.error):
             logger.log(
                 logging.INFO if error is None else logging.WARNING,
-                "organ %s[%d]: %s -> %s%s", self.spec.id, self.index, self.state, state, f" ({error})" if error else "",
+                "organ %s[%d]: %s -> %s%s",
+                self.spec.id,
+                self.index,
+                self.state,
+                state,
+                f" ({error})" if error else "",
             )
         self.state, self.error = state, error
         self._on_change()

@@ -50,7 +50,10 @@ class RayHead:
     def scope(self, namespace: str) -> Settings:
         """Settings with a namespace, an HTTP port and a state directory of their own."""
         return replace(
-            self.settings, namespace=namespace, http_port=free_ports(1)[0], state_dir=self.directory / namespace
+            self.settings,
+            namespace=namespace,
+            http_port=free_ports(1)[0],
+            state_dir=self.directory / namespace,
         )
 
     def env(self, settings: Settings | None = None) -> dict[str, str]:
@@ -79,15 +82,30 @@ class RayHead:
         """Start the head and wait until its node is alive."""
         node_manager, object_manager, agent_grpc, runtime_env, agent_http, metrics, client, scaler, board = self._ports
         command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--node-ip-address={NODE_IP}",
-            f"--port={self._gcs_port}", f"--node-manager-port={node_manager}",
-            f"--object-manager-port={object_manager}", f"--dashboard-agent-grpc-port={agent_grpc}",
-            f"--runtime-env-agent-port={runtime_env}", f"--dashboard-agent-listen-port={agent_http}",
-            f"--metrics-export-port={metrics}", f"--ray-client-server-port={client}",
-            f"--min-worker-port={self._worker_ports[0]}", f"--max-worker-port={self._worker_ports[1]}",
-            "--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard_port}",
-            f"--temp-dir={self.directory / 't'}", "--node-name=head", "--object-store-memory=400000000",
-            f"--num-cpus={self._num_cpus}", "--disable-usage-stats",
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            f"--node-ip-address={NODE_IP}",
+            f"--port={self._gcs_port}",
+            f"--node-manager-port={node_manager}",
+            f"--object-manager-port={object_manager}",
+            f"--dashboard-agent-grpc-port={agent_grpc}",
+            f"--runtime-env-agent-port={runtime_env}",
+            f"--dashboard-agent-listen-port={agent_http}",
+            f"--metrics-export-port={metrics}",
+            f"--ray-client-server-port={client}",
+            f"--min-worker-port={self._worker_ports[0]}",
+            f"--max-worker-port={self._worker_ports[1]}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self._dashboard_port}",
+            f"--temp-dir={self.directory / 't'}",
+            "--node-name=head",
+            "--object-store-memory=400000000",
+            f"--num-cpus={self._num_cpus}",
+            "--disable-usage-stats",
         ]
         env = {
             **self.env(),

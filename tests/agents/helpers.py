@@ -45,7 +45,7 @@ class FailsWhileFileExists:
         return task.type
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __init__(self, message: str, lock: Any) -> None:
         super().__init__(message)
         self.lock = lock
@@ -54,7 +54,7 @@ class Unpicklable(Exception):
         raise TypeError("this exception does not pickle")
 
 
-class BadText(Exception):
+class BadTextError(Exception):
     def __str__(self) -> str:
         raise SystemExit("even my text exits")
 
@@ -65,7 +65,7 @@ class Hostile:
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
 
-    async def execute(self, task: Task) -> Any:  # noqa: C901, PLR0911, PLR0912
+    async def execute(self, task: Task) -> Any:  # noqa: C901, PLR0912
         what = task.params.get("do", "echo")
         if what == "echo":
             return {"echo": dict(task.params), "pid": os.getpid()}
@@ -76,9 +76,9 @@ class Hostile:
         if what == "interrupt":
             raise KeyboardInterrupt
         if what == "unpicklable":
-            raise Unpicklable("unpicklable failure", threading.Lock())
+            raise UnpicklableError("unpicklable failure", threading.Lock())
         if what == "bad_text":
-            raise BadText
+            raise BadTextError
         if what == "generator_exit":
             raise GeneratorExit
         if what == "cancelled":

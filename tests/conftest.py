@@ -11,12 +11,21 @@ from typing import Any
 
 import pytest
 
+from seedcore.cluster import read_cluster
 from seedcore.settings import Settings
 from seedcore.status import Report, probe
 from tests.support.ray_head import RayHead
 
 AGENTS = Path(__file__).parent / "agents"
 _numbers = itertools.count(1)
+
+_DRIVER = """
+import json, os, time
+import ray
+ray.init(namespace=os.environ["RAY_NAMESPACE"], logging_level="ERROR", log_to_driver=False)
+def say(data):
+    print(json.dumps(data, default=repr))
+"""
 
 
 @dataclass
@@ -31,7 +40,13 @@ class Organism:
     def config(self, *organs: dict[str, Any], name: str = "organism.yaml") -> Path:
         """Write an organism.yaml; each organ gets the keys that it does not name."""
         entries = [
-            {"id": f"organ_{index}", "type": "Test", "agent": "helpers:echo", "task_types": [f"task_{index}"], **organ}
+            {
+                "id": f"organ_{index}",
+                "type": "Test",
+                "agent": "helpers:echo",
+                "task_types": [f"task_{index}"],
+                **organ,
+            }
             for index, organ in enumerate(organs, 1)
         ]
         path = self.directory / name
@@ -58,6 +73,22 @@ class Organism:
         out, err = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def drive(self, code: str, *, timeout_s: float = 120) -> Any:
+        """Run a driver that has joined Ray; it calls ``say(data)`` once, and that is the answer."""
+        path = self.directory / "driver.py"
+        path.write_text(_DRIVER + code)
+        done = subprocess.run(
+            [sys.executable, str(path)],
+            env={**self.head.env(self.settings), "PYTHONPATH": str(AGENTS)},
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
     def up(self, *organs: dict[str, Any]) -> None:
         """Bootstrap an organism and insist that it is healthy."""
         done = self.run("bootstrap", "--config", str(self.config(*organs)))
@@ -76,8 +107,6 @@ class Organism:
 
     def actors(self) -> list[str]:
         """Names of the actors of this namespace that are not dead."""
-        from seedcore.cluster import read_cluster  # noqa: PLC0415
-
         state = read_cluster(self.settings, token=self.settings.token(), timeout_s=5)
         return sorted(str(row["name"]) for row in state.actors if row["state"] != "DEAD")
 
