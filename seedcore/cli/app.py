@@ -114,7 +114,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 @click.option("--replace", is_flag=True, help="Replace a running Coordinator even if nothing has changed.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, say what would be done.")
 @click.option("--keep-desired", is_flag=True, hidden=True, help="For the supervisor, which repeats what was wanted.")
-def bootstrap(  # noqa: PLR0913 - one for each option
+def bootstrap(
     *,
     config: str | None,
     as_json: bool,
@@ -164,7 +164,7 @@ def bootstrap(  # noqa: PLR0913 - one for each option
 @click.option("--expected-release", type=Text(), metavar="ID", help="Another release is unhealthy.")
 @click.option("--expected-nodes", type=click.IntRange(min=1), metavar="N", help="Fewer living nodes are unhealthy.")
 @click.option("--allow-degraded", is_flag=True, help="Degraded is healthy enough.")
-def status(  # noqa: PLR0913 - one for each option
+def status(
     *,
     as_json: bool,
     wait_: bool,

@@ -84,6 +84,5 @@ def _refuse(constant: str) -> NoReturn:
 def _json_name(value: Any) -> str:
     if value is None:
         return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    return {list: "an array", str: "a string"}.get(type(value), "a number")
+    names = {list: "an array", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "a number")

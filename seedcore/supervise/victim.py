@@ -1,0 +1,117 @@
+"""Kill the process of one actor, and certainly no other.
+
+A pid is only a number: between the row that names it and the signal, the process may have ended and the number may
+belong to somebody else. A pidfd holds on to one process; what /proc says after it was opened is about that process
+or about none.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TITLE = b"ray::"
+# Actor processes are children of their raylet; a wrapper or two may stand between.
+MAX_ANCESTORS = 4
+DEATH_TIMEOUT_S = 0.5
+_PROC = Path("/proc")
+_DEAD_STATES = frozenset({"Z", "X"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of it.
+
+    Attributes:
+        outcome: ``killed``; ``gone`` if there is no such process; ``refused`` if it is not the actor's.
+        detail: For a person: the state it was in, or why it was let live.
+    """
+
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    state: str
+    parent: int
+    started: int
+
+
+def start_ticks(pid: Any) -> int | None:
+    """When a process started, in clock ticks since boot: with the pid it names one process for ever."""
+    if not isinstance(pid, int) or pid <= 1:
+        return None
+    try:
+        return _stat(pid).started
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def kill_actor(pid: Any, *, node_id: Any, started: int | None) -> Result:
+    """Kill the actor's process ``pid`` if it is one, runs here, and is ours.
+
+    Args:
+        pid: Of the actor's row.
+        node_id: Of the actor's row: the raylet above the process has to be that node's.
+        started: :func:`start_ticks` of when the pid was first seen; None if it never was.
+    """
+    if not isinstance(pid, int) or pid <= 1:
+        return Result("gone", f"pid {pid!r} names no process")
+    try:
+        handle = os.pidfd_open(pid)
+        try:
+            state, doubt = _examine(pid, str(node_id), started)
+            if state in _DEAD_STATES:
+                return Result("gone", f"process {pid} is dead already")
+            return Result("refused", doubt) if doubt else _end(handle, state)
+        finally:
+            os.close(handle)
+    except (FileNotFoundError, ProcessLookupError):
+        return Result("gone", f"there is no process {pid}")
+    except (OSError, ValueError, IndexError) as error:
+        return Result("refused", f"process {pid} cannot be looked at: {error}")
+
+
+def _end(handle: int, state: str) -> Result:
+    signal.pidfd_send_signal(handle, signal.SIGKILL)
+    poller = select.poll()
+    poller.register(handle, select.POLLIN)
+    ended = bool(poller.poll(DEATH_TIMEOUT_S * 1000))
+    return Result("killed", f"it was in state {state}" + ("" if ended else ", and is not dead yet"))
+
+
+def _examine(pid: int, node_id: str, started: int | None) -> tuple[str, str]:
+    """State of the process, and why it must not be killed ("" if it may)."""
+    stat = _stat(pid)
+    if started is None or stat.started != started:
+        return stat.state, f"process {pid} is another one than before"
+    return stat.state, _not_the_actor(pid, node_id)
+
+
+def _not_the_actor(pid: int, node_id: str) -> str:
+    """Why the process is not an actor's of that node and of this user; "" if it is."""
+    directory = _PROC / str(pid)
+    owner = directory.stat().st_uid
+    if owner != os.geteuid():
+        return f"process {pid} belongs to user {owner}"
+    if not (directory / "cmdline").read_bytes().startswith(TITLE):
+        return f"process {pid} is no actor's"
+    ancestor = pid
+    for _ in range(MAX_ANCESTORS):
+        ancestor = _stat(ancestor).parent
+        if ancestor <= 1:
+            break
+        if f"--node_id={node_id}".encode() in (_PROC / str(ancestor) / "cmdline").read_bytes().split(b"\0"):
+            return ""
+    return f"process {pid} is not a child of node {node_id}"
+
+
+def _stat(pid: int) -> _Stat:
+    # The name, in parentheses, may hold anything; what follows the last one is numbers.
+    fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return _Stat(state=fields[0], parent=int(fields[1]), started=int(fields[19]))
