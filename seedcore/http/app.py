@@ -1,0 +1,295 @@
+"""The Coordinator's HTTP interface.
+
+==========================  ==========================================================================================
+``GET /coordinator/status``  body of ``get_status``; 200 if healthy, else 503 (with Retry-After while initializing)
+``GET /livez``               200: the Coordinator's loop turns
+``GET /readyz``              200 if healthy, else 503; says no more than the status
+``GET /organism/status``     200, one entry an organ: the result of the task ``get_organism_status``
+``GET /metrics``             Prometheus
+``POST /coordinator/tasks``  a task as JSON; the answer in the documented shape, see below
+``GET /``, ``GET /docs``     pages for people, without any data in them; ``/openapi.json`` for programs
+==========================  ==========================================================================================
+
+HEAD works where GET does. Everything but ``/livez`` and ``/readyz`` wants the token: 401 without, 403 with a wrong one.
+A browser that opens a page without one gets it as the text of the 401 (see ``gate.py``), and the page asks.
+
+Answers of ``POST /coordinator/tasks``. Every body, also of an error, has ``success``; ``success: true`` is 200 and
+nothing else is, so that ``curl --fail`` and ``raise_for_status`` tell the truth:
+
+======  =====================================================================================================
+200     done
+400     the body is not JSON, is nested too deep, or is not a task
+401     no token
+403     the token is wrong, or a browser sends this for a page of another site
+404     no organ takes this type; the error lists the types that are known
+408     the body did not arrive in time
+413     larger than allowed
+415     not application/json
+429     a bound is reached and nothing was started: try again after Retry-After
+500     the work failed (``agent_id`` says where, ``error_type`` is the agent's own), or its result cannot be JSON
+503     no organ can do this now: not up yet (Retry-After), down, or its process died with the task (half done?)
+504     no answer within the task's time; it may be half done
+======  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from seedcore.http import schemas
+from seedcore.http.body import Intake, RefusedError
+from seedcore.http.encode import UnserializableResultError, encode
+from seedcore.http.gate import OPEN_PATHS, Gate, Page
+from seedcore.http.metrics import MetricsPage
+from seedcore.task import failure, task_type_of
+
+if TYPE_CHECKING:
+    from seedcore.http.view import CoordinatorView
+
+INITIALIZING_RETRY_S = 1
+# An error of these types is ours if no agent has seen the task; an agent may raise what it likes.
+_BEFORE_ANY_AGENT = {
+    "TaskError": 400,
+    "UnknownTaskTypeError": 404,
+    "PayloadTooLargeError": 413,
+    "OverloadedError": 429,
+    "OrganUnavailableError": 503,
+    "InitializationError": 503,
+}
+_FAILED = {"model": schemas.Failed}
+_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+
+def create_app(view: CoordinatorView, *, token: str | None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        view: The Coordinator.
+        token: Who sends it may ask; None where authentication is off.
+
+    Raises:
+        ValueError: The token is empty, which would let everybody in.
+    """
+    if token is not None and not token.strip():
+        raise ValueError("the token is empty; None turns authentication off")
+    app = FastAPI(
+        title="SeedCore Coordinator",
+        version=metadata.version("seedcore"),
+        description="Status, health, metrics and tasks of one organism.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _http_error, RefusedError: _refused},
+    )
+    pages = {"/": _page("page.html"), "/docs": _page("docs.html")}
+    _add_reading(app, view, pages)
+    _add_tasks(app, view)
+    app.add_middleware(Gate, token=token, pages=pages)
+    _document(app, needs_token=token is not None)
+    return app
+
+
+def status_code(answer: Mapping[str, Any]) -> int:
+    """Return the HTTP status code of a task's answer: see the module's table."""
+    if answer.get("success") is True:
+        return 200
+    error_type = answer.get("error_type")
+    if error_type == "TimeoutError":
+        return 504
+    if not answer.get("agent_id") and isinstance(error_type, str):
+        return _BEFORE_ANY_AGENT.get(error_type, 500)
+    return 500
+
+
+def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page]) -> None:
+    metrics = MetricsPage(view)
+
+    @app.get(
+        "/coordinator/status",
+        summary="How the Coordinator is",
+        response_model=schemas.Status,
+        tags=["status"],
+        responses={503: {"model": schemas.Status, "description": "Not healthy; Retry-After while initializing."}},
+    )
+    async def coordinator_status() -> Response:
+        status = view.status()
+        return await _json(status, *_health(status))
+
+    @app.get("/livez", summary="Whether the loop turns", response_model=schemas.Alive, tags=["health"])
+    async def livez() -> Response:
+        return await _json({"alive": True})
+
+    @app.get(
+        "/readyz",
+        summary="Whether it is healthy",
+        response_model=schemas.Ready,
+        tags=["health"],
+        responses={503: {"model": schemas.Ready, "description": "Not healthy."}},
+    )
+    async def readyz() -> Response:
+        status = view.status()
+        # Open to everybody: what is wrong, and where, is for those who know the token.
+        body = {"ready": status.get("status") == "healthy", "status": status.get("status")}
+        return await _json(body, *_health(status))
+
+    @app.get("/organism/status", summary="Every organ", response_model=list[schemas.Organ], tags=["status"])
+    async def organism_status() -> Response:
+        return await _json(view.organism())
+
+    @app.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        tags=["status"],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+    )
+    async def prometheus(request: Request) -> Response:
+        body, content_type = metrics.render(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+    for path, page in pages.items():
+        answer = Response(page.body, media_type="text/html", headers={"Content-Security-Policy": page.policy})
+        app.add_api_route(path, _always(answer), include_in_schema=False)
+
+
+def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
+    intake = Intake()
+    body_schema = {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/TaskIn"}}},
+        }
+    }
+    responses: dict[int | str, dict[str, Any]] = {
+        400: _FAILED | {"description": "Not JSON, nested too deep, or not a task."},
+        404: _FAILED | {"description": "No organ takes this type; the error lists those that are known."},
+        408: _FAILED | {"description": "The body did not arrive in time."},
+        413: _FAILED | {"description": "Larger than allowed."},
+        415: _FAILED | {"description": "Not application/json."},
+        429: _FAILED | {"description": "A bound is reached, nothing was started: try again after Retry-After."},
+        500: _FAILED | {"description": "The work failed, or its result cannot be JSON."},
+        503: _FAILED | {"description": "No organ can do this now, or its process died with the task."},
+        504: _FAILED | {"description": "No answer within the task's time."},
+    }
+
+    @app.post(
+        "/coordinator/tasks",
+        summary="Do a task",
+        response_model=schemas.Done,
+        tags=["tasks"],
+        responses=responses,
+        openapi_extra=body_schema,
+    )
+    async def tasks(request: Request) -> Response:
+        task, held = await intake.read(request)
+        try:
+            answer = await view.handle(task)
+        finally:
+            intake.release(held)
+        code = status_code(answer)
+        try:
+            return await _json(answer, code, _retry_after(answer, code, view))
+        except UnserializableResultError as error:
+            kept = {key: answer[key] for key in ("organ_id", "agent_id") if isinstance(answer.get(key), str)}
+            text = f"the work ended, but its result cannot be sent as JSON: {error}"
+            refusal = failure(text, error_type=type(error).__name__, task_type=task_type_of(task), **kept)
+            return await _json(refusal, 500)
+
+
+def _retry_after(answer: Mapping[str, Any], code: int, view: CoordinatorView) -> dict[str, str]:
+    """Say when to try again, where trying again is safe: nothing of the task has been done."""
+    if code == HTTPStatus.TOO_MANY_REQUESTS:
+        said = answer.get("retry_after_s")
+        seconds = math.ceil(said) if isinstance(said, int | float) and math.isfinite(said) else 1
+        return {"Retry-After": str(max(1, seconds))}
+    if code == HTTPStatus.SERVICE_UNAVAILABLE and view.status().get("status") == "initializing":
+        return {"Retry-After": str(INITIALIZING_RETRY_S)}
+    return {}
+
+
+def _always(answer: Response) -> Callable[[], Awaitable[Response]]:
+    async def endpoint() -> Response:
+        return answer
+
+    return endpoint
+
+
+def _health(status: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
+    if status.get("status") == "healthy":
+        return 200, {}
+    return 503, {"Retry-After": str(INITIALIZING_RETRY_S)} if status.get("status") == "initializing" else {}
+
+
+async def _json(content: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(await encode(content), code, headers, media_type="application/json")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)  # noqa: S101 - registered for no other
+    return await _json(failure(error.message, error_type=error.error_type), error.status, error.headers)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for no other
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    error_type = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
+    message = {404: "there is nothing at this path, see /docs"}.get(error.status_code, str(error.detail))
+    return await _json(failure(message, error_type=error_type), error.status_code, headers)
+
+
+def _page(name: str) -> Page:
+    """Read a page, and allow in its policy exactly the scripts and styles that are in it."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    digests: dict[str, list[str]] = {"script": [], "style": []}
+    for kind, code in _INLINE.findall(text):
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        digests[kind].append(f"'sha256-{digest}'")
+    policy = (
+        f"default-src 'none'; script-src {' '.join(digests['script'])}; style-src {' '.join(digests['style'])}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return Page(text.encode(), policy)
+
+
+def _document(app: FastAPI, *, needs_token: bool) -> None:
+    """Let /openapi.json say what FastAPI cannot know: the task's schema and the token."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            components = document.setdefault("components", {})
+            task = schemas.TaskIn.model_json_schema(ref_template="#/components/schemas/{model}")
+            components.setdefault("schemas", {})["TaskIn"] = task
+            if needs_token:
+                _add_security(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _add_security(document: dict[str, Any]) -> None:
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failed"}}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path in OPEN_PATHS:
+                operation["security"] = []
+            else:
+                operation["responses"]["401"] = {"description": "No token.", "content": content}
+                operation["responses"]["403"] = {"description": "The token is wrong.", "content": content}

@@ -1,0 +1,175 @@
+"""What every request passes first: the token, HEAD, the headers of every answer, and the fence around our own errors.
+
+Plain ASGI, so that nothing is buffered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seedcore.task import failure
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+_ALWAYS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A static HTML page that holds no data, and its content security policy."""
+
+    body: bytes
+    policy: str
+
+
+class Gate:
+    """The outermost layer of the application.
+
+    A browser cannot send a token when it opens a page. So whoever opens one of ``pages`` without a token gets 401 as
+    everywhere, and the page as the text of that answer: it holds no data, asks for the token, and sends it with every
+    request that it makes itself. Programs (which do not accept text/html by name) get the error as JSON.
+
+    Args:
+        app: What is behind the gate.
+        token: Who knows it may pass; None lets everybody pass.
+        pages: Path to the page that asks for the token there.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str | None, pages: Mapping[str, Page]) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send, is_head=scope["method"] == "HEAD")
+        if answer.is_head:
+            scope = {**scope, "method": "GET"}
+        try:
+            if not await self._refused(scope, answer.send):
+                await self._app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if answer.started or not _being_cancelled():
+                raise
+            # Only the server's stop cancels a request; its task ends here, so there is nobody to hand this on to.
+            message = "the Coordinator is stopping"
+            await _send_error(answer.send, 503, "StoppingError", message, {"Retry-After": "5"})
+        except Exception:
+            logger.exception("request failed: method=%s path=%r", scope["method"], scope["path"][:200])
+            if answer.started:
+                raise
+            message = "the Coordinator's HTTP server failed, see its log"
+            await _send_error(answer.send, 500, "InternalError", message)
+
+    async def _refused(self, scope: Scope, send: Send) -> bool:
+        headers = Headers(scope=scope)
+        if self._token is None:
+            if scope["method"] != "GET" and _is_from_another_site(headers):
+                await _send_error(send, 403, "Forbidden", "a page of another site may not send tasks here")
+                return True
+            return False
+        if scope["path"] in OPEN_PATHS:
+            return False
+        scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
+        credentials = credentials.strip()
+        if scheme.lower() != "bearer" or not credentials:
+            challenge = {"WWW-Authenticate": 'Bearer realm="seedcore"'}
+            page = self._pages.get(scope["path"]) if scope["method"] == "GET" else None
+            if page is not None and "text/html" in headers.get("accept", ""):
+                await _send_page(send, page, status=401, headers=challenge)
+            else:
+                await _send_error(
+                    send, 401, "Unauthorized", "send the cluster's token as Authorization: Bearer <token>", challenge
+                )
+            return True
+        # Header values are bytes; starlette decodes them as latin-1.
+        if not hmac.compare_digest(credentials.encode("latin-1"), self._token):
+            await _send_error(send, 403, "Forbidden", "the token is wrong")
+            return True
+        return False
+
+
+class _Answer:
+    """Passes an answer on, with the headers that all have, and without a body where HEAD was asked."""
+
+    def __init__(self, send: Send, *, is_head: bool) -> None:
+        self.is_head = is_head
+        self.started = False
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            for name, value in _ALWAYS.items():
+                headers[name] = value
+        elif self.is_head and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+async def _send_page(send: Send, page: Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    """Send a page whole."""
+    all_headers = {"Content-Security-Policy": page.policy, **(headers or {})}
+    await _send(send, status, "text/html; charset=utf-8", page.body, all_headers)
+
+
+async def _send_error(
+    send: Send, status: int, error_type: str, message: str, headers: Mapping[str, str] | None = None
+) -> None:
+    body = json.dumps(failure(message, error_type=error_type)).encode()
+    await _send(send, status, "application/json", body, headers or {})
+
+
+async def _send(send: Send, status: int, content_type: str, body: bytes, headers: Mapping[str, str]) -> None:
+    raw = {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in raw.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_from_another_site(headers: Headers) -> bool:
+    """Say whether a browser sends this for a page that is not ours; only browsers send Origin.
+
+    A name that its owner can point at this machine proves nothing (DNS rebinding): an address or a name without a dot
+    does.
+    """
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    host = headers.get("host", "")
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        if "." in name:
+            return True
+    return origin.partition("://")[2] != host
+
+
+def _being_cancelled() -> bool:
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0

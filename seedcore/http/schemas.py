@@ -1,0 +1,92 @@
+"""The documented shapes, for the OpenAPI document: what really happens is decided by hand, once a task."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TaskIn(BaseModel):
+    """A task. null for an optional key means its default; unknown keys are ignored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"type": "get_organism_status"}]})
+
+    type: Annotated[str, Field(description="What to do; compared stripped and in lower case. `task_type` also works.")]
+    params: Annotated[dict[str, Any] | None, Field(description="The work's arguments.")] = None
+    description: Annotated[str | None, Field(description="For people.")] = None
+    domain: Annotated[str | None, Field(description="Narrows the choice of the organ.")] = None
+    drift_score: Annotated[float | None, Field(description="Carried along for agents that want it.")] = None
+    id: Annotated[str | None, Field(description="Your own id of the task.")] = None
+    timeout_s: Annotated[float | None, Field(gt=0, description="Seconds you are willing to wait.")] = None
+
+
+class Done(BaseModel):
+    """A task that succeeded."""
+
+    model_config = ConfigDict(extra="allow")
+
+    success: Literal[True]
+    result: Annotated[
+        Any,
+        Field(
+            description="What the agent returned. NaN and infinities are strings, bytes are "
+            '`{"base64": "..."}`, tuples and sets are arrays, dates are ISO 8601 strings.'
+        ),
+    ]
+    organ_id: str
+    agent_id: str
+    task_type: str
+    duration_s: float
+
+
+class Failed(BaseModel):
+    """Anything that did not succeed, on every path."""
+
+    model_config = ConfigDict(extra="allow")
+
+    success: Literal[False]
+    error: Annotated[str, Field(description="For people; never empty.")]
+    error_type: Annotated[str, Field(description="For programs.")]
+    task_type: Annotated[str, Field(description="The type that the task named, or `unknown`.")]
+
+
+class Status(BaseModel):
+    """How the Coordinator is: the body of its `get_status`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: Literal["healthy", "initializing", "unhealthy"]
+    organism_initialized: bool
+    coordinator: Literal["available", "unavailable", "error"]
+    reason: str
+    message: str
+    release: str
+    degraded: bool
+    error: Annotated[str | None, Field(description="Only if unhealthy.")] = None
+
+
+class Alive(BaseModel):
+    """The event loop of the Coordinator turns."""
+
+    alive: Literal[True]
+
+
+class Ready(BaseModel):
+    """Whether the Coordinator is healthy, for load balancers."""
+
+    ready: bool
+    status: Literal["healthy", "initializing", "unhealthy"]
+
+
+class Organ(BaseModel):
+    """One organ, as in the result of the task `get_organism_status`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    organ_id: str
+    organ_type: str
+    agent_count: int
+    agent_ids: list[str]
+    status: Literal["ready", "starting", "degraded", "down", "stopped"]
+    ready: bool
