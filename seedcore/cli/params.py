@@ -57,7 +57,7 @@ class JsonObject(click.ParamType[dict[str, Any]]):
             return value
         try:
             text = _read_stdin() if value == "-" else str(value)
-            document = json.loads(text, parse_constant=_refuse)
+            document = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except json.JSONDecodeError as error:
             self.fail(
                 f"line {error.lineno} column {error.colno}: {error.msg}, allowed is one JSON object",
@@ -78,7 +78,12 @@ def _read_stdin() -> str:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
 
 
 def _json_name(value: Any) -> str:
