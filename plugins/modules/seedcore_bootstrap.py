@@ -1,0 +1,162 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Start or converge the Coordinator."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: seedcore_bootstrap
+short_description: Start or converge the SeedCore Coordinator
+version_added: 0.1.0
+description:
+  - Runs C(seedcore bootstrap --json) of the release on the host. A Coordinator that is right already is left alone;
+    one of another
+    release or configuration is replaced; a failed start leaves no actor behind.
+  - While it waits, each new stage is shown on the controller's screen.
+options:
+  wait_timeout:
+    description: Seconds until the Coordinator must be healthy, retries included, 1 or more.
+    type: int
+    default: 60
+  retries:
+    description: New attempts after a failed start, 0 or more.
+    type: int
+    default: 2
+  replace:
+    description: Replace a running Coordinator even if nothing has changed.
+    type: bool
+    default: false
+  expected_release:
+    description:
+      - Id of the release that is about to be active.
+      - In check mode the executable may still be that of the old one, or missing; then this tells that the
+        Coordinator would be replaced.
+    type: str
+  config:
+    description: Path of organism.yaml on the host; default is what the executable is set up for.
+    type: path
+  executable:
+    description: The C(seedcore) to run, a path or a name to look for in C(PATH).
+    type: path
+    default: seedcore
+  command_timeout:
+    description:
+      - Seconds that the executable may take beyond O(wait_timeout) before it is killed with all its children, 1 or
+        more.
+    type: int
+    default: 30
+attributes:
+  check_mode:
+    description: Says what would be done, on a host without any release too.
+    support: full
+  diff_mode:
+    description: Has no files to show.
+    support: none
+author:
+  - SeedCore maintainers (@seedcore)
+"""
+
+EXAMPLES = r"""
+- name: The Coordinator runs with the active release
+  seedcore.cluster.seedcore_bootstrap:
+    executable: /opt/seedcore/bin/seedcore
+    wait_timeout: 60
+"""
+
+RETURN = r"""
+action:
+  description: V(none), V(create) or V(replace); in check mode, what would be done.
+  returned: always
+  type: str
+  sample: create
+creations:
+  description: Creations tried.
+  returned: always
+  type: int
+cause:
+  description: Traceback of the last failed creation, empty if none failed.
+  returned: always
+  type: str
+healthy:
+  description: Whether the Coordinator is healthy.
+  returned: always
+  type: bool
+status:
+  description: V(healthy), V(initializing) or V(unhealthy).
+  returned: always
+  type: str
+  sample: healthy
+reason:
+  description: Which case it is, as in M(seedcore.cluster.seedcore_status).
+  returned: always
+  type: str
+  sample: ready
+message:
+  description: One line for a person.
+  returned: always
+  type: str
+degraded:
+  description: Healthy, but not everything is there.
+  returned: always
+  type: bool
+coordinator:
+  description: What the Coordinator says of itself.
+  returned: always
+  type: dict
+nodes:
+  description: The Ray nodes, as in M(seedcore.cluster.seedcore_status).
+  returned: always
+  type: dict
+evidence:
+  description: What the judgement rests on where it is bad.
+  returned: always
+  type: dict
+elapsed:
+  description: Seconds it took.
+  returned: always
+  type: float
+msg:
+  description: The cause of the failure, C(<reason>:) C(<message>) C((after N s)).
+  returned: failure
+  type: str
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import bootstrap, cli, status
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=bootstrap.ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
+    started = time.monotonic()
+
+    def result(outcome: dict[str, Any]) -> dict[str, Any]:
+        return {**outcome, "elapsed": round(time.monotonic() - started, 2)}
+
+    if wrong := bootstrap.faults(params):
+        text = "; ".join(wrong)
+        module.fail_json(msg=text, **result(bootstrap.outcome(None, cli.unhealthy("usage", text))))
+    timeout_s = params["wait_timeout"] + params["command_timeout"]
+    answer = cli.run(bootstrap.argv(params, dry_run=module.check_mode), timeout_s=timeout_s)
+    try:
+        document = cli.document(answer)
+    except cli.UsageError as error:
+        module.fail_json(msg=str(error), **result(bootstrap.outcome(None, cli.unhealthy("usage", str(error)))))
+    report = cli.report(
+        (document or {}).get("status"), answer, what=f"{params['executable']} bootstrap", timeout_s=timeout_s
+    )
+    outcome = bootstrap.outcome(document, report)
+    if module.check_mode:
+        module.exit_json(**result(bootstrap.prediction(outcome, params["expected_release"])))
+    if not outcome["healthy"]:
+        line = status.failure_line(report, elapsed_s=time.monotonic() - started)
+        module.fail_json(msg=line, **result(outcome))
+    module.exit_json(**result(outcome))
+
+
+if __name__ == "__main__":
+    main()

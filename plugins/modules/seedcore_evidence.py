@@ -1,0 +1,163 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Collect what a person needs to see why something is red."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: seedcore_evidence
+short_description: Collect the ends of log files and the output of commands, without secrets
+version_added: 0.1.0
+description:
+  - Reads only, and never fails because something is missing, empty, slow or broken; that is part of the answer.
+  - What stands in the files of O(secrets) is taken out of everything that is returned.
+options:
+  commands:
+    description: Commands to run, each a list of words.
+    type: list
+    elements: list
+    default: []
+  files:
+    description:
+      - Files to read the ends of; may have the wildcards of a shell, of which the files changed last are taken.
+    type: list
+    elements: str
+    default: []
+  newest:
+    description: How many files to take for each wildcard, 1 or more.
+    type: int
+    default: 3
+  lines:
+    description: How many lines to take of each file and of each output, 1 or more.
+    type: int
+    default: 40
+  secrets:
+    description: Files whose content must not be shown.
+    type: list
+    elements: path
+    default: []
+  timeout:
+    description: Seconds that one command may take before it is killed with all its children, 1 or more.
+    type: int
+    default: 15
+attributes:
+  check_mode:
+    description: Only reads, so it does the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+author:
+  - SeedCore maintainers (@seedcore)
+"""
+
+EXAMPLES = r"""
+- name: What Ray says
+  seedcore.cluster.seedcore_evidence:
+    commands:
+      - [/opt/seedcore/bin/ray, status]
+    files:
+      - /opt/seedcore/log/*.log
+    secrets:
+      - /opt/seedcore/etc/token
+"""
+
+RETURN = r"""
+sections:
+  description: What was found, in the order asked for.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    title:
+      description: The command or the path of the file.
+      type: str
+    text:
+      description: The last lines.
+      type: str
+"""
+
+import glob
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, status
+
+_BYTES_A_LINE = 2000
+_BEARER = re.compile(r"(?i)(bearer\s+)[^\s'\"]+")
+_HIDDEN = "********"
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "commands": {"type": "list", "elements": "list", "default": []},
+            "files": {"type": "list", "elements": "str", "default": []},
+            "newest": {"type": "int", "default": 3},
+            "lines": {"type": "int", "default": 40},
+            "secrets": {"type": "list", "elements": "path", "default": [], "no_log": False},
+            "timeout": {"type": "int", "default": 15},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if wrong := status.minimum_faults(params, {"newest": 1, "lines": 1, "timeout": 1}):
+        module.fail_json(msg="; ".join(wrong))
+    hidden = [text for path in params["secrets"] if (text := _read(Path(path)).strip())]
+    sections = [_command(argv, params) for argv in params["commands"]]
+    for pattern in params["files"]:
+        sections += [_file(path, params) for path in _newest(pattern, params["newest"])]
+    module.exit_json(changed=False, sections=[_without(section, hidden) for section in sections])
+
+
+def _command(argv: list[Any], params: dict[str, Any]) -> dict[str, str]:
+    words = [str(word) for word in argv]
+    answer = cli.run(words, timeout_s=params["timeout"])
+    end = {None: f"(killed after {params['timeout']} s)", 0: ""}.get(answer.rc, f"(exit code {answer.rc})")
+    text = "\n".join(part for part in (_last(answer.stdout, params), _last(answer.stderr, params), end) if part)
+    return {"title": shlex.join(words), "text": text or "(no output)"}
+
+
+def _newest(pattern: str, count: int) -> list[Path]:
+    if not glob.has_magic(pattern):
+        return [Path(pattern)]
+    found = [Path(name) for name in glob.glob(pattern)]  # noqa: PTH207 - the pattern is absolute
+    filled = [path for path in found if path.is_file() and path.stat().st_size]
+    return sorted(filled, key=lambda path: path.stat().st_mtime)[-count:]
+
+
+def _file(path: Path, params: dict[str, Any]) -> dict[str, str]:
+    return {
+        "title": str(path),
+        "text": _last(_read(path, last_bytes=params["lines"] * _BYTES_A_LINE), params) or "(empty)",
+    }
+
+
+def _read(path: Path, *, last_bytes: int = 100_000) -> str:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - last_bytes))
+            return stream.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"(cannot be read: {error.strerror})"
+
+
+def _last(text: str, params: dict[str, Any]) -> str:
+    return "\n".join(text.rstrip().splitlines()[-params["lines"] :])
+
+
+def _without(section: dict[str, str], hidden: list[str]) -> dict[str, str]:
+    text = _BEARER.sub(rf"\g<1>{_HIDDEN}", section["text"])
+    for secret in hidden:
+        text = text.replace(secret, _HIDDEN)
+    return {**section, "text": text}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Turn what a release is made of into wheels and one digest."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: seedcore_wheel
+short_description: Build the wheels that a SeedCore release is made of, and a digest of their content
+version_added: 0.1.0
+description:
+  - Meant to run on the controller. Source trees are built by C(uv build); wheels are taken as they are; requirements
+    are passed through.
+  - The digest is that of the files inside of the wheels, so that the same source gives the same digest on any
+    machine, at any time.
+  - Writes only into O(dest), in check mode too; the digest cannot be known otherwise.
+options:
+  package:
+    description:
+      - The C(seedcore) to install, a source tree, a wheel, or a requirement that names one version
+        (C(seedcore==0.1.0)).
+    type: str
+    required: true
+  extra:
+    description: More packages, each a source tree, a wheel, or a requirement.
+    type: list
+    elements: str
+    default: []
+  lock:
+    description: The file with the locked requirements; its content is part of the digest.
+    type: path
+    required: true
+  dest:
+    description: Directory for the wheels; must exist.
+    type: path
+    required: true
+  directory:
+    description: Where relative paths start.
+    type: path
+    required: true
+  uv:
+    description: The C(uv) that builds, a path or a name to look for in C(PATH).
+    type: path
+    default: uv
+  timeout:
+    description: Seconds that one build may take, 1 or more.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    description: Does the same in check mode.
+    support: full
+  diff_mode:
+    description: Has nothing to show.
+    support: none
+author:
+  - SeedCore maintainers (@seedcore)
+"""
+
+EXAMPLES = r"""
+- name: What the release is made of
+  seedcore.cluster.seedcore_wheel:
+    package: /home/me/seedcore
+    extra:
+      - examples/textdesk
+      - numpy>=2
+    lock: /home/me/seedcore/roles/seedcore/files/requirements.txt
+    dest: /tmp/wheels
+    directory: /home/me/seedcore
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+version:
+  description: Version of the C(seedcore) package.
+  returned: success
+  type: str
+  sample: 0.1.0
+digest:
+  description: Digest of the wheels' content, the lock and the extra requirements.
+  returned: success
+  type: str
+package:
+  description: What to install as C(seedcore), the name of a file in O(dest) or a requirement.
+  returned: success
+  type: str
+  sample: seedcore-0.1.0-py3-none-any.whl
+extra:
+  description: What to install besides, names of files in O(dest) or requirements.
+  returned: success
+  type: list
+  elements: str
+wheels:
+  description: The files in O(dest).
+  returned: success
+  type: list
+  elements: str
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli
+
+# Nothing that a release runs: which tool packed the wheel, and the list of what is in it.
+_NOT_CONTENT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL)")
+_PINNED = re.compile(r"[A-Za-z0-9._-]+\s*==\s*(?P<version>[A-Za-z0-9.!+_-]+)")
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*($|[<>=!~;@].*)")
+# The first moment that a zip file can name.
+_EPOCH = "315532800"
+
+
+class PackageError(Exception):
+    """Something cannot be installed; the text says what is allowed."""
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "package": {"type": "str", "required": True},
+            "extra": {"type": "list", "elements": "str", "default": []},
+            "lock": {"type": "path", "required": True},
+            "dest": {"type": "path", "required": True},
+            "directory": {"type": "path", "required": True},
+            "uv": {"type": "path", "default": "uv"},
+            "timeout": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    if module.params["timeout"] < 1:
+        module.fail_json(msg=f"timeout is {module.params['timeout']}, allowed is 1 or more")
+    try:
+        module.exit_json(changed=False, **collect(module.params))
+    except PackageError as error:
+        module.fail_json(msg=str(error))
+
+
+def collect(params: dict[str, Any]) -> dict[str, Any]:
+    """Build what has to be built, and digest everything.
+
+    Raises:
+        PackageError: Something cannot be read or built.
+    """
+    try:
+        lock = Path(params["lock"]).read_bytes()
+    except OSError as error:
+        raise PackageError(f"the lock {params['lock']} cannot be read: {error.strerror}") from error
+    package = resolve(params["package"], params)
+    extra = [resolve(entry, params) for entry in params["extra"]]
+    entries = [f"lock {hashlib.sha256(lock).hexdigest()}"]
+    entries += [
+        content(Path(params["dest"], entry)) if entry.endswith(".whl") else entry for entry in (package, *extra)
+    ]
+    return {
+        "version": version(package),
+        "digest": hashlib.sha256("\n".join(entries).encode()).hexdigest(),
+        "package": package,
+        "extra": extra,
+        "wheels": sorted({entry for entry in (package, *extra) if entry.endswith(".whl")}),
+    }
+
+
+def resolve(entry: str, params: dict[str, Any]) -> str:
+    """Return a requirement as it is, or the name of the wheel that a path gave in ``dest``.
+
+    Raises:
+        PackageError: It is neither, or it cannot be built.
+    """
+    text = entry.strip()
+    path = Path(params["directory"], os.path.expanduser(text))  # noqa: PTH111 - only expands what starts with ~
+    if text and path.exists():
+        if path.suffix == ".whl":
+            shutil.copy(path, params["dest"])
+            return path.name
+        return build(path, params)
+    if _REQUIREMENT.fullmatch(text) and not text.endswith(".whl"):
+        return text
+    raise PackageError(
+        f"{entry!r} is neither a path on the controller (seen from {params['directory']}) nor a requirement"
+    )
+
+
+def build(source: Path, params: dict[str, Any]) -> str:
+    """Build a source tree; what its build needs comes from uv's cache if it can, else from the index."""
+    if source.is_dir() and not ((source / "pyproject.toml").is_file() or (source / "setup.py").is_file()):
+        raise PackageError(f"{source} is no Python package: it has neither pyproject.toml nor setup.py")
+    with tempfile.TemporaryDirectory(dir=params["dest"]) as out:
+        argv = [params["uv"], "build", "--wheel", "--no-create-gitignore", "--no-config", "--out-dir", out, str(source)]
+        answer = cli.Answer(None, "", "")
+        for more in (["--offline"], []):
+            answer = cli.run([*argv, *more], timeout_s=params["timeout"], environ={"SOURCE_DATE_EPOCH": _EPOCH})
+            if answer.rc == 0:
+                break
+        if answer.rc is None:
+            raise PackageError(f"{source} was not built within {params['timeout']} s")
+        if answer.rc != 0:
+            raise PackageError(
+                f"{source} cannot be built by {params['uv']}: {(answer.stderr or answer.stdout).strip()}"
+            )
+        wheel = next(Path(out).glob("*.whl"))
+        shutil.move(wheel, Path(params["dest"], wheel.name))
+        return wheel.name
+
+
+def content(wheel: Path) -> str:
+    """Digest the files in a wheel by name and content, whatever the zip around them looks like.
+
+    Raises:
+        PackageError: It is no wheel.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = sorted(name for name in archive.namelist() if not _NOT_CONTENT.fullmatch(name))
+            lines = [f"{name} {hashlib.sha256(archive.read(name)).hexdigest()}" for name in names]
+    except zipfile.BadZipFile as error:
+        raise PackageError(f"{wheel.name} is no wheel: {error}") from error
+    return "\n".join([wheel.name.split("-")[0], *lines])
+
+
+def version(package: str) -> str:
+    """Return the version that a wheel's name or a pinned requirement gives.
+
+    Raises:
+        PackageError: The requirement does not name one version.
+    """
+    if package.endswith(".whl"):
+        return package.split("-")[1]
+    match = _PINNED.fullmatch(package)
+    if match is None:
+        raise PackageError(f"the package {package!r} names no single version, allowed is a path or name==version")
+    return match["version"]
+
+
+if __name__ == "__main__":
+    main()
