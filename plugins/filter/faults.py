@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters that say everything that is wrong with a set of variables, one line a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+LOWEST, HIGHEST = 1024, 65535
+
+
+def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the types and choices of ``values`` by the ``options`` of an argument spec."""
+    spec = {name: {**option, "required": False} for name, option in options.items() if name in values}
+    known = {name: value for name, value in values.items() if name in spec}
+    return [str(message) for message in ArgumentSpecValidator(spec).validate(known).error_messages]
+
+
+def port_faults(ports: Mapping[str, Any], first: Any, last: Any) -> list[str]:
+    """Return what is wrong with fixed ``ports`` (variable: port) beside the range ``first`` to ``last`` of worker ports."""
+    faults = []
+    valid: dict[str, int] = {}
+    for name, value in {**ports, "ray_min_worker_port": first, "ray_max_worker_port": last}.items():
+        text = str(value)
+        if text.isascii() and text.isdigit() and LOWEST <= int(text) <= HIGHEST:
+            valid[name] = int(text)
+        else:
+            faults.append(f"{name} is {value!r}: give a port from {LOWEST} to {HIGHEST}")
+    low, high = valid.pop("ray_min_worker_port", None), valid.pop("ray_max_worker_port", None)
+    if low is not None and high is not None and low > high:
+        faults.append(f"ray_min_worker_port {low} is above ray_max_worker_port {high}: exchange them")
+    names: dict[int, list[str]] = {}
+    for name, port in valid.items():
+        names.setdefault(port, []).append(name)
+        if low is not None and high is not None and low <= port <= high:
+            faults.append(f"{name} {port} lies among the worker ports {low}-{high}: give it a port outside")
+    for port, same in names.items():
+        if len(same) > 1:
+            faults.append(f"{' and '.join(sorted(same))} are both {port}: give each a port of its own")
+    return faults
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., list[str]]]:
+        """Return them by name."""
+        return {"argument_faults": argument_faults, "port_faults": port_faults}

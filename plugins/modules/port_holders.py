@@ -1,0 +1,155 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: who listens on the ports that a deployment wants."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: port_holders
+short_description: Name the process that holds a TCP port
+version_added: 0.1.0
+description:
+  - Reads /proc alone, so it needs no package and no rights. The process of another user cannot be seen without root; its user is named.
+options:
+  ports:
+    description: Purpose and port number.
+    type: dict
+    required: true
+  prefix:
+    description: Holders that run from this directory are I(ours).
+    type: path
+    required: true
+author: [SeedCore maintainers]
+attributes:
+  check_mode: {support: full, description: Nothing is ever changed.}
+"""
+
+EXAMPLES = r"""
+- name: Who holds the ports is known
+  seedcore.cluster.port_holders:
+    ports: {GCS: 6379, dashboard: 8265}
+    prefix: /opt/seedcore
+  register: holders
+"""
+
+RETURN = r"""
+busy:
+  description: One row for each port that something listens on.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    port: {description: The port., type: int}
+    purpose: {description: What it is wanted for., type: str}
+    address: {description: Where it is listened on., type: str}
+    ours: {description: Whether the holder runs from O(prefix)., type: bool}
+    pid: {description: The holder, type: int}
+    holder: {description: "The holder for a person, such as V(redis-server, pid 812, user redis)", type: str}
+"""
+
+import ipaddress
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import processes
+
+LISTEN = "0A"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening socket."""
+
+    address: str
+    port: int
+    uid: int
+    inode: str
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return address and port of a ``/proc/net/tcp`` field: hexadecimal words in the byte order of the host."""
+    words, _, port = text.partition(":")
+    raw = b"".join(bytes.fromhex(words[i : i + 8])[::-1] for i in range(0, len(words), 8))
+    return str(ipaddress.ip_address(raw)), int(port, 16)
+
+
+def parse_listeners(table: str) -> list[Listener]:
+    """Return the listening sockets of a ``/proc/net/tcp`` or ``tcp6`` table."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return [Listener(*parse_address(row[1]), int(row[7]), row[9]) for row in rows if row[3] == LISTEN]
+
+
+def listeners() -> list[Listener]:
+    """Return every listening TCP socket of this network namespace."""
+    found: list[Listener] = []
+    for name in ("tcp", "tcp6"):
+        path = Path("/proc/net") / name
+        if path.exists():
+            found += parse_listeners(path.read_text(encoding="ascii"))
+    return found
+
+
+def holders(inodes: set[str]) -> dict[str, int]:
+    """Return the pid that has each socket open, as far as it can be seen."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, int] = {}
+    for directory in processes.PROC.iterdir():
+        if not directory.name.isdigit() or len(found) == len(wanted):
+            continue
+        try:
+            targets = [os.readlink(entry) for entry in (directory / "fd").iterdir()]
+        except OSError:
+            continue
+        for target in targets:
+            if target in wanted:
+                found.setdefault(wanted[target], int(directory.name))
+    return found
+
+
+def describe(process: processes.Process | None, uid: int) -> str:
+    """Return the holder for a person."""
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    if process is None:
+        return f"a process of user {user}"
+    return f"{process.name}, pid {process.pid}, user {user}"
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "ports": {"type": "dict", "required": True},
+            "prefix": {"type": "path", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    wanted = {int(port): purpose for purpose, port in module.params["ports"].items()}
+    listening = {listener.port: listener for listener in listeners() if listener.port in wanted}
+    pids = holders({listener.inode for listener in listening.values()})
+    running = processes.everything()
+    ours = processes.belonging(module.params["prefix"], running)
+    busy = []
+    for port, listener in sorted(listening.items()):
+        pid = pids.get(listener.inode)
+        process = running.get(pid) if pid else None
+        busy.append(
+            {
+                "port": port,
+                "purpose": wanted[port],
+                "address": listener.address,
+                "ours": pid in ours,
+                "pid": pid,
+                "holder": describe(process, listener.uid),
+            }
+        )
+    module.exit_json(changed=False, busy=busy)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: the processes that run from a directory."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: prefix_processes
+short_description: Find, or end, the processes that run from a directory
+version_added: 0.1.0
+description:
+  - A process belongs to O(prefix) if its executable, its first argument or any code it has mapped lies under it, and so does
+    everything that it started. A shell that merely stands in the directory, or has its variables, does not belong.
+  - The play itself and what started it is never touched.
+options:
+  prefix:
+    description: The directory.
+    type: path
+    required: true
+  state:
+    description:
+      - V(listed) only returns what runs.
+      - V(absent) waits until nothing runs, and sends SIGKILL to what is left at the deadline.
+    type: str
+    choices: [listed, absent]
+    default: listed
+  also:
+    description: Processes that an earlier call returned, which are to be gone too, even if they look different now.
+    type: list
+    elements: dict
+    default: []
+  timeout:
+    description: Seconds to wait for processes to end by themselves.
+    type: float
+    default: 60
+author: [SeedCore maintainers]
+attributes:
+  check_mode: {support: full, description: Nothing is waited for and nothing is ended.}
+"""
+
+EXAMPLES = r"""
+- name: What runs from the deployment is known
+  seedcore.cluster.prefix_processes:
+    prefix: /opt/seedcore
+  register: running
+
+- name: Nothing runs from the deployment
+  seedcore.cluster.prefix_processes:
+    prefix: /opt/seedcore
+    state: absent
+    also: "{{ running.processes }}"
+    timeout: 30
+"""
+
+RETURN = r"""
+processes:
+  description: What runs, or what had to be ended.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    pid: {description: Process id., type: int}
+    started: {description: Start time in clock ticks since boot., type: int}
+    name: {description: Name of the process., type: str}
+    command: {description: Its command line., type: str}
+"""
+
+import os
+import signal
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import processes
+
+KILL_TIMEOUT_S = 10.0
+
+
+def _row(process: processes.Process) -> dict[str, Any]:
+    command = " ".join(process.argv)[:200]
+    return {"pid": process.pid, "started": process.started, "name": process.name, "command": command}
+
+
+def _find(prefix: str, also: list[dict[str, Any]]) -> list[processes.Process]:
+    running = processes.everything()
+    pids = processes.belonging(prefix, running)
+    pids |= {row["pid"] for row in also if row["pid"] in running and running[row["pid"]].started == row["started"]}
+    return [running[pid] for pid in sorted(pids - processes.ancestors(os.getpid(), running))]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "prefix": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["listed", "absent"], "default": "listed"},
+            "also": {"type": "list", "elements": "dict", "default": []},
+            "timeout": {"type": "float", "default": 60.0},
+        },
+        supports_check_mode=True,
+    )
+    prefix, also = module.params["prefix"], module.params["also"]
+    found = _find(prefix, also)
+    if module.params["state"] == "listed":
+        module.exit_json(changed=False, processes=[_row(process) for process in found])
+    if module.check_mode:
+        module.exit_json(changed=bool(found), processes=[_row(process) for process in found])
+    left = processes.wait_gone(found, timeout_s=module.params["timeout"])
+    # Something may have started while the others ended: what is killed is what runs now.
+    left = sorted({*left, *_find(prefix, also)}, key=lambda process: process.pid)
+    for process in left:
+        if processes.alive(process):
+            try:
+                os.kill(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                module.fail_json(
+                    msg=f"not allowed to end {process.name} (pid {process.pid})", processes=[_row(process)]
+                )
+    stuck = processes.wait_gone(left, timeout_s=KILL_TIMEOUT_S)
+    if stuck:
+        names = ", ".join(f"{process.name} (pid {process.pid})" for process in stuck)
+        module.fail_json(msg=f"still there after SIGKILL: {names}", processes=[_row(process) for process in stuck])
+    module.exit_json(changed=bool(left), processes=[_row(process) for process in left])
+
+
+if __name__ == "__main__":
+    main()

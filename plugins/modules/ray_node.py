@@ -1,0 +1,198 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: wait until a Ray node is really up."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ray_node
+short_description: Wait until a Ray node serves requests and the head counts it
+version_added: 0.1.0
+description:
+  - Asks over HTTP and never joins Ray. With O(agent_url), the node's own agent must call itself healthy. With O(dashboard_url), the
+    head must list a living node named O(node_name).
+options:
+  node_name:
+    description: Name of the node.
+    type: str
+    required: true
+  agent_url:
+    description: The node's dashboard agent.
+    type: str
+  dashboard_url:
+    description: The dashboard of the head.
+    type: str
+  token_path:
+    description: File with the token of the cluster, on this host.
+    type: path
+  log:
+    description: A log file whose end is shown if the node does not come up.
+    type: path
+  timeout:
+    description: Deadline in seconds; at least one look is taken.
+    type: float
+    default: 120
+  interval:
+    description: Seconds between two looks.
+    type: float
+    default: 1
+author: [SeedCore maintainers]
+attributes:
+  check_mode: {support: full, description: Nothing is ever changed.}
+"""
+
+EXAMPLES = r"""
+- name: The node is up
+  seedcore.cluster.ray_node:
+    node_name: head-1
+    agent_url: http://127.0.0.1:52365
+    dashboard_url: http://127.0.0.1:8265
+    token_path: /opt/seedcore/etc/token
+    timeout: 120
+"""
+
+RETURN = r"""
+elapsed:
+  description: Seconds that were waited.
+  returned: always
+  type: float
+attempts:
+  description: How often was looked.
+  returned: always
+  type: int
+node_id:
+  description: Ray's id of the node.
+  returned: with O(dashboard_url)
+  type: str
+"""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+REQUEST_TIMEOUT_S = 5.0
+UNAUTHORIZED = (401, 403)
+
+
+class NotYetError(Exception):
+    """The node is not up; the text says what was seen."""
+
+
+class WrongError(Exception):
+    """Waiting does not help; the text says why."""
+
+
+def get(url: str, *, token: str | None, timeout_s: float) -> str:
+    """Return the body of ``url``.
+
+    Raises:
+        NotYetError: It does not answer, or with an error.
+        WrongError: It does not take the token.
+    """
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    # The cluster is asked directly, whatever proxy the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=timeout_s) as response:
+            return str(response.read().decode("utf-8", "replace"))
+    except urllib.error.HTTPError as error:
+        if error.code in UNAUTHORIZED:
+            raise WrongError(f"{url} refuses the token ({error.code}): another Ray answers there") from error
+        raise NotYetError(f"{url} answers {error.code}") from error
+    except OSError as error:
+        raise NotYetError(f"{url} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+def living_node(document: str, name: str) -> str:
+    """Return the id of the living node ``name`` in an answer of ``/api/v0/nodes``.
+
+    Raises:
+        NotYetError: There is none; the text names the nodes there are.
+    """
+    try:
+        rows = json.loads(document)["data"]["result"]["result"]
+        nodes = {row["node_name"]: row["node_id"] for row in rows if row["state"] == "ALIVE"}
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotYetError("the dashboard answers something that is no list of nodes") from error
+    if name not in nodes:
+        raise NotYetError(f"no living node {name}; there are: {', '.join(sorted(nodes)) or 'none'}")
+    return str(nodes[name])
+
+
+def wait(look: Callable[[float], str], *, timeout_s: float, interval_s: float) -> tuple[str, int, float]:
+    """Look until it succeeds; return what it says, how often was looked and the seconds that took.
+
+    Raises:
+        NotYetError: The deadline has passed; the text is that of the last look.
+    """
+    begun = time.monotonic()
+    attempts = 0
+    while True:
+        attempts += 1
+        remaining = timeout_s - (time.monotonic() - begun)
+        try:
+            found = look(max(0.5, min(REQUEST_TIMEOUT_S, remaining)))
+        except NotYetError:
+            remaining = timeout_s - (time.monotonic() - begun)
+            if remaining <= 0:
+                raise
+            time.sleep(min(interval_s, remaining))
+        else:
+            return found, attempts, time.monotonic() - begun
+
+
+def tail(path: str | None, lines: int = 20) -> list[str]:
+    """Return the end of a log, or nothing."""
+    try:
+        return Path(path or "/dev/null").read_bytes()[-16384:].decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        return []
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "node_name": {"type": "str", "required": True},
+            "agent_url": {"type": "str"},
+            "dashboard_url": {"type": "str"},
+            "token_path": {"type": "path", "no_log": False},
+            "log": {"type": "path"},
+            "timeout": {"type": "float", "default": 120.0},
+            "interval": {"type": "float", "default": 1.0},
+        },
+        required_one_of=[("agent_url", "dashboard_url")],
+        supports_check_mode=True,
+    )
+    params: dict[str, Any] = module.params
+    begun = time.monotonic()
+
+    def look(timeout_s: float) -> str:
+        token = Path(params["token_path"]).read_text(encoding="ascii").strip() if params["token_path"] else None
+        if params["agent_url"]:
+            get(f"{params['agent_url']}/api/healthz", token=token, timeout_s=timeout_s)
+        if not params["dashboard_url"]:
+            return ""
+        url = f"{params['dashboard_url']}/api/v0/nodes?detail=1&limit=10000"
+        return living_node(get(url, token=token, timeout_s=timeout_s), params["node_name"])
+
+    try:
+        node_id, attempts, elapsed = wait(look, timeout_s=params["timeout"], interval_s=params["interval"])
+    except (NotYetError, WrongError, OSError, ValueError) as error:
+        elapsed = time.monotonic() - begun
+        module.fail_json(
+            msg=f"node {params['node_name']} is not up: {error} (after {elapsed:.0f} s)",
+            elapsed=elapsed,
+            log=tail(params["log"]),
+        )
+    module.exit_json(changed=False, node_id=node_id, attempts=attempts, elapsed=round(elapsed, 2))
+
+
+if __name__ == "__main__":
+    main()

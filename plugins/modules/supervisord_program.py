@@ -1,0 +1,324 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: one program under a supervisord of our own."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: supervisord_program
+short_description: Run one program under supervisord as its configuration file says
+version_added: 0.1.0
+description:
+  - Starts supervisord where it does not run, and the program where it does not run; restarts the program only if its configuration
+    differs from the one that it runs with. An interrupted run is therefore made good by the next one.
+  - With O(state=absent) the program is stopped, and supervisord with its last program.
+options:
+  name:
+    description: The program.
+    type: str
+    required: true
+  state:
+    description: What shall be true.
+    type: str
+    choices: [started, absent]
+    default: started
+  config:
+    description: supervisord's configuration file.
+    type: path
+    required: true
+  socket:
+    description: supervisord's socket, as in the configuration file.
+    type: path
+    required: true
+  executable:
+    description: The supervisord program. It gets a clean environment, so that nothing of the caller's reaches the services.
+    type: path
+    required: true
+  log:
+    description: A log file whose end is shown if the program does not run.
+    type: path
+  nofile:
+    description: Open files allowed for what supervisord starts, as far as the hard limit goes.
+    type: int
+    default: 65536
+  timeout:
+    description: Deadline in seconds.
+    type: float
+    default: 60
+author: [SeedCore maintainers]
+attributes:
+  check_mode: {support: full, description: Nothing is started or stopped.}
+"""
+
+EXAMPLES = r"""
+- name: Ray runs
+  seedcore.cluster.supervisord_program:
+    name: seedcore-ray
+    config: /opt/seedcore/etc/supervisord.conf
+    socket: /opt/seedcore/run/supervisor.sock
+    executable: /opt/seedcore/tools/bin/supervisord
+    timeout: 30
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, in order.
+  returned: always
+  type: list
+  elements: str
+pid:
+  description: Process id of the program.
+  returned: if it runs
+  type: int
+"""
+
+import http.client
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+INTERVAL_S = 0.1
+CALL_TIMEOUT_S = 10.0
+# Fault codes of supervisor's XML-RPC interface.
+BAD_NAME, ALREADY_STARTED = 10, 60
+INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ProgramError(Exception):
+    """What was wanted did not come true; the text says what was seen last."""
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=CALL_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, _host: Any) -> http.client.HTTPConnection:
+        return _Connection(self._path)
+
+
+class Supervisord:
+    """The supervisord behind one socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Call ``supervisor.<method>``; raises OSError where nobody answers, Fault where it says no."""
+        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(self._path))
+        with proxy:
+            return getattr(proxy.supervisor, method)(*args)
+
+    def pid(self) -> int | None:
+        """Return its pid, or None where none answers."""
+        try:
+            return int(self.call("getPID"))
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def info(self, name: str) -> dict[str, Any] | None:
+        """Return what it knows of a program, or None if it does not know it."""
+        try:
+            found = self.call("getProcessInfo", name)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == BAD_NAME:
+                return None
+            raise
+        return dict(found)
+
+
+def until(predicate: Callable[[], bool], *, deadline: float) -> bool:
+    """Look at least once, then until it holds or the deadline (monotonic seconds) has passed."""
+    while not predicate():
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return False
+        time.sleep(min(INTERVAL_S, remaining))
+    return True
+
+
+def tail(path: str | None, lines: int = 20) -> str:
+    """Return the end of a log, or nothing."""
+    try:
+        text = Path(path or os.devnull).read_bytes()[-16384:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def launch(executable: str, config: str, nofile: int) -> None:
+    """Start supervisord in the background, with an environment of its own."""
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = nofile if hard == resource.RLIM_INFINITY else min(nofile, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    done = subprocess.run(
+        [executable, "--configuration", config],
+        env={"PATH": PATH, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ProgramError(f"supervisord does not start: {(done.stderr or done.stdout).strip()}")
+
+
+def stop_group(server: Supervisord, name: str) -> None:
+    """Stop a program and forget it; supervisord waits for its stop timeout, and so does this."""
+    try:
+        server.call("stopProcessGroup", name, False)
+    except xmlrpc.client.Fault as fault:
+        if fault.faultCode != BAD_NAME:
+            raise
+
+
+def remove_group(server: Supervisord, name: str, deadline: float) -> None:
+    """Stop and remove a group.
+
+    Raises:
+        ProgramError: It still runs at the deadline.
+    """
+    stop_group(server, name)
+
+    def removed() -> bool:
+        try:
+            return bool(server.call("removeProcessGroup", name))
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == BAD_NAME:
+                return True
+            return False  # STILL_RUNNING
+
+    if not until(removed, deadline=deadline):
+        raise ProgramError(f"{name} does not stop")
+
+
+def start(params: dict[str, Any], server: Supervisord, deadline: float, *, check: bool) -> list[str]:
+    """Make the program run with its present configuration; return what was done."""
+    name, actions = params["name"], []
+    if server.pid() is None:
+        if check:
+            return ["start supervisord"]
+        launch(params["executable"], params["config"], params["nofile"])
+        actions.append("start supervisord")
+        if not until(lambda: server.pid() is not None, deadline=deadline):
+            raise ProgramError("supervisord does not answer on its socket")
+    if check:
+        info = server.info(name)
+        return [] if info and info["statename"] in {"RUNNING", "STARTING", "BACKOFF"} else [f"start {name}"]
+    added, changed, _removed = server.call("reloadConfig")[0]
+    if name in changed:
+        remove_group(server, name, deadline)
+    if name in changed or name in added:
+        server.call("addProcessGroup", name)
+        actions.append(f"{'restart' if name in changed else 'start'} {name}")
+
+    before = server.info(name) or {}
+    if before.get("statename") == "BACKOFF":
+        # Its next try may be minutes away.
+        stop_group(server, name)
+
+    def running() -> bool:
+        info = server.info(name)
+        if info is None:
+            raise ProgramError(f"{name} is not in {params['config']}")
+        if info["statename"] in {"STOPPED", "EXITED", "FATAL"}:
+            _start(server, name, actions)
+        return bool(info["statename"] == "RUNNING")
+
+    if not until(running, deadline=deadline):
+        info = server.info(name) or {}
+        raise ProgramError(f"{name} is {info.get('statename')}: {info.get('spawnerr') or info.get('description')}")
+    return actions
+
+
+def _start(server: Supervisord, name: str, actions: list[str]) -> None:
+    try:
+        server.call("startProcess", name, False)
+    except xmlrpc.client.Fault as fault:
+        if fault.faultCode == ALREADY_STARTED:
+            return
+        raise ProgramError(f"{name} does not start: {fault.faultString}") from fault
+    if f"start {name}" not in actions:
+        actions.append(f"start {name}")
+
+
+def remove(params: dict[str, Any], server: Supervisord, deadline: float, *, check: bool) -> list[str]:
+    """Make the program gone, and supervisord with the last one; return what was done."""
+    pid = server.pid()
+    if pid is None:
+        return []
+    name, actions = params["name"], []
+    if server.info(name) is not None:
+        if not check:
+            remove_group(server, name, deadline)
+        actions.append(f"stop {name}")
+    others = {row["group"] for row in server.call("getAllProcessInfo")} - {name}
+    if others:
+        return actions
+    if not check:
+        os.kill(pid, signal.SIGTERM)
+        if not until(lambda: server.pid() is None and not _exists(pid), deadline=deadline):
+            raise ProgramError(f"supervisord (pid {pid}) does not stop")
+    return [*actions, "stop supervisord"]
+
+
+def _exists(pid: int) -> bool:
+    """Say whether the process is there; one that waits for its parent (a zombie) is not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat[stat.rindex(")") + 2] not in "ZX"
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["started", "absent"], "default": "started"},
+            "config": {"type": "path", "required": True},
+            "socket": {"type": "path", "required": True},
+            "executable": {"type": "path", "required": True},
+            "log": {"type": "path"},
+            "nofile": {"type": "int", "default": 65536},
+            "timeout": {"type": "float", "default": 60.0},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    server = Supervisord(params["socket"])
+    deadline = time.monotonic() + params["timeout"]
+    act = start if params["state"] == "started" else remove
+    try:
+        actions = act(params, server, deadline, check=module.check_mode)
+        info = server.info(params["name"]) if server.pid() else None
+    except (ProgramError, xmlrpc.client.Error, OSError) as error:
+        module.fail_json(msg=f"{error} (after at most {params['timeout']:g} s)", log=tail(params["log"]).splitlines())
+    module.exit_json(changed=bool(actions), actions=actions, pid=(info or {}).get("pid") or None)
+
+
+if __name__ == "__main__":
+    main()
