@@ -253,7 +253,9 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 def _page(name: str) -> Page:
     """Read a page, and allow in its policy exactly the scripts and styles that are in it."""
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    here = Path(__file__).parent
+    common = (here / "common.html").read_text(encoding="utf-8")
+    text = (here / name).read_text(encoding="utf-8").replace("<!-- common.html -->\n", common)
     digests: dict[str, list[str]] = {"script": [], "style": []}
     for kind, code in _INLINE.findall(text):
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()

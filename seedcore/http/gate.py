@@ -66,13 +66,12 @@ class Gate:
         try:
             if not await self._refused(scope, answer.send):
                 await self._app(scope, receive, answer.send)
-        except asyncio.CancelledError:
-            if answer.started or not _being_cancelled():
-                raise
-            # Only the server's stop cancels a request; its task ends here, so there is nobody to hand this on to.
-            message = "the Coordinator is stopping"
-            await _send_error(answer.send, 503, "StoppingError", message, {"Retry-After": "5"})
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _being_cancelled() and not answer.started:
+                # Only the server's stop cancels a request; its task ends here, so there is nobody to hand this on to.
+                message = "the Coordinator is stopping"
+                await _send_error(answer.send, 503, "StoppingError", message, {"Retry-After": "5"})
+                return
             logger.exception("request failed: method=%s path=%r", scope["method"], scope["path"][:200])
             if answer.started:
                 raise

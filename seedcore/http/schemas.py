@@ -34,10 +34,10 @@ class Done(BaseModel):
             '`{"base64": "..."}`, tuples and sets are arrays, dates are ISO 8601 strings.'
         ),
     ]
-    organ_id: str
-    agent_id: str
+    organ_id: Annotated[str | None, Field(description="null if the Coordinator did it itself.")]
+    agent_id: Annotated[str | None, Field(description="null if the Coordinator did it itself.")]
     task_type: str
-    duration_s: float
+    duration_s: Annotated[float, Field(description="Seconds.")]
 
 
 class Failed(BaseModel):

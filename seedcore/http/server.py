@@ -61,7 +61,6 @@ class HttpServer:
         app: The application.
         host: Address to listen on.
         port: Port; 0 takes a free one, :attr:`port` says which.
-        bind_timeout_s: Seconds to wait for a busy port: a predecessor may be dying.
         grace_s: Seconds that requests get to finish when the server stops.
         header_timeout_s: Seconds that the header of a request may take to arrive.
         stalled_s: Seconds after which an answer of which nothing more is read is given up.
@@ -75,7 +74,6 @@ class HttpServer:
         host: str,
         port: int,
         *,
-        bind_timeout_s: float = 15.0,
         grace_s: float = 3.0,
         header_timeout_s: float = HEADER_TIMEOUT_S,
         stalled_s: float = STALLED_S,
@@ -84,7 +82,6 @@ class HttpServer:
         self.host = host
         self.port = port
         self._app = app
-        self._bind_timeout_s = bind_timeout_s
         self._grace_s = grace_s
         self._header_timeout_s = header_timeout_s
         self._stalled_s = stalled_s
@@ -99,15 +96,18 @@ class HttpServer:
         """Whether the server ended though nobody stopped it."""
         return self._serving is not None and self._serving.done() and not self._stopping
 
-    async def start(self) -> None:
+    async def start(self, *, timeout_s: float = 15.0) -> None:
         """Listen; returns when connections are accepted.
+
+        Args:
+            timeout_s: Seconds to wait for a busy port: a predecessor may be dying.
 
         Raises:
             ListenError: The address cannot be had within the deadline.
         """
         if self._serving is not None:
             raise RuntimeError("this server was started before")
-        listener = await self._bind()
+        listener = await self._bind(timeout_s)
         self.port = listener.getsockname()[1]
         config = _Config(
             self._app,
@@ -173,15 +173,15 @@ class HttpServer:
             return asyncio.CancelledError("the server's task was cancelled")
         return self._serving.exception() or ListenError(self.host, self.port, "the server ended by itself")
 
-    async def _bind(self) -> socket.socket:
-        deadline = time.monotonic() + self._bind_timeout_s
+    async def _bind(self, timeout_s: float) -> socket.socket:
+        deadline = time.monotonic() + timeout_s
         told = False
         while True:
             try:
                 return await _listen(self.host, self.port)
             except OSError as error:
                 if error.errno not in _WORTH_RETRYING or time.monotonic() >= deadline:
-                    waited = f" (waited {self._bind_timeout_s:g} s)" if error.errno in _WORTH_RETRYING else ""
+                    waited = f" (waited {timeout_s:g} s)" if error.errno in _WORTH_RETRYING else ""
                     detail = f"{error.strerror or error}{waited}"
                     raise ListenError(self.host, self.port, detail) from error
                 if not told:
