@@ -148,8 +148,11 @@ def bootstrap(
         out(report_block(outcome.report))
     if outcome.cause:
         say(outcome.cause.rstrip())
-    _say_still(outcome.report)
-    return OK if dry_run else outcome.report.exit_code
+    if dry_run or outcome.report.exit_code == OK:
+        return OK
+    # Last, because a log is read from its end.
+    say(f"{outcome.report.reason}: {plain(outcome.report.message)}")
+    return outcome.report.exit_code
 
 
 @cli.command()
@@ -207,8 +210,6 @@ def status(
         out_json(report.to_dict())
     else:
         out(report_block(report))
-    if wait_:
-        _say_still(report)
     return report.exit_code
 
 
@@ -340,12 +341,6 @@ def shutdown(*, as_json: bool, timeout: float) -> int:
     else:
         say("stopped" if stopped else "nothing was running")
     return OK
-
-
-def _say_still(report: Report) -> None:
-    """Say why a wait ended where it is only the time that is over."""
-    if report.status == "initializing":
-        say(f"still initializing: {plain(report.message)}")
 
 
 def _load(settings: Settings, config: str | None) -> OrganismSpec:

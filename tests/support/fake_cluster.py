@@ -1,0 +1,163 @@
+"""The HTTP side of a cluster, without the cluster: what the dashboard and the Coordinator answer is set by the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from seedcore.settings import Settings
+
+TOKEN = "a-token-of-the-tests"
+NODE = "cafe" * 14
+
+
+class FakeCluster:
+    """One server that stands for both; every answer may be changed at any moment.
+
+    Attributes:
+        dashboard_code: What the dashboard answers.
+        coordinator: The actor's row, None for no row.
+        body: What ``/coordinator/status`` answers, with ``code``.
+        answer: What ``POST /coordinator/tasks`` answers.
+        hang: While set, the Coordinator's requests are not answered.
+        seen: Every request: method, path, body, headers.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.dashboard_code = 200
+        self.nodes: list[dict[str, Any]] = [{"node_id": NODE, "node_name": "head", "state": "ALIVE"}]
+        self.coordinator: dict[str, Any] | None = {
+            "actor_id": "a1",
+            "name": "seedcore_coordinator",
+            "class_name": "Coordinator",
+            "state": "ALIVE",
+            "pid": 4_000_001,
+            "node_id": NODE,
+            "num_restarts": "0",
+        }
+        self.code = 200
+        self.body: dict[str, Any] = {
+            "status": "healthy",
+            "reason": "ready",
+            "message": "1 of 1 organs ready",
+            "organism_initialized": True,
+            "coordinator": "available",
+            "degraded": False,
+            "release": "1.0+abc",
+            "since": "2026-01-01T00:00:00.000+00:00",
+            "stage": "1 of 1 organs ready",
+            "progress": {"ready": 1, "total": 1},
+            "init_seconds": 1.5,
+            "pid": 4_000_001,
+            "organs": [],
+        }
+        self.answer: tuple[int, Any] = (200, {"success": True, "result": 42, "task_type": "add"})
+        self.hang = threading.Event()
+        self.seen: list[tuple[str, str, Any, dict[str, str]]] = []
+        self.token_path = directory / "token"
+        self.token_path.write_text(TOKEN)
+        self._ended = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.cluster = self
+        self.port: int = self._server.server_address[1]
+
+    def initializing(self, stage: str) -> None:
+        """Let the Coordinator be in the middle of its start."""
+        assert self.coordinator is not None
+        self.coordinator["state"] = "PENDING_CREATION"
+        self.code = 503
+        self.body |= {"status": "initializing", "reason": "starting", "message": stage, "stage": stage}
+
+    @property
+    def settings(self) -> Settings:
+        """Where it is."""
+        return Settings.from_env(self.env())
+
+    def env(self) -> dict[str, str]:
+        """The environment of a command that shall ask it."""
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        return {
+            **kept,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_path),
+            "RAY_NAMESPACE": "fake",
+            "SEEDCORE_DASHBOARD_URL": f"http://127.0.0.1:{self.port}",
+            "SEEDCORE_HTTP_PORT": str(self.port),
+            "SEEDCORE_STATE_DIR": str(self.directory / "state"),
+        }
+
+    def reply(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, Any] | None:
+        """Answer one request; None for no answer at all."""
+        coordinators = not path.startswith("/api")
+        if coordinators and self.hang.is_set():
+            self._ended.wait(60)
+            return None
+        if path != "/livez" and headers.get("Authorization") != f"Bearer {TOKEN}":
+            return (403 if "Authorization" in headers else 401), {"detail": "no"}
+        pages = {
+            "GET /livez": (200, {"alive": True}),
+            "GET /api/v0/nodes": (self.dashboard_code, _rows(self.nodes)),
+            "GET /api/v0/actors": (self.dashboard_code, _rows([self.coordinator] if self.coordinator else [])),
+            "GET /coordinator/status": (self.code, {"snapshot_at": time.time(), **self.body}),
+            "POST /coordinator/tasks": self.answer,
+        }
+        return pages.get(f"{method} {path}", (404, {"detail": "Not Found"}))
+
+    @contextmanager
+    def running(self) -> Iterator[FakeCluster]:
+        """Serve until the end of the block."""
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+
+def _rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"result": True, "data": {"result": {"result": rows}}}
+
+
+class _Server(ThreadingHTTPServer):
+    cluster: FakeCluster
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._do(None)
+
+    def do_POST(self) -> None:
+        self._do(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _do(self, body: Any) -> None:
+        path, headers = urlsplit(self.path).path, dict(self.headers.items())
+        self.server.cluster.seen.append((self.command, path, body, headers))
+        reply = self.server.cluster.reply(self.command, path, headers)
+        if reply is None:
+            self.close_connection = True
+            return
+        data = json.dumps(reply[1]).encode()
+        self.send_response(reply[0])
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        try:
+            self.wfile.write(data)
+        except OSError:
+            return
