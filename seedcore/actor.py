@@ -43,7 +43,7 @@ def create_coordinator(
 ) -> ActorHandle[Any]:
     """Create the Coordinator, or return the one that another caller has just created."""
     with_groups: Any = ray.remote
-    actor_class = with_groups(concurrency_groups={"control": 100})(_CoordinatorActor)
+    actor_class = with_groups(concurrency_groups={"control": 100})(CoordinatorActor)
     handle: ActorHandle[Any] = actor_class.options(
         name=COORDINATOR_NAME,
         namespace=namespace,
@@ -64,7 +64,7 @@ def runtime_env() -> dict[str, Any]:
     return {"py_executable": sys.executable} if release.is_deployed() else {}
 
 
-class _CoordinatorActor(Coordinator):
+class CoordinatorActor(Coordinator):
     """The Coordinator with its Ray markings: ``ping`` and ``get_status`` answer whatever its main loop does."""
 
     async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea

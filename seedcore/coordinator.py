@@ -356,8 +356,10 @@ class Coordinator:
     async def _start_http(self, settings: Mapping[str, Any]) -> HttpServer:
         token = await asyncio.to_thread(_read_token, settings)
         app = create_app(self, token=token)
+        # A predecessor may be dying: wait for its port.
         server = HttpServer(app, settings["http_host"], settings["http_port"])
         await server.start(timeout_s=BIND_TIMEOUT_S)
+        self._http_watch = asyncio.create_task(_end_process_with(server))
         return server
 
     def _count(self, kind: str, answer: Mapping[str, Any], seconds: float) -> None:
@@ -387,6 +389,14 @@ def _ok(result: Any, kind: str, started: float) -> dict[str, Any]:
 def _brief(organ: Mapping[str, Any]) -> dict[str, Any]:
     # 10,000 agent ids have no place in a status that is asked for every second.
     return {key: value for key, value in organ.items() if key not in {"agent_ids", "description", "task_types"}}
+
+
+async def _end_process_with(server: HttpServer) -> None:
+    """End the process when its HTTP server ends: nobody could see any more how it is, and Ray starts it again."""
+    error = await server.wait_failed()
+    if error is not None:
+        logger.critical("the http server has ended, ending the process: %s", error)
+        os._exit(1)
 
 
 def _read_token(settings: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,6 @@ from seedcore.settings import Settings
 from seedcore.status import Report, probe
 from tests.support.ray_head import RayHead
 
-AGENTS = Path(__file__).parent / "agents"
 _numbers = itertools.count(1)
 
 _DRIVER = """
@@ -57,7 +56,7 @@ class Organism:
         """Start ``seedcore ...`` without waiting for it."""
         process = subprocess.Popen(
             [sys.executable, "-m", "seedcore", *arguments],
-            env={**self.head.env(self.settings), "PYTHONPATH": str(AGENTS), "PYTHONUNBUFFERED": "1"},
+            env=self.head.env(self.settings),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -79,7 +78,7 @@ class Organism:
         path.write_text(_DRIVER + code)
         done = subprocess.run(
             [sys.executable, str(path)],
-            env={**self.head.env(self.settings), "PYTHONPATH": str(AGENTS)},
+            env=self.head.env(self.settings),
             cwd=self.directory,
             capture_output=True,
             text=True,

@@ -20,6 +20,8 @@ from tests.support.waiting import eventually
 
 # Not 127.0.0.1: Ray replaces that one by the host's outward address.
 NODE_IP = "127.0.0.2"
+# Agents for the tests; every process of the cluster finds them.
+AGENTS = Path(__file__).parents[1] / "agents"
 
 
 class RayHead:
@@ -67,6 +69,7 @@ class RayHead:
         return {
             **kept,
             MARK: self.mark,
+            "PYTHONPATH": str(AGENTS),
             "RAY_ADDRESS": str(chosen.address),
             "RAY_NAMESPACE": chosen.namespace,
             "RAY_AUTH_MODE": "token",

@@ -1,4 +1,4 @@
-"""What a user of the command line meets: what is printed where, and exit codes. An HTTP server stands for the cluster."""
+"""What a user of the command line meets: output and exit codes. An HTTP server of the tests stands for the cluster."""
 
 from __future__ import annotations
 
