@@ -12,7 +12,7 @@ description:
   - Reads /proc alone, so it needs no package and no rights. The process of another user cannot be seen without root; its user is named.
 options:
   ports:
-    description: Purpose and port number.
+    description: Ports by the name of the variable that sets them.
     type: dict
     required: true
   prefix:
@@ -27,7 +27,7 @@ attributes:
 EXAMPLES = r"""
 - name: Who holds the ports is known
   seedcore.cluster.port_holders:
-    ports: {GCS: 6379, dashboard: 8265}
+    ports: {ray_gcs_port: 6379, ray_dashboard_port: 8265}
     prefix: /opt/seedcore
   register: holders
 """
@@ -40,11 +40,16 @@ busy:
   elements: dict
   contains:
     port: {description: The port., type: int}
-    purpose: {description: What it is wanted for., type: str}
+    purpose: {description: The variable that sets it., type: str}
     address: {description: Where it is listened on., type: str}
     ours: {description: Whether the holder runs from O(prefix)., type: bool}
     pid: {description: The holder, type: int}
     holder: {description: "The holder for a person, such as V(redis-server, pid 812, user redis)", type: str}
+faults:
+  description: One line for each port that somebody else holds.
+  returned: always
+  type: list
+  elements: str
 """
 
 import ipaddress
@@ -148,7 +153,10 @@ def main() -> None:
                 "holder": describe(process, listener.uid),
             }
         )
-    module.exit_json(changed=False, busy=busy)
+    faults = [
+        f"port {row['port']} is held by {row['holder']}: stop it, or set {row['purpose']}" for row in busy if not row["ours"]
+    ]
+    module.exit_json(changed=False, busy=busy, faults=faults)
 
 
 if __name__ == "__main__":
