@@ -14,29 +14,33 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganSpec:
-    """One organ.
+    """One organ; each attribute is a key of an entry of ``organ_types`` in organism.yaml, with its default here.
 
     Attributes:
-        id: Unique in the organism.
+        id: Unique in the organism; part of the names of its actors (``seedcore_organ.<id>.<replica>``) and of its
+            agents (``<id>_agent_<i>``).
         type: What kind of organ it is, for people.
+        agent: Import path ``package.module:name`` of an agent class or function
+            (what these are: :mod:`seedcore.organism.loading`).
         description: For people.
-        agent: Import path ``module:name`` of an agent class or function.
-        options: Keyword arguments of the agent class, or of each call of the function.
+        options: Keyword arguments of the agent class, or of each call of the function; plain data.
         agent_count: Agents in the whole organ, spread over its replicas.
-        task_types: Task types the organ takes (normalised: stripped, lower case).
-        domains: Domain to the task types taken in that domain; preferred over ``task_types``.
-        replicas: Actor processes.
+        task_types: Task types the organ takes in any domain that no organ claims (normalised: stripped, lower case).
+        domains: Domain to the task types taken in that domain; preferred over ``task_types`` (normalised as well).
+        replicas: Actor processes, at most ``agent_count``.
         required: Without it the organism is not healthy.
-        min_ready_agents: With fewer ready agents the organ counts as down.
+        min_ready_agents: With fewer ready agents the organ counts as down. Default: all, ``agent_count``
+            (given as 0 to this constructor).
         max_concurrency: Tasks that one agent does at a time.
         queue_limit: Tasks that wait in one replica while all its agents are busy.
         task_timeout_s: Seconds a task may take, waiting included, unless the task names less.
-        start_timeout_s: Seconds an agent may take to start.
-        health_interval_s: Seconds between two reports of a replica that has nothing new to say.
-        health_timeout_s: Seconds after which a report is overdue.
+        start_timeout_s: Seconds an agent may take to be constructed and to start.
+        health_interval_s: Seconds between two reports of a replica that has nothing new to say, and between two
+            ``check_health`` of an agent.
+        health_timeout_s: Seconds after which a report or a ``check_health`` is overdue.
         failure_threshold: Reports missed in a row until the replica's process is replaced.
         num_cpus: CPUs that Ray reserves per replica.
-        resources: Custom Ray resources per replica.
+        resources: Custom Ray resources reserved per replica.
     """
 
     id: str
@@ -49,7 +53,7 @@ class OrganSpec:
     domains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     replicas: int = 1
     required: bool = True
-    min_ready_agents: int = 1
+    min_ready_agents: int = 0
     max_concurrency: int = 1
     queue_limit: int = 1000
     task_timeout_s: float = 60.0
@@ -59,6 +63,11 @@ class OrganSpec:
     failure_threshold: int = 2
     num_cpus: float = 0.1
     resources: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.min_ready_agents:
+            # A default that another attribute gives; frozen instances are set up this way.
+            object.__setattr__(self, "min_ready_agents", self.agent_count)
 
     def agent_ids(self, replica: int | None = None) -> list[str]:
         """Ids of the organ's agents, or of those that live in one replica (agent i lives in i modulo replicas)."""

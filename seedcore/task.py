@@ -15,6 +15,24 @@ from seedcore.errors import PayloadTooLargeError, TaskError
 
 MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 100
+MAX_NAME_CHARS = 200
+"""Length of a task type or a domain."""
+
+BUILTIN_TASK_TYPES = frozenset(
+    {
+        "canary",
+        "execute_on_organ",
+        "execute_on_random_organ",
+        "get_metrics",
+        "get_organism_status",
+        "get_organism_summary",
+        "get_routing_debug",
+        "initialize_organism",
+        "shutdown_organism",
+    }
+)
+"""What the Coordinator does itself; no organ can take a task of these types."""
+
 _SCALAR_BYTES = 16
 _MAX_ERROR_CHARS = 4000
 
@@ -96,7 +114,9 @@ def normalise(key: str) -> str:
     return key.strip().lower()
 
 
-def failure(error: BaseException | str, *, task_type: str = "unknown", error_type: str | None = None, **extra: Any) -> dict[str, Any]:
+def failure(
+    error: BaseException | str, *, task_type: str = "unknown", error_type: str | None = None, **extra: Any
+) -> dict[str, Any]:
     """Build the documented answer of a task that did not succeed."""
     if error_type is None:
         error_type = type(error).__name__ if isinstance(error, BaseException) else "TaskError"
