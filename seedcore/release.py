@@ -20,9 +20,14 @@ def release_id(prefix: str | Path = sys.prefix) -> str:
         document = json.loads((Path(prefix) / RELEASE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         document = None
-    if isinstance(document, dict) and isinstance(document.get("release"), str):
+    if isinstance(document, dict) and isinstance(document.get("release"), str) and document["release"]:
         return str(document["release"])
-    return f"{metadata.version('seedcore')}+unreleased"
+    try:
+        version = metadata.version("seedcore")
+    except metadata.PackageNotFoundError:
+        # Run from a checkout that is on the path and not installed.
+        version = "0"
+    return f"{version}+unreleased"
 
 
 def is_deployed(prefix: str | Path = sys.prefix) -> bool:

@@ -7,8 +7,9 @@ supervisor and a user's own driver all read them here, so that they cannot disag
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ COORDINATOR_NAME = "seedcore_coordinator"
 ORGAN_NAME_PREFIX = "seedcore_organ."
 DEFAULT_NAMESPACE = "seedcore-dev"
 MAX_PORT = 65535
+DEFAULT_STATE_DIR = "~/.local/state/seedcore"
+DEFAULT_TOKEN_PATH = "~/.ray/auth_token"  # noqa: S105 - where Ray looks, not a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class Settings:
     http_host: str = "127.0.0.1"
     http_port: int = 8700
     config: Path | None = None
-    state_dir: Path = Path("~/.local/state/seedcore")
+    state_dir: Path = field(default_factory=lambda: _at_home(DEFAULT_STATE_DIR))
     expected_nodes: tuple[str, ...] = ()
     auth_enabled: bool = False
     token_path: Path | None = None
@@ -63,33 +66,43 @@ class Settings:
         def text(*names: str) -> str | None:
             return next((env[name] for name in names if env.get(name)), None)
 
+        def path(name: str, default: str | None = None) -> Path | None:
+            value = text(name) or default
+            try:
+                return Path(value).expanduser() if value else None
+            except RuntimeError:
+                faults.append(_env_fault(name, value or "", "a path; there is no home directory that '~' could be"))
+                return None
+
         port_text = text("SEEDCORE_HTTP_PORT") or "8700"
-        port = int(port_text) if port_text.isascii() and port_text.isdigit() else 0
+        port = int(port_text) if _PORT.fullmatch(port_text) else 0
         if not 0 < port <= MAX_PORT:
             faults.append(_env_fault("SEEDCORE_HTTP_PORT", port_text, f"a port from 1 to {MAX_PORT}"))
         dashboard = text("SEEDCORE_DASHBOARD_URL") or "http://127.0.0.1:8265"
-        if urlsplit(dashboard).scheme not in {"http", "https"} or not urlsplit(dashboard).netloc:
+        if not _is_http_url(dashboard):
             faults.append(_env_fault("SEEDCORE_DASHBOARD_URL", dashboard, "a URL such as http://127.0.0.1:8265"))
-        mode = text("RAY_AUTH_MODE") or "disabled"
+        # As Ray reads it: in any case, but with no blank around it.
+        mode = (text("RAY_AUTH_MODE") or "disabled").lower()
         if mode not in {"token", "disabled"}:
             faults.append(_env_fault("RAY_AUTH_MODE", mode, "token or disabled"))
-        if faults:
+        config = path("SEEDCORE_CONFIG")
+        state_dir = path("SEEDCORE_STATE_DIR", DEFAULT_STATE_DIR)
+        token_path = path("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN_PATH if mode == "token" else None)
+        if faults or state_dir is None:
             raise ConfigError(tuple(faults))
-        config = text("SEEDCORE_CONFIG")
-        token_path = text("RAY_AUTH_TOKEN_PATH")
         return cls(
             address=text("RAY_ADDRESS"),
             namespace=text("RAY_NAMESPACE", "SEEDCORE_NS") or DEFAULT_NAMESPACE,
             dashboard_url=dashboard.rstrip("/"),
             http_host=text("SEEDCORE_HTTP_HOST") or "127.0.0.1",
             http_port=port,
-            config=Path(config) if config else None,
-            state_dir=Path(text("SEEDCORE_STATE_DIR") or "~/.local/state/seedcore").expanduser(),
+            config=config,
+            state_dir=state_dir,
             expected_nodes=tuple(
                 name for raw in (text("SEEDCORE_EXPECTED_NODES") or "").split(",") if (name := raw.strip())
             ),
             auth_enabled=mode == "token",
-            token_path=Path(token_path) if token_path else Path("~/.ray/auth_token").expanduser(),
+            token_path=token_path,
         )
 
     @property
@@ -108,9 +121,9 @@ class Settings:
         """
         if not self.auth_enabled:
             return None
-        if value := os.environ.get("RAY_AUTH_TOKEN"):
-            return value.strip()
-        path = self.token_path or Path("~/.ray/auth_token").expanduser()
+        if value := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+            return _checked_token(value, source="RAY_AUTH_TOKEN")
+        path = self.token_path or _at_home(DEFAULT_TOKEN_PATH)
         try:
             value = path.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
@@ -118,7 +131,35 @@ class Settings:
             raise ConfigError((Fault(str(path), 0, 0, f"cannot read the token: {detail}"),)) from error
         if not value:
             raise ConfigError((Fault(str(path), 0, 0, "the token file is empty"),))
-        return value
+        return _checked_token(value, source=str(path))
+
+
+_PORT = re.compile(r"[0-9]{1,5}")
+_TOKEN = re.compile(r"[!-~]+")
+
+
+def _at_home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        # A user without a home directory: whoever needs the path will say that it is not there.
+        return Path(path)
+
+
+def _checked_token(value: str, *, source: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        # It could not stand in an HTTP header; the value itself has no place in a message.
+        raise ConfigError((Fault(source, 0, 0, "the token is not one word of printable ASCII characters"),))
+    return value
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # The port is looked at only when it is asked for.
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _env_fault(name: str, value: str, allowed: str) -> Fault:

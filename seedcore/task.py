@@ -7,6 +7,7 @@ hand and not by pydantic: this runs once a task, inside the Coordinator's loop.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,18 +72,22 @@ class Task:
         """
         if not isinstance(raw, Mapping):
             raise TaskError(f"a task is a mapping with a 'type', not {type(raw).__name__}")
+        # First of all: what is known to be small can be looked at, and named in a message, without care.
+        if payload_bytes(raw, limit=max_bytes) > max_bytes:
+            raise PayloadTooLargeError(f"the task is larger than the {max_bytes} bytes allowed")
         kind = raw.get("type")
         if kind is None:
             kind = raw.get("task_type")
-        if not isinstance(kind, str) or not kind.strip():
-            raise TaskError(f"task key 'type' is {_short(kind)}, allowed is a non-empty string")
-        size = payload_bytes(raw, limit=max_bytes)
-        if size > max_bytes:
-            raise PayloadTooLargeError(f"the task is larger than the {max_bytes} bytes allowed")
+        if not isinstance(kind, str) or not kind.strip() or len(kind) > MAX_NAME_CHARS:
+            raise TaskError(
+                f"task key 'type' is {_short(kind)}, allowed is a string of 1 to {MAX_NAME_CHARS} characters"
+            )
         params = _optional(raw, "params", Mapping, {})
         if not all(isinstance(key, str) for key in params):
             raise TaskError("task key 'params' is allowed string keys only")
         domain = _optional(raw, "domain", str, None)
+        if domain is not None and len(domain) > MAX_NAME_CHARS:
+            raise TaskError(f"task key 'domain' is {_short(domain)}, allowed are up to {MAX_NAME_CHARS} characters")
         timeout = _number(raw, "timeout_s", None)
         if timeout is not None and timeout <= 0:
             raise TaskError(f"task key 'timeout_s' is {timeout}, allowed is a number of seconds above 0")
@@ -134,23 +139,27 @@ def task_type_of(raw: Any) -> str:
     try:
         kind = raw.get("type")
         kind = raw.get("task_type") if kind is None else kind
-        return str(kind)[:200] if isinstance(kind, str) and kind.strip() else "unknown"
-    except Exception:
+        return str(kind)[:MAX_NAME_CHARS] if isinstance(kind, str) and kind.strip() else "unknown"
+    except BaseException:
+        # Anybody's object with anybody's ``get``.
         return "unknown"
 
 
 def describe(error: BaseException) -> str:
-    """Text of an exception that is never empty and never raises, even if its ``__str__`` does."""
+    """Text of an exception that is never empty, can be encoded, and never raises, even if its ``__str__`` does."""
     try:
-        text = str(error)
+        text = str(error)[:_MAX_ERROR_CHARS]
     except BaseException:
         # The exception is user code as well: a __str__ that raises must not take the fence down.
         text = ""
-    return (text or type(error).__name__)[:_MAX_ERROR_CHARS]
+    # An OSError about a file whose name is not UTF-8 carries halves of surrogate pairs, which no JSON can hold.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") or type(error).__name__
 
 
 def payload_bytes(value: Any, *, limit: int) -> int:
-    """Estimate the size of plain data; stops counting once it is above ``limit``.
+    """Estimate the size of plain data, in UTF-8 where it is text; stops counting once it is above ``limit``.
+
+    The answer is quick and takes little memory however large the value is.
 
     Raises:
         PayloadTooLargeError: Nested deeper than MAX_DEPTH (a loop of containers, for one).
@@ -161,22 +170,29 @@ def payload_bytes(value: Any, *, limit: int) -> int:
         item, depth = stack.pop()
         if depth > MAX_DEPTH:
             raise PayloadTooLargeError(f"the task is nested deeper than {MAX_DEPTH} levels")
-        if isinstance(item, str | bytes | bytearray):
-            total += len(item) + _SCALAR_BYTES
-        elif isinstance(item, Mapping):
-            total += _SCALAR_BYTES
-            for key, entry in item.items():
-                stack.append((key, depth + 1))
-                stack.append((entry, depth + 1))
-        elif isinstance(item, list | tuple | set | frozenset):
-            total += _SCALAR_BYTES
-            if len(item) > limit:
+        if isinstance(item, Mapping | list | tuple | set | frozenset):
+            # What it holds is at least so large: a list of millions must not be copied to find out.
+            parts = 2 * len(item) if isinstance(item, Mapping) else len(item)
+            if total + _SCALAR_BYTES * (parts + 1) > limit:
                 return limit + 1
+            total += _SCALAR_BYTES
             stack.extend((entry, depth + 1) for entry in item)
+            if isinstance(item, Mapping):
+                stack.extend((entry, depth + 1) for entry in item.values())
         else:
-            size = getattr(item, "nbytes", _SCALAR_BYTES)
-            total += size if isinstance(size, int) else _SCALAR_BYTES
+            total += _leaf_bytes(item, room=limit - total)
     return total
+
+
+def _leaf_bytes(item: Any, *, room: int) -> int:
+    if isinstance(item, str):
+        if item.isascii() or len(item) > room:
+            return len(item) + _SCALAR_BYTES
+        return len(item.encode("utf-8", "surrogatepass")) + _SCALAR_BYTES
+    if isinstance(item, bytes | bytearray):
+        return len(item) + _SCALAR_BYTES
+    size = getattr(item, "nbytes", 0)
+    return max(size, _SCALAR_BYTES) if isinstance(size, int) else _SCALAR_BYTES
 
 
 def is_plain(value: Any) -> bool:
@@ -221,16 +237,22 @@ def _number(raw: Mapping[str, Any], key: str, default: float | None) -> float | 
     value = raw.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TaskError(f"task key {key!r} is {_short(value)}, allowed is a finite number")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise TaskError(f"task key {key!r} is {_short(value)}, allowed is a finite number")
 
 
 def _short(value: Any) -> str:
     if value is None:
         return "missing"
     try:
-        text = repr(value)
+        # Shortens while it goes: the whole text of a large value would take long.
+        text = reprlib.repr(value)
     except BaseException:
         # Somebody's __repr__ is user code too.
         return type(value).__name__

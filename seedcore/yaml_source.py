@@ -1,12 +1,13 @@
 """A YAML file as plain data in which every value knows its place.
 
 PyYAML composes the nodes; the values are made here, because its own constructors forget the places, let a second key
-win silently, and raise at the first thing they do not like.
+win silently, and raise at the first thing they do not like. Every JSON text is read as what it means in JSON.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -157,7 +158,8 @@ class _Composer(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> Any:
-        event = self.peek_event()
+        events: Any = self  # some of its methods have no types
+        event = events.peek_event()
         if isinstance(event, yaml.AliasEvent):
             return _Alias(super().compose_node(parent, index), event.start_mark)
         self.depth += 1
@@ -174,7 +176,7 @@ class _Composer(yaml.SafeLoader):
 def _compose(text: str, source: Source) -> Any:
     node = None
     try:
-        loader = _Composer(text)
+        loader: Any = _Composer(text)
     except yaml.reader.ReaderError as error:
         message = f"the character U+{int(error.character):04X} is not allowed in YAML"
         source.fault(_place_in(text[: error.position]), message)
@@ -204,7 +206,7 @@ class _Values:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._scalars = yaml.constructor.SafeConstructor()
+        self._scalars: Any = yaml.constructor.SafeConstructor()
         self._left = MAX_VALUES
         self._open: set[int] = set()
 
@@ -294,15 +296,13 @@ class _Values:
         kind = node.tag.removeprefix(_TAG)
         shown = show(node.value)
         if kind in {"str", "value", "merge"}:
-            if any("\ud800" <= char <= "\udfff" for char in node.value):
-                raise _BadValueError("the text holds half of a surrogate pair, allowed are whole characters")
-            return node.value
+            return _whole_characters(node.value)
         if kind == "timestamp":
             raise _BadValueError(f"{shown} is read as a date: quote it")
         if kind not in {"int", "float", "bool", "null"}:
             raise _bad_tag(node)
         try:
-            value = self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+            value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, LookupError, OverflowError) as error:
             raise _BadValueError(f"{shown} is not of the type {kind}") from error
         if isinstance(value, float) and not math.isfinite(value):
@@ -312,8 +312,22 @@ class _Values:
         return value
 
 
+# JSON's way to write a number with an exponent and without a point; YAML 1.1 would make it a string.
+_Composer.add_implicit_resolver(_TAG + "float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789"))
+
+
 class _BadValueError(Exception):
     """A node that no value can be made of."""
+
+
+def _whole_characters(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        # JSON writes characters beyond U+FFFF as two escapes, which YAML does not put together.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise _BadValueError("the text holds half of a surrogate pair, allowed are whole characters") from error
 
 
 def _bad_tag(node: yaml.Node) -> _BadValueError:
