@@ -49,7 +49,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from seedcore.http import schemas
-from seedcore.http.body import Intake, RefusedError
+from seedcore.http.body import BODY_TIMEOUT_S, Intake, RefusedError
 from seedcore.http.encode import UnserializableResultError, encode
 from seedcore.http.gate import OPEN_PATHS, Gate, Page
 from seedcore.http.metrics import MetricsPage
@@ -119,6 +119,7 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
     @app.get(
         "/coordinator/status",
         summary="How the Coordinator is",
+        response_description="Healthy.",
         response_model=schemas.Status,
         tags=["status"],
         responses={503: {"model": schemas.Status, "description": "Not healthy; Retry-After while initializing."}},
@@ -127,13 +128,20 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
         status = view.status()
         return await _json(status, *_health(status))
 
-    @app.get("/livez", summary="Whether the loop turns", response_model=schemas.Alive, tags=["health"])
+    @app.get(
+        "/livez",
+        summary="Whether the Coordinator's loop turns",
+        response_description="It turns.",
+        response_model=schemas.Alive,
+        tags=["health"],
+    )
     async def livez() -> Response:
         return await _json({"alive": True})
 
     @app.get(
         "/readyz",
-        summary="Whether it is healthy",
+        summary="Whether the Coordinator is healthy",
+        response_description="Healthy.",
         response_model=schemas.Ready,
         tags=["health"],
         responses={503: {"model": schemas.Ready, "description": "Not healthy."}},
@@ -144,7 +152,13 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
         body = {"ready": status.get("status") == "healthy", "status": status.get("status")}
         return await _json(body, *_health(status))
 
-    @app.get("/organism/status", summary="Every organ", response_model=list[schemas.Organ], tags=["status"])
+    @app.get(
+        "/organism/status",
+        summary="Every organ",
+        response_description="One entry an organ.",
+        response_model=list[schemas.Organ],
+        tags=["status"],
+    )
     async def organism_status() -> Response:
         return await _json(view.organism())
 
@@ -165,7 +179,7 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
 
 
 def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
-    intake = Intake()
+    intake = Intake(timeout_s=BODY_TIMEOUT_S)
     body_schema = {
         "requestBody": {
             "required": True,
@@ -187,6 +201,7 @@ def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
     @app.post(
         "/coordinator/tasks",
         summary="Do a task",
+        response_description="Done.",
         response_model=schemas.Done,
         tags=["tasks"],
         responses=responses,

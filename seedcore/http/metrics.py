@@ -42,7 +42,11 @@ class MetricsPage:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return (body, content type) in the format that ``accept`` (a header) prefers."""
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except Exception:
+            # It trips over some headers that make no sense; whoever sends one gets the plain text.
+            encoder, content_type = choose_encoder("")
         return encoder(self._registry), content_type
 
 

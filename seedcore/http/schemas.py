@@ -59,10 +59,15 @@ class Status(BaseModel):
     status: Literal["healthy", "initializing", "unhealthy"]
     organism_initialized: bool
     coordinator: Literal["available", "unavailable", "error"]
-    reason: str
-    message: str
-    release: str
-    degraded: bool
+    reason: Annotated[str, Field(description="Which case of the status this is, for programs.")]
+    message: Annotated[str, Field(description="One line for people.")]
+    release: Annotated[str, Field(description="Id of the release that answers.")]
+    degraded: Annotated[bool, Field(description="Healthy, but something that is not required is missing.")]
+    since: Annotated[str, Field(description="When status or reason last changed, ISO 8601.")]
+    organs: Annotated[list[dict[str, Any]], Field(description="Every organ, without its agents' ids.")]
+    init_seconds: Annotated[float | None, Field(description="Seconds the last initialisation took.")]
+    init_attempts: int
+    restarts: Annotated[int, Field(description="Times the Coordinator's process was replaced.")]
     error: Annotated[str | None, Field(description="Only if unhealthy.")] = None
 
 
