@@ -21,6 +21,7 @@ from seedcore import release
 from seedcore.errors import OrganUnavailableError, OverloadedError, TaskError
 from seedcore.http.app import create_app
 from seedcore.http.server import HttpServer
+from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.manager import OrganismManager
 from seedcore.organism.replica import OrganRuntime
 from seedcore.settings import Settings
@@ -60,6 +61,7 @@ class Coordinator:
         attempt: int = 1,
         restarted: bool = False,
     ) -> None:
+        end_process_with_this_loop()
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logger.info("initializing: attempt=%d restarted=%s pid=%d", attempt, restarted, os.getpid())
         self._release = release.release_id()

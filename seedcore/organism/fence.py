@@ -15,6 +15,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from seedcore.errors import PayloadTooLargeError
 from seedcore.task import describe, is_plain, payload_bytes
 
 MAX_RESULT_BYTES = 64 * 1024 * 1024
@@ -74,27 +75,41 @@ async def check_result(result: Any, *, executor: Executor) -> Raised | None:
 
     Small plain data, the usual case, is looked through on the spot; anything else is pickled once in a thread.
     """
-    if payload_bytes_or_more(result) <= _INLINE_CHECK_BYTES and is_plain(result):
+    if _is_small_and_plain(result):
         return None
-    outcome = await asyncio.get_running_loop().run_in_executor(executor, lambda: _pickled_size(result))
-    if isinstance(outcome, Raised):
-        return Raised(
-            f"the agent returned a {type(result).__name__} that cannot be serialized: {outcome.error}",
-            "UnserializableResultError",
-            outcome.traceback_text,
-        )
-    if outcome > MAX_RESULT_BYTES:
-        return Raised(f"the agent returned {outcome} bytes, allowed are {MAX_RESULT_BYTES}", "ResultTooLargeError", "")
-    return None
+    return await asyncio.get_running_loop().run_in_executor(executor, _check_thoroughly, result)
 
 
-def payload_bytes_or_more(value: Any) -> int:
-    """Size of plain data up to the inline limit; above it for anything that is large, deep or strange."""
+def _is_small_and_plain(value: Any) -> bool:
     try:
-        return payload_bytes(value, limit=_INLINE_CHECK_BYTES)
+        return payload_bytes(value, limit=_INLINE_CHECK_BYTES) <= _INLINE_CHECK_BYTES and is_plain(value)
     except BaseException:
-        # A container with a broken __iter__ or a loop: let the pickling decide.
-        return _INLINE_CHECK_BYTES + 1
+        # Nested too deep, or a container of the user's that breaks when it is looked through.
+        return False
+
+
+def _check_thoroughly(value: Any) -> Raised | None:
+    """Measure and pickle a result; in a thread, because both may take long.
+
+    Size and depth come first: Ray packs lists and dicts itself, and one that contains itself ends the process.
+    """
+    from ray import cloudpickle  # noqa: PLC0415 - only organs come here, and they have Ray loaded already
+
+    kind = type(value).__name__
+    try:
+        size = payload_bytes(value, limit=MAX_RESULT_BYTES)
+        if size <= MAX_RESULT_BYTES:
+            size = len(cloudpickle.dumps(value))  # type: ignore[no-untyped-call]
+    except PayloadTooLargeError:
+        return Raised(f"the agent returned a {kind} that is nested too deep", "ResultTooLargeError", "")
+    except BaseException as error:
+        # Pickling runs the object's own code.
+        raised = Raised.of(error)
+        text = f"the agent returned a {kind} that cannot be serialized: {raised.error}"
+        return Raised(text, "UnserializableResultError", raised.traceback_text)
+    if size > MAX_RESULT_BYTES:
+        return Raised(f"the agent returned more than {MAX_RESULT_BYTES} bytes", "ResultTooLargeError", "")
+    return None
 
 
 def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any | Raised:
@@ -102,15 +117,6 @@ def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
     # for ever.
     try:
         return function(*args, **kwargs)
-    except BaseException as error:
-        return Raised.of(error)
-
-
-def _pickled_size(value: Any) -> int | Raised:
-    from ray import cloudpickle  # noqa: PLC0415 - only organs come here, and they have Ray loaded already
-
-    try:
-        return len(cloudpickle.dumps(value))  # type: ignore[no-untyped-call]
     except BaseException as error:
         return Raised.of(error)
 

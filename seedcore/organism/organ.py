@@ -21,6 +21,7 @@ import ray
 
 from seedcore.organism.agent import AgentRunner, AgentState
 from seedcore.organism.fence import Raised
+from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.loading import load_agent
 from seedcore.spec import OrganSpec
 from seedcore.task import Task, failure
@@ -45,6 +46,7 @@ class Organ:
     async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
         self, spec: Mapping[str, Any], replica: int, identity: str
     ) -> None:
+        end_process_with_this_loop()
         self._spec = OrganSpec.from_dict(spec)
         self._replica = replica
         self._identity = identity

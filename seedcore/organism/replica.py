@@ -267,6 +267,7 @@ class Replica:
     async def _overdue(self) -> None:
         self._missed += 1
         if self._missed < self.spec.failure_threshold:
+            self._set(ReplicaState.DOWN, "its report is overdue")
             return
         logger.error("organ %s[%d] does not answer, replacing its process", self.spec.id, self.index)
         await self._replace("its process did not answer")

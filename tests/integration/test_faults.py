@@ -1,0 +1,167 @@
+"""Kill by pid, and watch: never `healthy` with a process that is gone, and healthy again by itself."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedcore.status import Report
+from tests.conftest import Organism
+from tests.support.processes import kill, marked
+from tests.support.ray_head import RayHead
+from tests.support.waiting import eventually
+
+ORGANS: list[dict[str, Any]] = [{"id": "one"}, {"id": "two", "task_types": ["two"], "agent_count": 2}]
+
+
+def processes(report: Report) -> set[int]:
+    """Every pid that a report claims to be well."""
+    organs = {replica["pid"] for organ in report.coordinator["organs"] for replica in organ["replicas"]}
+    return {report.coordinator["pid"], *organs}
+
+
+def healthy_again(organism: Organism, killed: set[int], *, timeout_s: float = 90) -> list[Report]:
+    """Probe until healthy; fails at the first report that is healthy with a process that was killed before it."""
+    reports: list[Report] = []
+
+    def check() -> bool:
+        report = organism.probe()
+        reports.append(report)
+        if not report.healthy:
+            return False
+        assert not processes(report) & killed, report
+        return True
+
+    eventually(check, timeout_s=timeout_s, interval_s=0.05, what="healthy again")
+    assert not reports[0].healthy, "the probe right after the kill must not be green"
+    return reports
+
+
+@pytest.fixture
+def lone(own_head: RayHead, tmp_path: Path) -> Iterator[Organism]:
+    """An organism on a head that the test may kill."""
+    deployment = Organism(own_head, own_head.scope("faults"), tmp_path)
+    deployment.up(*ORGANS)
+    try:
+        yield deployment
+    finally:
+        for process in deployment.background:
+            process.kill()
+            process.communicate()
+
+
+def test_a_killed_organ_is_seen_at_once_and_comes_back(organism: Organism) -> None:
+    organism.up(*ORGANS)
+    before = organism.probe()
+    pid = before.coordinator["organs"][1]["replicas"][0]["pid"]
+
+    kill(pid)
+    reports = healthy_again(organism, {pid})
+
+    assert {report.reason for report in reports[:-1]} == {"organs_down"}
+    assert reports[-1].coordinator["pid"] == before.coordinator["pid"]
+    assert organism.submit("two")["success"] is True
+
+
+def test_a_killed_coordinator_comes_back_and_adopts_its_organs(organism: Organism) -> None:
+    organism.up(*ORGANS)
+    before = organism.probe()
+    pid = before.coordinator["pid"]
+
+    kill(pid)
+    reports = healthy_again(organism, {pid})
+
+    assert {report.reason for report in reports[:-1]} <= {"restarting", "not_responding"}
+    after = reports[-1]
+    assert processes(after) - {after.coordinator["pid"]} == processes(before) - {pid}
+    assert after.coordinator["restarts"] == 1
+    assert organism.submit("two")["success"] is True
+
+
+def test_a_stopped_coordinator_does_not_respond_and_bootstrap_replaces_it(organism: Organism) -> None:
+    organism.up(*ORGANS)
+    pid = organism.probe().coordinator["pid"]
+
+    kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert organism.probe(timeout_s=1.0).reason == "not_responding"
+        assert time.monotonic() - began < 3
+        done = organism.run("bootstrap", "--config", str(organism.config(*ORGANS)))
+        assert done.returncode == 0, done.stderr
+    finally:
+        kill(pid)
+    after = organism.probe()
+    assert after.healthy
+    assert after.coordinator["pid"] != pid
+
+
+def test_a_stopped_organ_is_replaced(organism: Organism) -> None:
+    organism.up({"id": "one", "health_timeout_s": 1, "failure_threshold": 2})
+    pid = organism.probe().coordinator["organs"][0]["replicas"][0]["pid"]
+
+    kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: not organism.probe().healthy, timeout_s=10, what="the stopped organ is noticed")
+        eventually(lambda: organism.probe().healthy, timeout_s=60, what="a new process")
+        assert organism.probe().coordinator["organs"][0]["replicas"][0]["pid"] != pid
+        eventually(lambda: not Path(f"/proc/{pid}").exists(), timeout_s=20, what="the end of the stopped process")
+    finally:
+        kill(pid)
+    assert organism.submit("task_1")["success"] is True
+
+
+def test_the_whole_head_is_killed_and_comes_back(lone: Organism) -> None:
+    head = lone.head
+    before = processes(lone.probe())
+
+    head.kill()
+    assert lone.probe().reason == "unreachable"
+    head.start()
+    reports = healthy_again(lone, before)
+
+    assert {report.reason for report in reports[:-1]} <= {
+        "unreachable", "nodes_missing", "restarting", "not_responding", "unschedulable", "starting", "organs_down",
+    }  # fmt: skip
+    assert lone.submit("two")["success"] is True
+
+
+def test_a_killed_raylet_ends_the_head_and_nothing_claims_to_be_well(lone: Organism) -> None:
+    head = lone.head
+    before = processes(lone.probe())
+    (raylet,) = [pid for pid, command in marked(head.mark).items() if command.split()[0].endswith("/raylet")]
+
+    kill(raylet)
+    eventually(lambda: head.process.poll() is not None, timeout_s=30, what="`ray start --block` has ended")
+    assert not lone.probe().healthy
+    head.kill()
+    head.start()
+    healthy_again(lone, before)
+
+
+def test_a_cluster_that_cannot_be_asked_is_unknown_and_not_absent(head: RayHead, tmp_path: Path) -> None:
+    stranger = Organism(head, head.scope("nobody"), tmp_path)
+
+    assert stranger.probe().reason == "absent"
+    assert stranger.run("status").returncode == 3
+
+    token = tmp_path / "token"
+    token.write_text("0" * 32)
+    refused = head.env(stranger.settings) | {"RAY_AUTH_TOKEN_PATH": str(token)}
+    assert _status_code(stranger, refused) == 4
+    gone = head.env(stranger.settings) | {"SEEDCORE_DASHBOARD_URL": "http://127.0.0.1:9"}
+    assert _status_code(stranger, gone) == 4
+
+
+def _status_code(organism: Organism, env: dict[str, str]) -> int:
+    done = subprocess.run(
+        [sys.executable, "-m", "seedcore", "status"], env=env, cwd=organism.directory, capture_output=True, check=False
+    )
+    return done.returncode

@@ -1,0 +1,160 @@
+"""The supervisor at work on a real Ray: what Ray itself does not mend, mended; what is well, left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedcore.status import Report
+from tests.conftest import Organism
+from tests.support.processes import kill
+from tests.support.ray_head import RayHead
+from tests.support.waiting import eventually
+
+PATIENCE = ("--interval", "0.5", "--hang-timeout", "4", "--bootstrap-timeout", "60")
+LOSE_THE_COORDINATOR = """
+ray.kill(ray.get_actor("seedcore_coordinator"), no_restart=True)
+say("killed")
+"""
+
+
+def journal(organism: Organism, event: str = "") -> list[dict[str, Any]]:
+    path = organism.settings.state_dir / "supervisor.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [entry for entry in entries if event in {"", entry["event"]}]
+
+
+def organs(report: Report) -> dict[str, int]:
+    return {organ["organ_id"]: organ["replicas"][0]["pid"] for organ in report.coordinator["organs"]}
+
+
+@contextmanager
+def supervised(organism: Organism) -> Iterator[subprocess.Popen[str]]:
+    """Let a supervisor watch for the length of the block, then insist that it ends well."""
+    process = organism.start("supervise", *PATIENCE)
+    try:
+        eventually(lambda: journal(organism, "started"), what="the supervisor")
+        yield process
+    finally:
+        process.terminate()
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+
+
+def healthy_without(organism: Organism, pid: int, *, timeout_s: float = 90) -> Report:
+    """Wait for health in another process; fails if the old one is ever called healthy."""
+
+    def check() -> Report | None:
+        report = organism.probe()
+        assert not (report.healthy and report.coordinator["pid"] == pid), report
+        return report if report.healthy else None
+
+    return eventually(check, timeout_s=timeout_s, what="a healthy Coordinator in another process")
+
+
+@pytest.fixture
+def lone(own_head: RayHead, tmp_path: Path) -> Iterator[Organism]:
+    """An organism on a head that the test may stop."""
+    deployment = Organism(own_head, own_head.scope("supervised"), tmp_path)
+    deployment.up({"id": "one"})
+    try:
+        yield deployment
+    finally:
+        for process in deployment.background:
+            process.kill()
+            process.communicate()
+
+
+def test_a_stopped_coordinator_is_killed_and_comes_back_with_its_organs(organism: Organism) -> None:
+    organism.up({"id": "one"}, {"id": "two"})
+    before = organism.probe()
+    pid = before.coordinator["pid"]
+    with supervised(organism):
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert organism.probe(timeout_s=1).reason == "not_responding"
+            after = healthy_without(organism, pid)
+        finally:
+            kill(pid)
+        eventually(lambda: journal(organism, "recovered"), what="the last word in the journal")
+
+    assert after.coordinator["actor_id"] == before.coordinator["actor_id"]
+    assert organs(after) == organs(before)
+    (killed,) = journal(organism, "kill")
+    assert (killed["pid"], killed["outcome"], killed["detail"]) == (pid, "killed", "it was in state T")
+    assert killed["why"].startswith("not_responding for ")
+    assert journal(organism, "bootstrap") == []
+    assert organism.submit("task_2")["success"] is True
+
+
+def test_a_coordinator_that_is_lost_is_started_again_as_it_was(organism: Organism) -> None:
+    organism.up({"id": "one"}, {"id": "two"})
+    before = organism.probe()
+    with supervised(organism):
+        organism.drive(LOSE_THE_COORDINATOR)
+        after = healthy_without(organism, before.coordinator["pid"])
+
+    assert after.coordinator["fingerprint"] == before.coordinator["fingerprint"]
+    assert organs(after) == organs(before)
+    (entry,) = journal(organism, "bootstrap")
+    assert entry["why"].startswith("absent for ")
+    assert entry["config"] == str(organism.directory / "organism.yaml")
+
+
+def test_a_cause_that_passes_is_outlived(organism: Organism) -> None:
+    blocker = organism.directory / "blocker"
+    organism.up({"id": "one", "agent": "helpers:FailsWhileFileExists", "options": {"path": str(blocker)}})
+    before = organism.probe()
+    blocker.touch()
+    with supervised(organism):
+        # The organ first, so that the Coordinator finds nothing to adopt when it comes back.
+        kill(organs(before)["one"])
+        organism.drive(LOSE_THE_COORDINATOR)
+        failed = eventually(lambda: journal(organism, "bootstrap_ended"), timeout_s=120, what="a failed bootstrap")
+        assert failed[0]["reason"] == "init_failed"
+        blocker.unlink()
+        healthy_without(organism, before.coordinator["pid"], timeout_s=120)
+
+
+def test_what_was_shut_down_stays_down_and_what_runs_is_left_alone(organism: Organism) -> None:
+    organism.up({"id": "one"})
+    before = organism.probe()
+    with supervised(organism) as supervisor:
+        assert organism.run("status", "--wait", "--timeout", "30", "--stable", "6").returncode == 0
+        assert organism.probe().coordinator["pid"] == before.coordinator["pid"]
+
+        assert organism.run("shutdown").returncode == 0
+        # Longer than an absence that is acted on: another absence, wanted to be mended, is the measure.
+        waited = organism.run("status", "--wait", "--timeout", "10", "--json")
+        assert (waited.returncode, json.loads(waited.stdout)["reason"]) == (3, "absent")
+        assert organism.actors() == []
+        assert supervisor.poll() is None
+
+    assert [entry["event"] for entry in journal(organism)] == ["started", "stopped"]
+
+
+def test_a_coordinator_that_ray_calls_alive_on_a_dead_node_is_replaced(lone: Organism) -> None:
+    """A head that is stopped gracefully leaves such a row behind; when a newer Ray does not, this test says so."""
+    pid = lone.probe().coordinator["pid"]
+    lone.head.process.terminate()
+    lone.head.process.wait(60)
+    lone.head.kill()
+    lone.head.start()
+    zombie = eventually(lambda: lone.probe() if lone.probe().evidence.get("zombie") else None, timeout_s=60)
+    assert (zombie.reason, zombie.coordinator["state"]) == ("not_responding", "ALIVE")
+
+    with supervised(lone):
+        healthy_without(lone, pid, timeout_s=120)
+
+    assert journal(lone, "kill") == []
+    assert journal(lone, "bootstrap")[0]["why"].startswith("not_responding for ")
+    assert lone.submit("task_1")["success"] is True
