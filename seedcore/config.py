@@ -381,7 +381,7 @@ def _check_agents(source: Source, entries: list[_Entry]) -> None:
         if isinstance(agent, AgentStartError):
             source.fault(where.place, _line(f"agent {path!r} does not load: {agent}, allowed is {ALLOWED_PATH}"))
         for problem in problems:
-            option = entry.inside("options").get(problem.option) if problem.option is not None else None
+            option = entry.at("options").children.get(problem.option) if problem.option is not None else None
             place = (option.key or option.place) if option is not None else where.place
             source.fault(place, _line(f"agent {path!r}: {problem.text}"))
 

@@ -147,7 +147,7 @@ class _Alias:
 
     __slots__ = ("node", "start_mark")
 
-    def __init__(self, node: Any, start_mark: yaml.Mark) -> None:
+    def __init__(self, node: Any, start_mark: Any) -> None:
         self.node = node
         self.start_mark = start_mark
 

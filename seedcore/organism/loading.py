@@ -96,7 +96,7 @@ def agent_problems(agent: object, options: Mapping[str, Any] | None) -> list[Pro
         return [*_class_problems(agent), *_call_problems(agent, options, first="the agent id")]
     if callable(agent):
         return [*_generator_problems(agent, "it"), *_call_problems(agent, options, first="the task")]
-    return [Problem(f"it is a {type(agent).__name__}, allowed is a class with a method 'execute' or a function")]
+    return [Problem(f"it is of type {type(agent).__name__}, allowed is a class with a method 'execute' or a function")]
 
 
 def _class_problems(agent: type) -> Iterable[Problem]:
@@ -108,7 +108,7 @@ def _class_problems(agent: type) -> Iterable[Problem]:
     if execute is None:
         yield Problem(f"class {agent.__name__} has no method 'execute(task)'")
     elif not callable(execute):
-        yield Problem(f"'execute' of class {agent.__name__} is a {type(execute).__name__}, allowed is a method")
+        yield Problem(f"'execute' of class {agent.__name__} is of type {type(execute).__name__}, allowed is a method")
     else:
         yield from _generator_problems(execute, f"'execute' of class {agent.__name__}")
         if not _takes(agent, "execute", 1):
@@ -118,7 +118,7 @@ def _class_problems(agent: type) -> Iterable[Problem]:
         if method is None:
             continue
         if not callable(method):
-            yield Problem(f"{name!r} of class {agent.__name__} is a {type(method).__name__}, allowed is a method")
+            yield Problem(f"{name!r} of class {agent.__name__} is of type {type(method).__name__}, allowed is a method")
         elif not _takes(agent, name, 0):
             yield Problem(f"{name!r} of class {agent.__name__} wants arguments, allowed is none")
 

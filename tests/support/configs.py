@@ -1,0 +1,53 @@
+"""organism.yaml as tests write it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import pytest
+
+from seedcore.config import parse_config
+from seedcore.errors import ConfigError
+from seedcore.spec import OrganSpec
+
+AGENT = "seedcore.agents:TextAnalyst"
+# The lines that most cases need; what a case adds begins in line 7.
+HEAD = """\
+seedcore:
+  organism:
+    organ_types:
+      - id: one
+        type: Test
+        agent: seedcore.agents:TextAnalyst
+"""
+
+
+def organism(*organs: dict[str, Any]) -> bytes:
+    return json.dumps({"seedcore": {"organism": {"organ_types": organs}}}).encode()
+
+
+def organ(**keys: Any) -> dict[str, Any]:
+    return {"id": "one", "type": "Test", "agent": AGENT, **keys}
+
+
+def only(**keys: Any) -> OrganSpec:
+    (spec,) = parse_config(organism(organ(**keys))).organs
+    return spec
+
+
+def faults(text: str | bytes, *, check_imports: bool = True) -> list[tuple[int, int, str]]:
+    data = text.encode() if isinstance(text, str) else text
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data, check_imports=check_imports)
+    return [(fault.line, fault.column, fault.message) for fault in caught.value.faults]
+
+
+def places(text: str | bytes) -> list[tuple[int, int]]:
+    return [(line, column) for line, column, _ in faults(text)]
+
+
+def more(text: str) -> str:
+    """HEAD with further keys of its organ, at their depth."""
+    return HEAD + textwrap.indent(textwrap.dedent(text), " " * 8)
