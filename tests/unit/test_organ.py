@@ -1,0 +1,148 @@
+"""One organ in this process, without Ray: slots, queue, deadlines, failing and healing agents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from seedcore.organism import organ as organ_module
+from seedcore.organism.organ import Organ
+from seedcore.spec import OrganSpec
+from seedcore.task import Task
+
+started: list[str] = []
+release: list[asyncio.Event] = []
+
+
+class Waits:
+    """Works until the test lets it."""
+
+    def __init__(self, agent_id: str) -> None:
+        self.agent_id = agent_id
+
+    async def execute(self, task: Task) -> str:
+        started.append(self.agent_id)
+        await release[0].wait()
+        return self.agent_id
+
+
+class Moody:
+    """Healthy until told otherwise, and healthy again in its next life."""
+
+    unwell = False
+
+    def __init__(self, agent_id: str) -> None:
+        type(self).unwell = False
+
+    def check_health(self) -> bool:
+        return not self.unwell
+
+    def execute(self, task: Task) -> str:
+        return "done"
+
+
+def stop_iteration(task: Task) -> None:
+    raise StopIteration("a sync agent may raise anything")
+
+
+def blocks(task: Task, *, seconds: float) -> str:
+    time.sleep(seconds)  # a sync agent: this is a thread
+    return "late"
+
+
+@asynccontextmanager
+async def running(agent: str, **spec: Any) -> AsyncIterator[Organ]:
+    organ = Organ.__new__(Organ)
+    values = {"id": "organ", "type": "Test", "agent": f"{__name__}:{agent}", "health_interval_s": 0.05, **spec}
+    await organ.__init__(OrganSpec(**values).to_dict(), 0, "identity")  # type: ignore[misc]
+    try:
+        await until(organ, lambda snapshot: snapshot["settled"])
+        yield organ
+    finally:
+        await organ.stop()
+
+
+async def until(organ: Organ, check: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    boot, version = "", -1
+    async with asyncio.timeout(20):
+        while True:
+            snapshot = await organ.watch(boot, version, 5.0)
+            if check(snapshot):
+                return snapshot
+            boot, version = snapshot["boot"], snapshot["version"]
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> None:
+    started.clear()
+    release[:] = [asyncio.Event()]
+
+
+def task(**more: Any) -> dict[str, Any]:
+    return Task(type="work", **more).to_dict()
+
+
+async def test_tasks_spread_over_all_agents_and_a_full_queue_refuses_at_once() -> None:
+    async with running("Waits", agent_count=2, queue_limit=1) as organ:
+        working = [asyncio.create_task(organ.execute(task(), 10.0)) for _ in range(3)]
+        await until(organ, lambda snapshot: snapshot["queued"] == 1)
+        assert sorted(started) == ["organ_agent_0", "organ_agent_1"]
+
+        refused = await organ.execute(task(), 10.0)
+        assert (refused["success"], refused["error_type"]) == (False, "OverloadedError")
+        assert refused["retry_after_s"] > 0
+
+        release[0].set()
+        answers = await asyncio.gather(*working)
+        assert [answer["success"] for answer in answers] == [True, True, True]
+
+
+async def test_a_task_that_waits_too_long_is_answered_and_its_place_given_back() -> None:
+    async with running("Waits", agent_count=1) as organ:
+        first = asyncio.create_task(organ.execute(task(), 10.0))
+        while not started:
+            await asyncio.sleep(0)
+        answer = await organ.execute(task(), 0.1)
+        assert (answer["error_type"], answer["error"]) == ("TimeoutError", "no agent was free within 0.1 s")
+        release[0].set()
+        assert (await first)["success"] is True
+        assert (await organ.execute(task(), 10.0))["success"] is True
+
+
+async def test_a_thread_that_does_not_end_keeps_its_slot_and_no_other() -> None:
+    async with running("blocks", agent_count=2, options={"seconds": 1.0}) as organ:
+        late = await organ.execute(task(), 0.1)
+        assert (late["error_type"], late["agent_id"]) == ("TimeoutError", "organ_agent_0")
+        snapshot = await organ.watch("", -1, 0.0)
+        assert (snapshot["stuck"], snapshot["slots"]) == (1, 2)
+        assert (await organ.execute(task(), 5.0))["agent_id"] == "organ_agent_1"
+        await until(organ, lambda snapshot: snapshot["stuck"] == 0)
+
+
+async def test_a_stop_iteration_from_a_thread_does_not_hang_the_task() -> None:
+    async with running("stop_iteration") as organ:
+        answer = await organ.execute(task(), 5.0)
+        assert (answer["error_type"], answer["agent_id"]) == ("StopIteration", "organ_agent_0")
+
+
+async def test_an_agent_that_is_not_well_is_taken_out_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(organ_module, "RESTART_BACKOFF_S", (0.01,))
+    async with running("Moody") as organ:
+        Moody.unwell = True
+        snapshot = await until(organ, lambda snapshot: snapshot["ready_agents"] == 0)
+        assert snapshot["failed"][0]["error"] == "check_health returned False"
+        await until(organ, lambda snapshot: snapshot["ready_agents"] == 1)
+        assert (await organ.execute(task(), 5.0))["success"] is True
+
+
+async def test_an_agent_that_cannot_be_loaded_is_told_with_its_traceback() -> None:
+    async with running("no_such_agent") as organ:
+        snapshot = await organ.watch("", -1, 0.0)
+        assert snapshot["ready_agents"] == 0
+        assert "no_such_agent" in snapshot["failed"][0]["error"]
+        assert "Traceback" in snapshot["failed"][0]["traceback"]

@@ -1,0 +1,129 @@
+"""The truth table: what is judged from rows of the State API and the Coordinator's answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from seedcore.cluster import ClusterState
+from seedcore.rest import Response
+from seedcore.settings import COORDINATOR_NAME
+from seedcore.status import Report, _judge_coordinator
+
+NODE = {"node_id": "n1", "node_name": "head", "state": "ALIVE"}
+DEAD_NODE = {"node_id": "n0", "node_name": "head", "state": "DEAD"}
+TRACEBACK = """Traceback (most recent call last):
+  File "coordinator.py", line 1, in __init__
+RuntimeError: Coordinator initialization failed: organ a: agent a_agent_0 did not start: ValueError: no
+"""
+
+
+def row(**more: Any) -> dict[str, Any]:
+    return {
+        "actor_id": "c1", "name": COORDINATOR_NAME, "state": "ALIVE", "pid": 10, "node_id": "n1", "num_restarts": "0",
+        "required_resources": {"CPU": 0.1}, "death_cause": None, **more,
+    }  # fmt: skip
+
+
+def organ_row(**more: Any) -> dict[str, Any]:
+    return row(actor_id="o1", name="seedcore_organ.a.0", class_name="Organ", pid=20, **more)
+
+
+def body(**more: Any) -> dict[str, Any]:
+    replica = {"replica": 0, "state": "ready", "actor_id": "o1", "pid": 20, "ready_agents": 1, "restarts": 0}
+    organ = {"organ_id": "a", "required": True, "min_ready_agents": 1, "replicas": [replica]}
+    return {
+        "status": "healthy", "reason": "ready", "message": "all ready", "pid": 10, "snapshot_at": time.time(),
+        "organs": [organ], "degraded": False, "stage": "1 of 1 organs ready", **more,
+    }  # fmt: skip
+
+
+def judge(
+    own: dict[str, Any] | None,
+    answer: Response | OSError | None = None,
+    *others: dict[str, Any],
+    nodes: tuple[dict[str, Any], ...] = (NODE,),
+) -> Report:
+    rows = [entry for entry in (own, *others) if entry]
+    return _judge_coordinator(own, answer or Response(200, body()), ClusterState(list(nodes), rows))
+
+
+def refused() -> OSError:
+    return ConnectionRefusedError(111, "Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "reason"),
+    [
+        (judge(row(), None, organ_row()), "healthy", "ready"),
+        (judge(None), "unhealthy", "absent"),
+        (judge(row(state="PENDING_CREATION", pid=0), refused()), "initializing", "unschedulable"),
+        (judge(row(state="PENDING_CREATION"), Response(503, body(status="initializing"))), "initializing", "starting"),
+        (judge(row(state="PENDING_CREATION"), refused()), "initializing", "starting"),
+        (judge(row(state="RESTARTING"), refused()), "initializing", "restarting"),
+        (judge(row(), refused()), "unhealthy", "not_responding"),
+        (judge(row(), TimeoutError()), "unhealthy", "not_responding"),
+        (judge(row(), Response(403, None)), "unhealthy", "unauthorized"),
+        (judge(row(node_id="n0"), None, nodes=(NODE, DEAD_NODE)), "unhealthy", "not_responding"),
+        (judge(row(), Response(200, body(pid=99)), organ_row()), "unhealthy", "not_responding"),
+        (judge(row(), Response(404, {"detail": "somebody else"})), "unhealthy", "not_responding"),
+        (judge(row(), Response(200, [1]), organ_row()), "unhealthy", "not_responding"),
+        (judge(row(), Response(200, body(snapshot_at=time.time() - 60)), organ_row()), "unhealthy", "stale"),
+        (judge(row(), None, organ_row(state="RESTARTING")), "unhealthy", "organs_down"),
+        (judge(row(), None, organ_row() | {"pid": 21}), "unhealthy", "organs_down"),
+        (judge(row(), None), "unhealthy", "organs_down"),
+        (judge(row(state="DEAD", death_cause={"actor_died_error_context": {"error_message": "killed"}})),
+         "unhealthy", "absent"),
+    ],
+)  # fmt: skip
+def test_the_truth_table(report: Report, status: str, reason: str) -> None:
+    assert (report.status, report.reason) == (status, reason)
+    assert report.healthy is (status == "healthy")
+    assert report.message
+
+
+def test_a_failed_creation_is_told_in_one_line_with_the_traceback_as_evidence() -> None:
+    cause = {"creation_task_failure_context": {"formatted_exception_string": TRACEBACK}}
+
+    report = judge(row(state="DEAD", death_cause=cause))
+
+    assert report.reason == "init_failed"
+    assert report.message == (
+        "Coordinator initialization failed: organ a: agent a_agent_0 did not start: ValueError: no"
+    )
+    assert report.evidence["traceback"] == TRACEBACK
+
+
+def test_a_lost_replica_that_is_not_needed_degrades() -> None:
+    answer = body()
+    answer["organs"][0]["required"] = False
+
+    report = judge(row(), Response(200, answer), organ_row(state="RESTARTING"))
+
+    assert (report.status, report.reason, report.degraded) == ("healthy", "degraded", True)
+
+
+def test_the_stage_of_a_process_that_initializes_is_told_with_what_its_organs_wait_for() -> None:
+    waiting = organ_row(state="PENDING_CREATION", required_resources={"quantum": 1.0}) | {"pid": 0}
+    answer = Response(503, body(status="initializing", stage="0 of 1 organs ready"))
+
+    report = judge(row(state="PENDING_CREATION"), answer, waiting)
+
+    assert report.message == "0 of 1 organs ready; seedcore_organ.a.0 waits for quantum: 1"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code"),
+    [
+        ("healthy", "ready", 0), ("unhealthy", "organs_down", 1), ("unhealthy", "init_failed", 1),
+        ("unhealthy", "absent", 3), ("unhealthy", "not_installed", 3), ("unhealthy", "unreachable", 4),
+        ("unhealthy", "unauthorized", 4), ("initializing", "starting", 5), ("initializing", "unschedulable", 5),
+        ("unhealthy", "wrong_release", 1), ("unhealthy", "nodes_missing", 1), ("unhealthy", "stale", 1),
+    ],
+)  # fmt: skip
+def test_the_exit_codes(status: str, reason: str, code: int) -> None:
+    report = Report(healthy=status == "healthy", status=status, reason=reason, message="")
+
+    assert report.exit_code == code
