@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], *, timeout_s: float = 60.0, interval_s: float = 0.1, what: str = "") -> T:
+def eventually(check: Callable[[], T | None], *, timeout_s: float = 60.0, interval_s: float = 0.1, what: str = "") -> T:
     """Call ``check`` until it returns something true; fails with its last answer at the deadline."""
     deadline = time.monotonic() + timeout_s
     while True:
