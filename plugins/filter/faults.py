@@ -19,7 +19,7 @@ def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> li
 
 
 def port_faults(ports: Mapping[str, Any], first: Any, last: Any) -> list[str]:
-    """Return what is wrong with fixed ``ports`` (variable: port) beside the range ``first`` to ``last`` of worker ports."""
+    """Return what is wrong with fixed ``ports`` (variable: port) beside the worker ports ``first`` to ``last``."""
     faults = []
     valid: dict[str, int] = {}
     for name, value in {**ports, "ray_min_worker_port": first, "ray_max_worker_port": last}.items():

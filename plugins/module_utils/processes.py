@@ -58,7 +58,7 @@ def ancestors(pid: int, processes: dict[int, Process]) -> set[int]:
 
 def belonging(prefix: str, processes: dict[int, Process]) -> set[int]:
     """Return the pids that run from ``prefix``, and those they started; never this process or one above it."""
-    roots = {f"{os.path.abspath(prefix)}/", f"{os.path.realpath(prefix)}/"}
+    roots = {f"{Path(prefix).absolute()}/", f"{Path(prefix).resolve()}/"}
     owned = {pid for pid, process in processes.items() if _runs_from(process, roots)}
     children: dict[int, list[int]] = {}
     for process in processes.values():

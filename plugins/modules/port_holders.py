@@ -9,7 +9,8 @@ module: port_holders
 short_description: Name the process that holds a TCP port
 version_added: 0.1.0
 description:
-  - Reads /proc alone, so it needs no package and no rights. The process of another user cannot be seen without root; its user is named.
+  - Reads /proc alone, so it needs no package and no rights.
+  - The process of another user cannot be seen without root; its user is named.
 options:
   ports:
     description: Ports by the name of the variable that sets them.
@@ -105,7 +106,7 @@ def holders(inodes: set[str]) -> dict[str, int]:
         if not directory.name.isdigit() or len(found) == len(wanted):
             continue
         try:
-            targets = [os.readlink(entry) for entry in (directory / "fd").iterdir()]
+            targets = [str(entry.readlink()) for entry in (directory / "fd").iterdir()]
         except OSError:
             continue
         for target in targets:
@@ -154,7 +155,9 @@ def main() -> None:
             }
         )
     faults = [
-        f"port {row['port']} is held by {row['holder']}: stop it, or set {row['purpose']}" for row in busy if not row["ours"]
+        f"port {row['port']} is held by {row['holder']}: stop it, or set {row['purpose']}"
+        for row in busy
+        if not row["ours"]
     ]
     module.exit_json(changed=False, busy=busy, faults=faults)
 

@@ -9,8 +9,8 @@ module: ray_node
 short_description: Wait until a Ray node serves requests and the head counts it
 version_added: 0.1.0
 description:
-  - Asks over HTTP and never joins Ray. With O(agent_url), the node's own agent must call itself healthy. With O(dashboard_url), the
-    head must list a living node named O(node_name).
+  - Asks over HTTP and never joins Ray. With O(agent_url), the node's own agent must call itself healthy.
+    With O(dashboard_url), the head must list a living node named O(node_name).
 options:
   node_name:
     description: Name of the node.
@@ -95,7 +95,8 @@ def get(url: str, *, token: str | None, timeout_s: float) -> str:
         NotYetError: It does not answer, or with an error.
         WrongError: It does not take the token.
     """
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - a URL of the deployment's own
     # The cluster is asked directly, whatever proxy the environment names.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -9,8 +9,8 @@ module: supervisord_program
 short_description: Run one program under supervisord as its configuration file says
 version_added: 0.1.0
 description:
-  - Starts supervisord where it does not run, and the program where it does not run; restarts the program only if its configuration
-    differs from the one that it runs with. An interrupted run is therefore made good by the next one.
+  - Starts supervisord where it does not run, and the program where it does not run; restarts the program only if
+    its configuration differs from the one that it runs with. An interrupted run is therefore made good by the next one.
   - With O(state=absent) the program is stopped, and supervisord with its last program.
 options:
   name:
@@ -31,7 +31,7 @@ options:
     type: path
     required: true
   executable:
-    description: The supervisord program. It gets a clean environment, so that nothing of the caller's reaches the services.
+    description: The supervisord program. It gets a clean environment; nothing of the caller's reaches the services.
     type: path
     required: true
   log:
@@ -90,6 +90,7 @@ INTERVAL_S = 0.1
 CALL_TIMEOUT_S = 10.0
 # Fault codes of supervisor's XML-RPC interface.
 BAD_NAME, ALREADY_STARTED = 10, 60
+DOWN = ("STOPPED", "EXITED", "FATAL")
 INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -173,7 +174,7 @@ def launch(executable: str, config: str, nofile: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = nofile if hard == resource.RLIM_INFINITY else min(nofile, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - the program of the deployment
         [executable, "--configuration", config],
         env={"PATH": PATH, **environment},
         stdin=subprocess.DEVNULL,
@@ -206,9 +207,8 @@ def remove_group(server: Supervisord, name: str, deadline: float) -> None:
         try:
             return bool(server.call("removeProcessGroup", name))
         except xmlrpc.client.Fault as fault:
-            if fault.faultCode == BAD_NAME:
-                return True
-            return False  # STILL_RUNNING
+            # The other fault is that it still runs.
+            return bool(fault.faultCode == BAD_NAME)
 
     if not until(removed, deadline=deadline):
         raise ProgramError(f"{name} does not stop")
@@ -218,32 +218,38 @@ def start(params: dict[str, Any], server: Supervisord, deadline: float, *, check
     """Make the program run with its present configuration; return what was done."""
     name, actions = params["name"], []
     if server.pid() is None:
-        if check:
-            return ["start supervisord"]
-        launch(params["executable"], params["config"], params["nofile"])
         actions.append("start supervisord")
-        if not until(lambda: server.pid() is not None, deadline=deadline):
-            raise ProgramError("supervisord does not answer on its socket")
-    if check:
+        if not check:
+            launch(params["executable"], params["config"], params["nofile"])
+            if not until(lambda: server.pid() is not None, deadline=deadline):
+                raise ProgramError("supervisord does not answer on its socket")
+    elif check:
         info = server.info(name)
-        return [] if info and info["statename"] in {"RUNNING", "STARTING", "BACKOFF"} else [f"start {name}"]
+        if info is None or info["statename"] in DOWN:
+            actions.append(f"start {name}")
+    if check:
+        return actions
+    return [*actions, *_converge(server, name, deadline)]
+
+
+def _converge(server: Supervisord, name: str, deadline: float) -> list[str]:
+    """Take over the program's configuration and wait until it runs; return what was done."""
+    actions = []
     added, changed, _removed = server.call("reloadConfig")[0]
     if name in changed:
         remove_group(server, name, deadline)
     if name in changed or name in added:
         server.call("addProcessGroup", name)
         actions.append(f"{'restart' if name in changed else 'start'} {name}")
-
-    before = server.info(name) or {}
-    if before.get("statename") == "BACKOFF":
+    elif (server.info(name) or {}).get("statename") == "BACKOFF":
         # Its next try may be minutes away.
         stop_group(server, name)
 
     def running() -> bool:
         info = server.info(name)
         if info is None:
-            raise ProgramError(f"{name} is not in {params['config']}")
-        if info["statename"] in {"STOPPED", "EXITED", "FATAL"}:
+            raise ProgramError(f"supervisord knows no program {name}")
+        if info["statename"] in DOWN:
             _start(server, name, actions)
         return bool(info["statename"] == "RUNNING")
 

@@ -2,7 +2,7 @@
 
 A node that loses its supervisor leaves processes that hold its ports and its storage, and each start leaves a session
 directory, so a crash loop would fill the disk. Usage: prepare_ray_node.py TEMP_DIR SESSIONS_TO_KEEP
-"""
+"""  # noqa: INP001
 
 import os
 import shutil

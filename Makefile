@@ -1,0 +1,77 @@
+# make deploy            a Ray cluster and a healthy Coordinator on this machine
+# make help              the rest
+#
+# ARGS goes to ansible-playbook: make deploy ARGS="-i inventory/mine --check".
+# seedcore_config=organism.yaml and seedcore_extra_requirements=PATH are variables of the deployment, with paths from here.
+
+PYTHON ?= python3
+VENV := .venv
+ARGS ?=
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+# A path becomes an absolute one, anything else stays (a requirement such as "my-agents==1.0").
+absolute = $(foreach word,$(1),$(if $(wildcard $(word)),$(abspath $(word)),$(word)))
+variables := $(strip \
+  $(if $(seedcore_config),-e seedcore_config=$(call absolute,$(seedcore_config))) \
+  $(if $(seedcore_extra_requirements),-e seedcore_extra_requirements=$(call absolute,$(seedcore_extra_requirements))) \
+  $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
+playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
+
+.PHONY: deploy status teardown test unit integration deploy-test lint bench molecule lock help
+
+deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
+	@$(playbook) deploy.yml
+
+status: $(VENV)/deploy ## what is true now: green only if the Coordinator is really healthy
+	@$(playbook) playbooks/status.yml
+
+teardown: $(VENV)/deploy ## remove the deployment with all its data, without asking
+	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
+
+test: lint unit integration deploy-test ## everything that is tested
+
+unit: $(VENV)/dev ## tests without Ray
+	$(VENV)/bin/pytest tests/unit
+
+integration: $(VENV)/dev ## tests with a Ray of their own
+	$(VENV)/bin/pytest tests --ignore tests/unit --ignore tests/deploy
+
+deploy-test: $(VENV)/dev ## the playbooks themselves, on this machine, in a directory of their own
+	$(VENV)/bin/pytest tests/deploy
+
+lint: $(VENV)/dev ## ruff, mypy, yamllint, ansible-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/yamllint --strict .
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline
+
+bench: $(VENV)/dev ## measure; see benchmarks/
+	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+molecule: $(VENV)/dev ## the roles on hosts with systemd (needs Docker)
+	$(VENV)/bin/molecule test --all
+
+lock: $(VENV)/deploy ## make the lists with hashes anew, from pyproject.toml and requirements/*.in
+	$(compile) pyproject.toml --output-file roles/seedcore/files/requirements.txt
+	$(compile) requirements/ray.in --constraint roles/seedcore/files/requirements.txt --output-file roles/ray/files/requirements.txt
+	$(compile) requirements/tools.in --output-file roles/ray/files/tools.txt
+	$(compile) pyproject.toml --group dev --constraint roles/seedcore/files/requirements.txt --output-file requirements/dev.txt
+	$(compile) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
+
+compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --custom-compile-command "make lock" $(ARGS)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+# What the controller needs, from the lists with hashes. The directory is made anew if it is not complete.
+$(VENV)/deploy: requirements/deploy.txt
+	@PYTHON="$(PYTHON)" sh .ci/venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --requirement $<
+	@touch $@
+
+$(VENV)/dev: requirements/dev.txt pyproject.toml $(VENV)/deploy
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes --requirement $<
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
