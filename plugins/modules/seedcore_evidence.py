@@ -11,7 +11,15 @@ version_added: 0.1.0
 description:
   - Reads only, and never fails because something is missing, empty, slow or broken; that is part of the answer.
   - What stands in the files of O(secrets) is taken out of everything that is returned.
+  - With O(path), the essence is shown on the controller's screen and all of it is written to a file there.
 options:
+  path:
+    description: The file on the controller that gets all of it, readable by its owner only.
+    type: path
+  report:
+    description: The result of M(seedcore.cluster.seedcore_status) or M(seedcore.cluster.seedcore_bootstrap) to explain.
+    type: dict
+    default: {}
   commands:
     description: Commands to run, each a list of words.
     type: list
@@ -45,7 +53,7 @@ attributes:
     description: Only reads, so it does the same in check mode.
     support: full
   diff_mode:
-    description: Changes nothing.
+    description: Has nothing to show.
     support: none
 author:
   - SeedCore maintainers (@seedcore)
@@ -60,9 +68,15 @@ EXAMPLES = r"""
       - /opt/seedcore/log/*.log
     secrets:
       - /opt/seedcore/etc/token
+    path: evidence.txt
+    report: "{{ now }}"
 """
 
 RETURN = r"""
+path:
+  description: The file on the controller.
+  returned: if O(path) is given
+  type: str
 sections:
   description: What was found, in the order asked for.
   returned: success
@@ -96,6 +110,9 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            # Both are for the controller's half.
+            "path": {"type": "path"},
+            "report": {"type": "dict", "default": {}},
             "commands": {"type": "list", "elements": "list", "default": []},
             "files": {"type": "list", "elements": "str", "default": []},
             "newest": {"type": "int", "default": 3},
@@ -110,8 +127,8 @@ def main() -> None:
         module.fail_json(msg="; ".join(wrong))
     hidden = [text for path in params["secrets"] if (text := _read(Path(path)).strip())]
     sections = [_command(argv, params) for argv in params["commands"]]
-    for pattern in params["files"]:
-        sections += [_file(path, params) for path in _newest(pattern, params["newest"])]
+    paths = [path for pattern in params["files"] for path in _newest(pattern, params["newest"])]
+    sections += [_file(path, params) for path in dict.fromkeys(paths)]
     module.exit_json(changed=False, sections=[_without(section, hidden) for section in sections])
 
 

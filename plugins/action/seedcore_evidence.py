@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's half of seedcore_evidence: shows what was found, and keeps all of it in a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.seedcore.cluster.plugins.plugin_utils import evidence
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
+    """Runs the module, then writes and shows its result where ``path`` is given."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        result.update(self._execute_module(task_vars=task_vars))
+        path = self._task.args.get("path")
+        if result.get("failed") or not path:
+            return result
+        report = self._task.args.get("report") or {}
+        host = str((task_vars or {}).get("inventory_hostname", "host"))
+        sections = result["sections"]
+        target = Path(path).expanduser()
+        try:
+            _write(target, evidence.whole(report, sections, host=host))
+        except OSError as error:
+            raise AnsibleActionFail(f"the evidence cannot be written to {target}: {error.strerror}") from error
+        Display().display(evidence.essence(report, sections, host=host, path=str(target)))
+        result["path"] = str(target)
+        return result
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file as a whole; nobody else may read it, from its first byte on."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    temporary.replace(path)
