@@ -217,10 +217,9 @@ async def test_whoever_watches_gets_through_a_crowd_of_idle_connections(start: S
 async def test_headers_are_bounded(start: Start) -> None:
     server = await start()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000)
-    async with asyncio.timeout(30):
-        with_error = await reader.read(-1)
-    assert with_error.startswith(b"HTTP/1.1 400 ")
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 17_000)
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
     writer.transport.abort()
 
 
