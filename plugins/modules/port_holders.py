@@ -54,7 +54,6 @@ faults:
 """
 
 import ipaddress
-import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,7 +10,7 @@ short_description: Find, or end, the processes that run from a directory
 version_added: 0.1.0
 description:
   - A process belongs to O(prefix) if its executable, its first argument or any code it has mapped lies under it,
-    and so does everything that it started. A shell that merely stands in the directory, or has its variables, does not belong.
+    and so does everything that it started. A shell that merely stands there, or has its variables, does not belong.
   - The play itself and what started it is never touched.
 options:
   prefix:
