@@ -127,7 +127,7 @@ def failure(
         error_type = type(error).__name__ if isinstance(error, BaseException) else "TaskError"
     return {
         "success": False,
-        "error": describe(error) if isinstance(error, BaseException) else error[:_MAX_ERROR_CHARS],
+        "error": describe(error) if isinstance(error, BaseException) else _encodable(error[:_MAX_ERROR_CHARS]),
         "error_type": error_type,
         "task_type": task_type,
         **extra,
@@ -152,8 +152,12 @@ def describe(error: BaseException) -> str:
     except BaseException:
         # The exception is user code as well: a __str__ that raises must not take the fence down.
         text = ""
+    return _encodable(text) or type(error).__name__
+
+
+def _encodable(text: str) -> str:
     # An OSError about a file whose name is not UTF-8 carries halves of surrogate pairs, which no JSON can hold.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8") or type(error).__name__
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def payload_bytes(value: Any, *, limit: int) -> int:

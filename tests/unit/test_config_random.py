@@ -13,13 +13,13 @@ from seedcore.errors import ConfigError
 from seedcore.spec import OrganismSpec
 from tests.support.configs import organ, organism
 
-SLOW = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
-def read(data: bytes) -> None:
+def read(data: bytes, *, check_imports: bool = True) -> None:
     """Nothing but a spec or well-formed faults comes out."""
     try:
-        parse_config(data, name="x.yaml")
+        parse_config(data, name="x.yaml", check_imports=check_imports)
     except ConfigError as error:
         faults = error.faults
     else:
@@ -54,10 +54,20 @@ def test_random_yaml_never_crashes_the_parser(text: str) -> None:
     read(text.encode())
 
 
+PACKAGED = config.PACKAGED_CONFIG.read_text()
+
+
+@SLOW
+@given(st.integers(0, len(PACKAGED)), st.integers(0, 40), st.text(alphabet="-:?[]{},&*#! \n\t\"'a1.", max_size=4))
+def test_a_damaged_file_never_crashes_the_parser(start: int, length: int, other: str) -> None:
+    read((PACKAGED[:start] + other + PACKAGED[start + length :]).encode(), check_imports=False)
+
+
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates()
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4),
+    max_leaves=10,
 )
 FIELDS = sorted(config._Organ.model_fields)
 
