@@ -207,8 +207,13 @@ async def utility(task: Task, *, max_sleep_s: float = 60.0, max_echo_chars: int 
 
 
 def _content_words(text: str) -> list[str]:
-    words = (word.lower() for word in _WORD.findall(text))
-    return [word for word in words if len(word) >= _MIN_WORD_CHARS and word not in _STOP_WORDS]
+    words = (word.lower().replace("\u2019", "'") for word in _WORD.findall(text))
+    return [word for word in words if len(word) >= _MIN_WORD_CHARS and not _is_filler(word)]
+
+
+def _is_filler(word: str) -> bool:
+    # "it's" and "they'll" say no more than "it" and "they".
+    return word.partition("'")[0] in _STOP_WORDS or word.endswith("n't")
 
 
 def _text(task: Task) -> str:
