@@ -50,9 +50,7 @@ def test_keywords_are_the_most_frequent_words_that_say_something() -> None:
 
 
 def test_keywords_of_other_languages_are_whole_words() -> None:
-    text = (
-        "Gr\u00fc\u00dfe aus K\u00f6ln, Gr\u00fc\u00dfe! \u041f\u0440\u0438\u0432\u0435\u0442 x1 it's don't can\u2019t"
-    )
+    text = "Gr\u00fc\u00dfe aus K\u00f6ln, Gr\u00fc\u00dfe! \u041f\u0440\u0438\u0432\u0435\u0442 x1 it's can\u2019t"
     found = think("keywords", text=text)
     assert [entry["word"] for entry in found["keywords"]] == [
         "gr\u00fc\u00dfe",
