@@ -7,7 +7,9 @@ nothing: a person's shell may carry both.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +72,33 @@ def belonging(prefix: str, processes: dict[int, Process]) -> set[int]:
                 owned.add(child)
                 pending.append(child)
     return owned - ancestors(os.getpid(), processes)
+
+
+def carrying(variable: str, processes: dict[int, Process]) -> set[int]:
+    """Return the pids that were started with ``variable`` (``NAME=value``) in their environment; never this one's line."""
+    wanted = variable.encode()
+    found = set()
+    for pid in processes.keys() - ancestors(os.getpid(), processes):
+        try:
+            environment = (PROC / str(pid) / "environ").read_bytes()
+        except OSError:
+            continue
+        if wanted in environment.split(b"\0"):
+            found.add(pid)
+    return found
+
+
+def end(wanted: list[Process], *, timeout_s: float) -> list[Process]:
+    """Send SIGKILL to each, and return the ones that are there after ``timeout_s`` seconds.
+
+    Raises:
+        PermissionError: One belongs to somebody else.
+    """
+    for process in wanted:
+        if alive(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+    return wait_gone(wanted, timeout_s=timeout_s)
 
 
 def alive(process: Process) -> bool:

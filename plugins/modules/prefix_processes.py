@@ -66,7 +66,6 @@ processes:
 """
 
 import os
-import signal
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -107,17 +106,12 @@ def main() -> None:
     left = processes.wait_gone(found, timeout_s=module.params["timeout"])
     # Something may have started while the others ended: what is killed is what runs now.
     left = sorted({*left, *_find(prefix, also)}, key=lambda process: process.pid)
-    for process in left:
-        if processes.alive(process):
-            try:
-                os.kill(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            except PermissionError:
-                module.fail_json(
-                    msg=f"not allowed to end {process.name} (pid {process.pid})", processes=[_row(process)]
-                )
-    stuck = processes.wait_gone(left, timeout_s=KILL_TIMEOUT_S)
+    try:
+        stuck = processes.end(left, timeout_s=KILL_TIMEOUT_S)
+    except PermissionError:
+        module.fail_json(
+            msg=f"somebody else's process runs from {prefix}", processes=[_row(process) for process in left]
+        )
     if stuck:
         names = ", ".join(f"{process.name} (pid {process.pid})" for process in stuck)
         module.fail_json(msg=f"still there after SIGKILL: {names}", processes=[_row(process) for process in stuck])

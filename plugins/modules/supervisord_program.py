@@ -85,9 +85,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import processes
 
 INTERVAL_S = 0.1
 CALL_TIMEOUT_S = 10.0
+ORPHAN_TIMEOUT_S = 10.0
 # Fault codes of supervisor's XML-RPC interface.
 BAD_NAME, ALREADY_STARTED = 10, 60
 DOWN = ("STOPPED", "EXITED", "FATAL")
@@ -186,6 +188,21 @@ def launch(executable: str, config: str, nofile: int) -> None:
         raise ProgramError(f"supervisord does not start: {(done.stderr or done.stdout).strip()}")
 
 
+def end_orphans(path: str) -> None:
+    """End what a supervisord that was killed has left: it would hold the ports and locks of what is started anew.
+
+    supervisord gives its socket to everything it starts.
+
+    Raises:
+        ProgramError: Something does not end.
+    """
+    running = processes.everything()
+    orphans = [running[pid] for pid in processes.carrying(f"SUPERVISOR_SERVER_URL=unix://{path}", running)]
+    if stuck := processes.end(orphans, timeout_s=ORPHAN_TIMEOUT_S):
+        names = ", ".join(f"{process.name} (pid {process.pid})" for process in stuck)
+        raise ProgramError(f"an earlier supervisord has left processes that do not end: {names}")
+
+
 def stop_group(server: Supervisord, name: str) -> None:
     """Stop a program and forget it; supervisord waits for its stop timeout, and so does this."""
     try:
@@ -220,6 +237,7 @@ def start(params: dict[str, Any], server: Supervisord, deadline: float, *, check
     if server.pid() is None:
         actions.append("start supervisord")
         if not check:
+            end_orphans(params["socket"])
             launch(params["executable"], params["config"], params["nofile"])
             if not until(lambda: server.pid() is not None, deadline=deadline):
                 raise ProgramError("supervisord does not answer on its socket")
