@@ -146,8 +146,9 @@ def bootstrap(
         would = "would " if dry_run else ""
         say(f"action: {would}{outcome.action} (attempts {outcome.attempts}, {outcome.elapsed_s:.1f} s)")
         out(report_block(outcome.report))
-    if outcome.cause:
-        say(outcome.cause.rstrip())
+        if outcome.cause:
+            # Ray puts an empty line after each line; the document of --json holds it as it is.
+            say("\n".join(line for line in outcome.cause.splitlines() if line.strip()))
     if dry_run or outcome.report.exit_code == OK:
         return OK
     # Last, because a log is read from its end.

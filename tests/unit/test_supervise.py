@@ -520,6 +520,25 @@ def test_a_hung_coordinator_without_a_process_here_is_left_to_bootstrap(cluster:
     assert kill["outcome"] == "gone"
 
 
+def test_a_coordinator_that_ray_calls_alive_on_a_dead_node_is_left_to_bootstrap(
+    cluster: FakeCluster, running: Running
+) -> None:
+    with actor() as pid:
+        # Whoever has the number now, it is not the Coordinator of a node that is dead.
+        assert cluster.coordinator is not None
+        cluster.coordinator |= {"pid": pid, "node_id": "dead"}
+        cluster.hang.set()
+        write_desired(cluster.settings, "running")
+
+        (entry, *_) = eventually(
+            lambda: [entry for entry in running.journal() if entry["event"] == "bootstrap"], what="a bootstrap"
+        )
+
+        assert "ALIVE on a node that is dead" in entry["why"]
+        assert "kill" not in running.events()
+        assert Path(f"/proc/{pid}").exists()
+
+
 def test_two_supervisors_do_not_work_on_one_deployment(cluster: FakeCluster, running: Running) -> None:
     running.watched(1)
 
