@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Check the Coordinator's asynchronous initialization on the cluster that the environment names.
+
+Three things, on real actors: the deployed Coordinator answers the lines of the mission's document; another
+Coordinator, in a namespace that exists only for this, comes up; one whose organism cannot start fails its creation
+and says why. Nothing of it is left behind. Exit code 0 if all of it holds, 1 if anything does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError
+
+from seedcore import actor
+from seedcore.cluster import read_cluster
+from seedcore.config import load_config
+from seedcore.errors import SeedCoreError
+from seedcore.settings import COORDINATOR_NAME, Settings
+from seedcore.spec import OrganismSpec
+from seedcore.status import probe
+
+ANSWER_TIMEOUT_S = 30.0
+INIT_TIMEOUT_S = 120.0
+STATUS_KEYS = {"status", "organism_initialized", "coordinator"}
+ORGAN_KEYS = {"organ_id", "organ_type", "agent_count", "agent_ids", "status", "ready"}
+
+
+class CheckError(SeedCoreError):
+    """What was checked is not so."""
+
+
+def require(holds: object, *, what: str) -> None:
+    """Raise unless it holds.
+
+    Raises:
+        CheckError: It does not.
+    """
+    if not holds:
+        raise CheckError(what)
+
+
+def answers_as_documented(coordinator: ActorHandle[Any], *, timeout_s: float) -> None:
+    """Call ``get_status``, ``ping`` and ``handle``, and check the shape of each answer."""
+    status: Any = ray.get(coordinator.get_status.remote(), timeout=timeout_s)
+    require(status.keys() >= STATUS_KEYS, what=f"get_status() lacks keys: {status}")
+    require(status["status"] == "healthy", what=f"get_status() is not healthy: {status.get('message')}")
+    require(status["organism_initialized"] is True, what=f"the organism is not initialized: {status}")
+    require(status["coordinator"] == "available", what=f"the Coordinator is not available: {status}")
+    require("error" not in status, what=f"a healthy status has an error: {status}")
+    pong = ray.get(coordinator.ping.remote(), timeout=timeout_s)
+    require(pong == "pong", what=f"ping() answered {pong!r}")
+    answer = ray.get(coordinator.handle.remote({"type": "get_organism_status"}), timeout=timeout_s)
+    require(answer.get("success") is True, what=f"get_organism_status failed: {answer}")
+    require(answer["result"], what="the organism has no organs")
+    for organ in answer["result"]:
+        require(organ.keys() >= ORGAN_KEYS, what=f"an organ lacks keys: {organ}")
+    unknown = ray.get(coordinator.handle.remote({"type": "no such task"}), timeout=timeout_s)
+    require(unknown.get("success") is False, what=f"an unknown task succeeded: {unknown}")
+    require(unknown.keys() >= {"error", "error_type", "task_type"}, what=f"an error lacks keys: {unknown}")
+
+
+def check_deployed(settings: Settings) -> None:
+    """The Coordinator that runs answers as documented."""
+    coordinator = ray.get_actor(COORDINATOR_NAME, namespace=settings.namespace)
+    answers_as_documented(coordinator, timeout_s=ANSWER_TIMEOUT_S)
+
+
+def check_init(settings: Settings) -> None:
+    """A new Coordinator awaits its organism inside ``async __init__`` and answers then."""
+    spec = load_config(None)
+    with_one_organ = OrganismSpec(organs=spec.organs[:1], source=spec.source)
+    answers_as_documented(_create(settings, with_one_organ), timeout_s=INIT_TIMEOUT_S)
+
+
+def check_failed_init(settings: Settings) -> None:
+    """An organism that cannot start fails the creation, with the cause, and leaves no actor."""
+    organ = replace(load_config(None).organs[0], agent="seedcore_has_no_such_module:agent", required=True)
+    coordinator = _create(settings, OrganismSpec(organs=(organ,)))
+    try:
+        ray.get(coordinator.ping.remote(), timeout=INIT_TIMEOUT_S)
+    except ActorDiedError as error:
+        text = str(error)
+        require("RuntimeError: Coordinator initialization failed" in text, what=f"the death has another cause: {text}")
+        require("seedcore_has_no_such_module" in text, what=f"the cause is not told: {text}")
+    else:
+        raise CheckError("a Coordinator came up whose agents do not exist")
+    left = alive(settings)
+    require(not left, what=f"actors are left: {', '.join(left)}")
+
+
+def alive(settings: Settings) -> list[str]:
+    """Names of the actors of the namespace that are not dead."""
+    state = read_cluster(settings, token=settings.token(), timeout_s=ANSWER_TIMEOUT_S)
+    return sorted(str(row.get("name")) for row in state.actors if row.get("state") != "DEAD")
+
+
+def remove(settings: Settings) -> None:
+    """Kill every actor of the namespace."""
+    handle = actor.coordinator_handle(settings.namespace)
+    if handle is not None:
+        ray.kill(handle, no_restart=True)
+    actor.kill_organs(settings.namespace)
+
+
+def _create(settings: Settings, spec: OrganismSpec) -> ActorHandle[Any]:
+    values = {
+        "namespace": settings.namespace,
+        "http_host": settings.http_host,
+        # Any free one: the deployed Coordinator has the usual one.
+        "http_port": 0,
+        "auth_enabled": settings.auth_enabled,
+        "token_path": str(settings.token_path),
+    }
+    return actor.create_coordinator(spec.to_dict(), values, namespace=settings.namespace, attempt=1)
+
+
+def _attempt(name: str, check: Callable[[Settings], None], settings: Settings) -> bool:
+    try:
+        check(settings)
+    except CheckError as error:
+        click.echo(f"FAILED {name}: {error}", err=True)
+    except Exception:
+        # Whatever it is, the other checks have something to say as well.
+        click.echo(f"FAILED {name}:\n{traceback.format_exc()}", err=True)
+    else:
+        click.echo(f"ok {name}")
+        return True
+    return False
+
+
+def main() -> int:
+    """Run the checks."""
+    try:
+        settings = Settings.from_env()
+        report = probe(settings)
+    except SeedCoreError as error:
+        click.echo(str(error), err=True)
+        return 1
+    if report.reason in {"unreachable", "unauthorized"}:
+        # A join would take most of a minute to say so.
+        click.echo(f"{report.reason}: {report.message}", err=True)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    ray.init(
+        address=settings.address or "auto",
+        namespace=settings.namespace,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    scratch = replace(settings, namespace=f"seedcore-selftest-{secrets.token_hex(4)}")
+    passed = [_attempt("the deployed Coordinator answers as documented", check_deployed, settings)]
+    for name, check in (
+        ("a new Coordinator initializes asynchronously", check_init),
+        ("an initialization that fails fails the creation", check_failed_init),
+    ):
+        try:
+            passed.append(_attempt(name, check, scratch))
+        finally:
+            remove(scratch)
+    ray.shutdown()
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
