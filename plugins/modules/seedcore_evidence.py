@@ -110,7 +110,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            # Both are for the controller's half.
+            # The two are for the controller's half.
             "path": {"type": "path"},
             "report": {"type": "dict", "default": {}},
             "commands": {"type": "list", "elements": "list", "default": []},
@@ -125,7 +125,7 @@ def main() -> None:
     params = module.params
     if wrong := status.minimum_faults(params, {"newest": 1, "lines": 1, "timeout": 1}):
         module.fail_json(msg="; ".join(wrong))
-    hidden = [text for path in params["secrets"] if (text := _read(Path(path)).strip())]
+    hidden = [text for path in params["secrets"] if (text := (_read(Path(path)) or "").strip())]
     sections = [_command(argv, params) for argv in params["commands"]]
     paths = [path for pattern in params["files"] for path in _newest(pattern, params["newest"])]
     sections += [_file(path, params) for path in dict.fromkeys(paths)]
@@ -149,20 +149,20 @@ def _newest(pattern: str, count: int) -> list[Path]:
 
 
 def _file(path: Path, params: dict[str, Any]) -> dict[str, str]:
-    return {
-        "title": str(path),
-        "text": _last(_read(path, last_bytes=params["lines"] * _BYTES_A_LINE), params) or "(empty)",
-    }
+    text = _read(path, last_bytes=params["lines"] * _BYTES_A_LINE)
+    if text is None:
+        return {"title": str(path), "text": "(there is no such file, or it cannot be read)"}
+    return {"title": str(path), "text": _last(text, params) or "(empty)"}
 
 
-def _read(path: Path, *, last_bytes: int = 100_000) -> str:
+def _read(path: Path, *, last_bytes: int = 100_000) -> str | None:
     try:
         with path.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - last_bytes))
             return stream.read().decode("utf-8", "replace")
-    except OSError as error:
-        return f"(cannot be read: {error.strerror})"
+    except OSError:
+        return None
 
 
 def _last(text: str, params: dict[str, Any]) -> str:

@@ -10,9 +10,9 @@ short_description: Ask whether the SeedCore Coordinator is healthy, and wait unt
 version_added: 0.1.0
 description:
   - Runs C(seedcore status --json) of the release on the host and returns what is true. It never joins the Ray cluster.
-  - With O(wait=false) it never fails because something is down; O(ignore:healthy) of the result says what is.
+  - With O(wait=false) it never fails because something is down; RV(healthy) of the result says what is.
   - With O(wait=true) it fails at the deadline, or at once on a reason that waiting does not mend
-    (V(init_failed), V(not_installed), V(unauthorized), V(wrong_release), and V(unschedulable) once it has lasted 15 seconds).
+    (V(init_failed), V(not_installed), V(unauthorized), V(wrong_release), and V(unschedulable) that lasts 15 seconds).
     While it waits, each new stage is shown on the controller's screen.
 options:
   wait:
@@ -112,7 +112,8 @@ status:
 reason:
   description:
     - Which case it is. V(ready), V(degraded), V(starting), V(restarting), V(unschedulable), V(init_failed), V(absent),
-      V(not_responding), V(stale), V(organs_down), V(wrong_release), V(nodes_missing), V(unauthorized), V(unreachable), V(not_installed).
+      V(not_responding), V(stale), V(organs_down), V(wrong_release), V(nodes_missing), V(unauthorized), V(unreachable)
+      or V(not_installed).
     - V(cli_failed) if the executable itself hung or broke, V(usage) if it refused its options or its configuration.
   returned: always
   type: str

@@ -103,6 +103,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,17 @@ from ansible_collections.seedcore.cluster.plugins.module_utils import cli
 _NOT_CONTENT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL)")
 _PINNED = re.compile(r"[A-Za-z0-9._-]+\s*==\s*(?P<version>[A-Za-z0-9.!+_-]+)")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*($|[<>=!~;@].*)")
+_A_WHEEL = re.compile(r"[^@:]*\.whl")
 # The first moment that a zip file can name.
 _EPOCH = "315532800"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to install: the name of a wheel in ``dest``, or a requirement."""
+
+    text: str
+    is_wheel: bool
 
 
 class PackageError(Exception):
@@ -155,21 +165,19 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         raise PackageError(f"the lock {params['lock']} cannot be read: {error.strerror}") from error
     package = resolve(params["package"], params)
     extra = [resolve(entry, params) for entry in params["extra"]]
-    entries = [f"lock {hashlib.sha256(lock).hexdigest()}"]
-    entries += [
-        content(Path(params["dest"], entry)) if entry.endswith(".whl") else entry for entry in (package, *extra)
-    ]
+    parts = [f"lock {hashlib.sha256(lock).hexdigest()}"]
+    parts += [content(Path(params["dest"], part.text)) if part.is_wheel else part.text for part in (package, *extra)]
     return {
-        "version": version(package),
-        "digest": hashlib.sha256("\n".join(entries).encode()).hexdigest(),
-        "package": package,
-        "extra": extra,
-        "wheels": sorted({entry for entry in (package, *extra) if entry.endswith(".whl")}),
+        "version": version(package.text),
+        "digest": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        "package": package.text,
+        "extra": [part.text for part in extra],
+        "wheels": sorted({part.text for part in (package, *extra) if part.is_wheel}),
     }
 
 
-def resolve(entry: str, params: dict[str, Any]) -> str:
-    """Return a requirement as it is, or the name of the wheel that a path gave in ``dest``.
+def resolve(entry: str, params: dict[str, Any]) -> Part:
+    """Return a requirement as it is, or the wheel that a path gave in ``dest``.
 
     Raises:
         PackageError: It is neither, or it cannot be built.
@@ -179,10 +187,10 @@ def resolve(entry: str, params: dict[str, Any]) -> str:
     if text and path.exists():
         if path.suffix == ".whl":
             shutil.copy(path, params["dest"])
-            return path.name
-        return build(path, params)
-    if _REQUIREMENT.fullmatch(text) and not text.endswith(".whl"):
-        return text
+            return Part(path.name, is_wheel=True)
+        return Part(build(path, params), is_wheel=True)
+    if _REQUIREMENT.fullmatch(text) and not _A_WHEEL.fullmatch(text):
+        return Part(text, is_wheel=False)
     raise PackageError(
         f"{entry!r} is neither a path on the controller (seen from {params['directory']}) nor a requirement"
     )

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., dict[str, Any]]
+UV = Path(sys.executable).parent / "uv"
+
+# A build backend of its own: nothing has to be fetched to build with it.
+_BACKEND = """
+    import time, zipfile
+    from pathlib import Path
+
+    def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+        name = "NAME-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(Path(wheel_directory, name), "w") as archive:
+            archive.writestr(zipfile.ZipInfo("NAME.py", time.localtime()[:6]), Path("NAME.py").read_bytes())
+            archive.writestr("NAME-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: NAME\\nVersion: 1.0\\n")
+            archive.writestr("NAME-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: test\\n")
+            archive.writestr("NAME-1.0.dist-info/RECORD", str(time.time_ns()))
+        return name
+"""
+
+
+class Workshop:
+    """Source trees, a lock and a place for wheels."""
+
+    def __init__(self, directory: Path, run: Run) -> None:
+        self.directory = directory
+        self.run = run
+        self.lock = directory / "requirements.txt"
+        self.lock.write_text("click==8.0\n")
+
+    def tree(self, name: str, source: str = "X = 1\n", where: str = "") -> Path:
+        tree = self.directory / (where or name)
+        tree.mkdir(exist_ok=True)
+        (tree / f"{name}.py").write_text(source)
+        (tree / "backend.py").write_text(textwrap.dedent(_BACKEND).replace("NAME", name))
+        (tree / "pyproject.toml").write_text(
+            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            f'[project]\nname = "{name}"\nversion = "1.0"\n'
+        )
+        return tree
+
+    def collect(self, package: str, *extra: str, fails: bool = False) -> dict[str, Any]:
+        dest = self.directory / "dest"
+        dest.mkdir(exist_ok=True)
+        for old in dest.iterdir():
+            old.unlink()
+        result = self.run(
+            "seedcore_wheel",
+            package=package,
+            extra=list(extra),
+            lock=str(self.lock),
+            dest=str(dest),
+            directory=str(self.directory),
+            uv=str(UV),
+        )
+        assert result.get("failed", False) == fails, result
+        if not fails:
+            assert sorted(path.name for path in dest.iterdir()) == result["wheels"]
+        del result["invocation"]
+        return result
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, run: Run) -> Workshop:
+    return Workshop(tmp_path, run)
+
+
+def test_the_same_source_has_the_same_digest_wherever_and_whenever_it_is_built(workshop: Workshop) -> None:
+    first = workshop.collect(str(workshop.tree("core")))
+    moved = workshop.tree("core", where="elsewhere")
+    os.utime(moved / "core.py", (1, 1))
+    (moved / "notes.txt").write_text("not in the wheel")
+    second = workshop.collect(str(moved))
+    assert first == second
+    assert (first["version"], first["package"], first["changed"]) == ("1.0", "core-1.0-py3-none-any.whl", False)
+
+
+def test_another_source_has_another_digest(workshop: Workshop) -> None:
+    first = workshop.collect(str(workshop.tree("core")))
+    assert workshop.collect(str(workshop.tree("core", "X = 2\n")))["digest"] != first["digest"]
+
+
+def test_another_lock_has_another_digest(workshop: Workshop) -> None:
+    first = workshop.collect("seedcore==1.0")
+    workshop.lock.write_text("click==8.1\n")
+    assert workshop.collect("seedcore==1.0")["digest"] != first["digest"]
+
+
+def test_the_content_of_an_extra_package_counts_and_not_its_path(workshop: Workshop) -> None:
+    first = workshop.collect("seedcore==1.0", str(workshop.tree("agents")))
+    moved = workshop.collect("seedcore==1.0", str(workshop.tree("agents", where="elsewhere")))
+    edited = workshop.collect("seedcore==1.0", str(workshop.tree("agents", "X = 2\n")))
+    assert first["extra"] == ["agents-1.0-py3-none-any.whl"]
+    assert first["digest"] == moved["digest"] != edited["digest"]
+
+
+def test_extra_requirements_are_passed_through_and_count(workshop: Workshop) -> None:
+    first = workshop.collect("seedcore==1.0", "numpy>=2", "torch[cpu] == 2.9", "x @ https://example.org/x.whl")
+    other = workshop.collect("seedcore==1.0", "numpy>=3")
+    assert first["extra"] == ["numpy>=2", "torch[cpu] == 2.9", "x @ https://example.org/x.whl"]
+    assert first["digest"] != other["digest"]
+    assert (first["version"], first["wheels"]) == ("1.0", [])
+
+
+def test_relative_paths_start_where_they_are_told_to(workshop: Workshop) -> None:
+    workshop.tree("agents")
+    assert workshop.collect("seedcore==1.0", "./agents")["extra"] == ["agents-1.0-py3-none-any.whl"]
+
+
+def test_a_wheel_is_taken_as_it_is(workshop: Workshop) -> None:
+    wheel = workshop.directory / "core-2.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("core.py", "X = 1\n")
+    result = workshop.collect(str(wheel))
+    assert (result["version"], result["wheels"]) == ("2.0", [wheel.name])
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "said"),
+    [
+        ("seedcore>=1", [], "names no single version, allowed is a path or name==version"),
+        ("seedcore==1.0", ["./agents"], "'./agents' is neither a path on the controller"),
+        ("seedcore==1.0", ["/no/such/agents.whl"], "'/no/such/agents.whl' is neither a path on the controller"),
+        ("seedcore==1.0", ["empty"], "is no Python package: it has neither pyproject.toml nor setup.py"),
+        ("seedcore==1.0", [""], "'' is neither a path on the controller"),
+    ],
+)
+def test_what_cannot_be_installed_is_named(workshop: Workshop, package: str, extra: list[str], said: str) -> None:
+    (workshop.directory / "empty").mkdir()
+    assert said in workshop.collect(package, *extra, fails=True)["msg"]
+
+
+def test_a_build_that_fails_says_why(workshop: Workshop) -> None:
+    tree = workshop.tree("core")
+    (tree / "backend.py").write_text("raise RuntimeError('the compiler is missing')")
+    result = workshop.collect(str(tree), fails=True)
+    assert "the compiler is missing" in result["msg"]
+    assert list((workshop.directory / "dest").iterdir()) == []
