@@ -75,7 +75,7 @@ def belonging(prefix: str, processes: dict[int, Process]) -> set[int]:
 
 
 def carrying(variable: str, processes: dict[int, Process]) -> set[int]:
-    """Return the pids that were started with ``variable`` (``NAME=value``) in their environment; never this one's line."""
+    """Return the pids that were started with ``variable`` (``NAME=value``) in their environment; never this one."""
     wanted = variable.encode()
     found = set()
     for pid in processes.keys() - ancestors(os.getpid(), processes):
