@@ -137,8 +137,10 @@ def _read(path: Path) -> bytes:
                 return file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         problem = "there is no such file"
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except ValueError:
+        problem = "cannot be read: the path holds a character that no path can hold"
     raise ConfigError((Fault(str(path), 0, 0, problem),))
 
 
