@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -156,7 +157,9 @@ class Judge:
                 return _Trouble((report.reason,), "bootstrap", policy.absent_timeout_s)
             case "starting" | "restarting":
                 where = (own.get("state"), own.get("stage"), repr(own.get("progress")), own.get("init_attempts"))
-                return self._kill(("stalled", *process, *where, report.message), policy.init_stall_timeout_s)
+                # An organism whose agents may take an hour says so; its own timeout has to have had its turn.
+                allowed = 2 * _seconds(own.get("start_timeout_s"))
+                return self._kill(("stalled", *process, *where), max(policy.init_stall_timeout_s, allowed))
             case _:
                 # Organs are the Coordinator's own care; nodes, tokens and releases are the deployment's; an
                 # unreachable head is restarted by its service.
@@ -164,3 +167,7 @@ class Judge:
 
     def _kill(self, key: tuple[object, ...], patience_s: float) -> _Trouble:
         return _Trouble(key, "bootstrap" if key in self._beyond_kill else "kill", patience_s)
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

@@ -138,6 +138,13 @@ def test_an_initialization_that_stands_still_is_killed_in_the_end(clock: Clock) 
     assert clock.now - began >= POLICY.init_stall_timeout_s
 
 
+def test_an_organism_that_may_take_long_is_given_its_time(clock: Clock) -> None:
+    slow = report("starting", "initializing", stage="0 of 1", start_timeout_s=3600.0)
+
+    assert clock.feed(slow, seconds=7200) is None
+    assert clock.feed(slow, seconds=10) is not None
+
+
 @pytest.mark.parametrize("gone", [ABSENT, report("init_failed", state="DEAD"), report("not_responding", zombie=True)])
 def test_what_is_gone_is_started_again(clock: Clock, gone: Report) -> None:
     action = clock.feed(gone, seconds=30)
