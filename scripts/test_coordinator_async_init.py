@@ -26,7 +26,7 @@ from seedcore import actor
 from seedcore.cluster import read_cluster
 from seedcore.config import load_config
 from seedcore.errors import SeedCoreError
-from seedcore.settings import COORDINATOR_NAME, Settings
+from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
 from seedcore.status import probe
 
@@ -72,7 +72,9 @@ def answers_as_documented(coordinator: ActorHandle[Any], *, timeout_s: float) ->
 
 def check_deployed(settings: Settings) -> None:
     """The Coordinator that runs answers as documented."""
-    coordinator = ray.get_actor(COORDINATOR_NAME, namespace=settings.namespace)
+    coordinator = actor.coordinator_handle(settings.namespace)
+    if coordinator is None:
+        raise CheckError(f"there is no Coordinator in namespace {settings.namespace!r}")
     answers_as_documented(coordinator, timeout_s=ANSWER_TIMEOUT_S)
 
 

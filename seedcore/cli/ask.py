@@ -80,7 +80,7 @@ def explain(settings: Settings, error: OSError) -> ClusterError:
     """Say why the Coordinator does not answer, as far as the cluster's head knows."""
     report = probe(settings)
     if report.reason == "absent":
-        return ClusterError("absent", f"{report.message}; `seedcore bootstrap` starts one")
+        return ClusterError("absent", f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
     if report.status != "healthy":
         return ClusterError(report.reason, report.message)
     detail = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
