@@ -8,6 +8,7 @@ several hosts meet at the actor's name.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from seedcore import desired, release
+from seedcore import desired, release, victim
 from seedcore.errors import ClusterError, ConfigError, DeadlineError, Fault
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
@@ -139,15 +140,15 @@ def _converge(run: _Run, *, retries: int, replace: bool, keep_desired: bool) -> 
     if action == "wait":
         report = run.wait()
         if report.healthy and not keep_desired:
-            desired.write_desired(run.settings, "running", fingerprint=run.fingerprint, config=run.spec.source)
+            run.want_running()
         return run.outcome("none", report)
     run.action, run.changed = action, True
     run.join()
     if action == "replace":
         run.say(f"replacing the Coordinator: {run.why}")
-        run.kill_coordinator()
+        run.replace_process(report)
     if not keep_desired:
-        desired.write_desired(run.settings, "running", fingerprint=run.fingerprint, config=run.spec.source)
+        run.want_running()
     while True:
         report = run.create()
         delay = BACKOFF_S[min(run.attempts, len(BACKOFF_S)) - 1]
@@ -292,6 +293,15 @@ class _Run:
         ray.kill(handle, no_restart=True)
         return True
 
+    def replace_process(self, report: Report) -> None:
+        """End a Coordinator for good, also one that hangs."""
+        pid, node_id = report.coordinator.get("pid"), report.coordinator.get("node_id")
+        started = victim.start_ticks(pid)
+        self.kill_coordinator()
+        if report.reason in {"not_responding", "stale"}:
+            # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
+            victim.kill_actor(pid, node_id=node_id, started=started)
+
     def create(self) -> Report:
         """Create the Coordinator and wait for what becomes of it."""
         from seedcore import actor  # noqa: PLC0415
@@ -320,6 +330,12 @@ class _Run:
             return report
         return self._verified(report)
 
+    def want_running(self) -> None:
+        """Write down that this organism is wanted; a file that says so already is left alone."""
+        wanted = desired.read_desired(self.settings)
+        if wanted is None or (wanted.desired, wanted.fingerprint) != ("running", self.fingerprint):
+            desired.write_desired(self.settings, "running", fingerprint=self.fingerprint, config=self.spec.source)
+
     def clean_up(self) -> None:
         """Leave no actor of a failed creation behind."""
         from seedcore import actor  # noqa: PLC0415
@@ -341,11 +357,7 @@ class _Run:
     def _verified(self, report: Report) -> Report:
         """Believe a healthy status only if a nonce comes back through every organ; tell degraded from healthy."""
         report = check_canary(self.settings, report, timeout_s=max(0.5, min(10.0, self.remaining())))
-        if report.degraded:
-            import dataclasses  # noqa: PLC0415
-
-            return dataclasses.replace(report, healthy=False)
-        return report
+        return dataclasses.replace(report, healthy=report.healthy and not report.degraded)
 
 
 @contextlib.contextmanager

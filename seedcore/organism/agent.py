@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
@@ -35,7 +36,7 @@ class AgentRunner:
         executor: Where sync user code runs.
     """
 
-    __slots__ = ("_executor", "_instance", "_options", "_target", "agent_id", "failure", "restarts", "state")
+    __slots__ = ("_bound", "_executor", "_instance", "_target", "agent_id", "failure", "restarts", "state")
 
     def __init__(
         self, agent_id: str, target: Callable[..., Any], *, options: Mapping[str, Any], executor: Executor
@@ -45,7 +46,8 @@ class AgentRunner:
         self.failure: Raised | None = None
         self.restarts = 0
         self._target = target
-        self._options = dict(options)
+        # Bound here: an option may have any name, also one of the fence's own arguments.
+        self._bound = functools.partial(target, **options)
         self._executor = executor
         self._instance: Any = None
 
@@ -65,7 +67,7 @@ class AgentRunner:
         if inspect.isclass(self._target):
             result = await call(self._instance.execute, task, executor=self._executor)
         else:
-            result = await call(self._target, task, executor=self._executor, **self._options)
+            result = await call(self._bound, task, executor=self._executor)
         if isinstance(result, Raised):
             return result
         return await check_result(result, executor=self._executor) or result
@@ -99,7 +101,7 @@ class AgentRunner:
 
     async def _construct_and_start(self) -> Raised | None:
         # The constructor may load a model for half a minute: never on the loop.
-        instance = await call(_threaded(self._target), self.agent_id, executor=self._executor, **self._options)
+        instance = await call(_threaded(self._bound), self.agent_id, executor=self._executor)
         if isinstance(instance, Raised):
             return instance
         self._instance = instance

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -90,12 +92,16 @@ class OrganismManager:
             logger.info("removed organs that this organism does not have: %s", ", ".join(killed))
         for replica in self._all():
             replica.start()
-        while not all(replica.settled for replica in self._all()):
+        began = time.monotonic()
+        while waiting := self._awaited(time.monotonic() - began):
             failed = self._first_failure()
             if failed is not None:
                 await self._give_up(failed)
             changed = self._changed
-            await changed.wait()
+            # Optional organs are awaited for a time only, and nothing else tells when it is over.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if any(replica.spec.required for replica in waiting) else 1.0):
+                    await changed.wait()
         failed = self._first_failure()
         if failed is not None:
             await self._give_up(failed)
@@ -140,9 +146,16 @@ class OrganismManager:
         """Send a nonce through every replica; one entry each, with ``ok`` and, if not, ``error``."""
         return list(await asyncio.gather(*(self._canary(replica, nonce) for replica in self._all())))
 
-    def organ_reports(self) -> list[dict[str, Any]]:
-        """Describe every organ as plain data (``get_organism_status``)."""
-        return [self._report(organ) for organ in self._organs.values()]
+    def organ_reports(self, *, brief: bool = False) -> list[dict[str, Any]]:
+        """Describe every organ as plain data (``get_organism_status``); in brief, without what never changes.
+
+        Ten thousand agent ids have no place in a status that is asked for every second.
+        """
+        reports = [self._report(organ) for organ in self._organs.values()]
+        if not brief:
+            for report, organ in zip(reports, self._organs.values(), strict=True):
+                report.update(_constants(organ))
+        return reports
 
     @property
     def known_types(self) -> frozenset[str]:
@@ -175,6 +188,14 @@ class OrganismManager:
             return {**entry, "error": describe(error).splitlines()[0]}
         return {**entry, "ok": answer.get("nonce") == nonce, "pid": answer.get("pid")}
 
+    def _awaited(self, elapsed_s: float) -> list[Replica]:
+        """Replicas that have not settled and that the initialisation still waits for."""
+        return [
+            replica
+            for replica in self._all()
+            if not replica.settled and (replica.spec.required or elapsed_s < replica.spec.start_timeout_s)
+        ]
+
     def _first_failure(self) -> tuple[OrganSpec, dict[str, Any]] | None:
         """A required organ that cannot reach its minimum any more at this first start, and its first failed agent."""
         for organ in self._organs.values():
@@ -202,15 +223,12 @@ class OrganismManager:
         return {
             "organ_id": organ.id,
             "organ_type": organ.type,
-            "description": organ.description,
             "agent_count": organ.agent_count,
-            "agent_ids": organ.agent_ids(),
             "status": str(state),
             "ready": ready >= organ.min_ready_agents,
             "ready_agents": ready,
             "min_ready_agents": organ.min_ready_agents,
             "required": organ.required,
-            "task_types": sorted({*organ.task_types, *(kind for kinds in organ.domains.values() for kind in kinds)}),
             "in_flight": sum(replica.in_flight for replica in replicas),
             "queued": sum(replica.snapshot.get("queued", 0) for replica in replicas if replica.usable),
             "replicas": [replica.report() for replica in replicas],
@@ -247,3 +265,11 @@ class OrganismManager:
         self._changed.set()
         self._changed = asyncio.Event()
         self._on_change()
+
+
+def _constants(organ: OrganSpec) -> dict[str, Any]:
+    return {
+        "description": organ.description,
+        "agent_ids": organ.agent_ids(),
+        "task_types": sorted({*organ.task_types, *(kind for kinds in organ.domains.values() for kind in kinds)}),
+    }

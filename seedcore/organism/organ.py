@@ -22,7 +22,7 @@ import ray
 from seedcore.organism.agent import AgentRunner, AgentState
 from seedcore.organism.fence import Raised
 from seedcore.organism.guard import end_process_with_this_loop
-from seedcore.organism.loading import load_agent
+from seedcore.organism.loading import check_agent, load_agent
 from seedcore.spec import OrganSpec
 from seedcore.task import Task, failure
 
@@ -142,9 +142,7 @@ class Organ:
     async def _live(self) -> None:
         """Load and start the agents, then look after them until the process ends."""
         try:
-            target = await asyncio.get_running_loop().run_in_executor(
-                self._start_executor, _load_fenced, self._spec.agent
-            )
+            target = await asyncio.get_running_loop().run_in_executor(self._start_executor, _load_fenced, self._spec)
             if isinstance(target, Raised):
                 self._load_failure = target
                 self._bump()
@@ -307,9 +305,11 @@ class Organ:
 _LATE = object()
 
 
-def _load_fenced(path: str) -> Any | Raised:
+def _load_fenced(spec: OrganSpec) -> Any | Raised:
     try:
-        return load_agent(path)
+        target = load_agent(spec.agent)
+        problem = check_agent(target, spec.options)
     except BaseException as error:
         # Importing a user's module runs user code.
         return Raised.of(error)
+    return target if problem is None else Raised(f"{spec.agent}: {problem}", "AgentStartError", "")

@@ -26,6 +26,7 @@ _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
 _KILL_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 8.0
+_PROCESS_START_S = 60.0
 _MAX_DEATHS_WHILE_STARTING = 3
 
 
@@ -92,6 +93,8 @@ class Replica:
         self._seen: tuple[str, int] = ("", -1)
         self._missed = 0
         self._deaths = 0
+        # Whether the process is yet to answer for the first time.
+        self._fresh = True
         self._supervision: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -143,11 +146,9 @@ class Replica:
             RayError: Anything else that Ray reports, an answer that cannot be read for one.
         """
         self.in_flight += 1
-        reference = None
         try:
-            reference = self._handle.execute.remote(task, timeout_s)
             async with asyncio.timeout(timeout_s + grace_s):
-                answer: dict[str, Any] = await reference
+                answer: dict[str, Any] = await self._handle.execute.remote(task, timeout_s)
         except RayError as error:
             if type(error).__name__ in _DEATHS:
                 raise OrganUnavailableError(
@@ -214,10 +215,12 @@ class Replica:
             except ActorDiedError as error:
                 # Dead for good (killed from outside, or its __init__ raised): make a new one.
                 self._deaths += 1
+                self._fresh = True
                 self._set(ReplicaState.DOWN, _first_line(error))
                 self._handle = None
             except RayError as error:
                 self._deaths += 1
+                self._fresh = True
                 self._set(ReplicaState.DOWN, _first_line(error))
             except Exception as error:
                 logger.exception("supervision of organ %s[%d] failed, trying again", self.spec.id, self.index)
@@ -231,9 +234,8 @@ class Replica:
     async def _ask(self) -> None:
         spec = self.spec
         started = bool(self.snapshot)
-        # The first answer may have to wait for Ray to place and start the process, which has no bound of ours:
-        # the caller of bootstrap has a deadline, and status says what it waits for.
-        limit = spec.health_interval_s + spec.health_timeout_s if started else None
+        # The first answer of a process may have to wait for Ray to place and to start it.
+        limit = _PROCESS_START_S if self._fresh else spec.health_interval_s + spec.health_timeout_s
         async with asyncio.timeout(limit):
             snapshot: dict[str, Any] = await self._handle.watch.remote(*self._seen, spec.health_interval_s)
         if snapshot["identity"] != self._identity:
@@ -241,7 +243,7 @@ class Replica:
             handle, self._handle = self._handle, None
             await self._kill(handle, restart=False)
             return
-        self._missed = 0
+        self._missed, self._fresh = 0, False
         if snapshot["settled"]:
             self._deaths = 0
         if started and snapshot["boot"] != self._seen[0]:
@@ -265,6 +267,11 @@ class Replica:
             self._set(state, f"{first['agent_id']}: {first['error']}")
 
     async def _overdue(self) -> None:
+        if self._fresh:
+            # Adopted from an earlier Coordinator and hanging, or not placed yet: a new actor serves both.
+            handle, self._handle = self._handle, None
+            await self._kill(handle, restart=False)
+            return
         self._missed += 1
         if self._missed < self.spec.failure_threshold:
             self._set(ReplicaState.DOWN, "its report is overdue")
@@ -273,7 +280,7 @@ class Replica:
         await self._replace("its process did not answer")
 
     async def _replace(self, why: str) -> None:
-        self._missed = 0
+        self._missed, self._fresh = 0, True
         self._set(ReplicaState.DOWN, why)
         if self._handle is not None:
             await self._kill(self._handle, restart=True)

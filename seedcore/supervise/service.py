@@ -23,7 +23,7 @@ from seedcore.status import UNHEALTHY, Report, probe
 from seedcore.supervise.journal import Journal
 from seedcore.supervise.judge import Judge, Policy
 from seedcore.supervise.notify import notify, watchdog_s
-from seedcore.supervise.victim import kill_actor, start_ticks
+from seedcore.victim import kill_actor, start_ticks
 
 if TYPE_CHECKING:
     from pathlib import Path

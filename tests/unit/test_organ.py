@@ -50,6 +50,10 @@ def stop_iteration(task: Task) -> None:
     raise StopIteration("a sync agent may raise anything")
 
 
+def takes_options(task: Task, **options: int) -> dict[str, int]:
+    return options
+
+
 def blocks(task: Task, *, seconds: float) -> str:
     time.sleep(seconds)  # a sync agent: this is a thread
     return "late"
@@ -138,6 +142,12 @@ async def test_an_agent_that_is_not_well_is_taken_out_and_started_again(monkeypa
         assert snapshot["failed"][0]["error"] == "check_health returned False"
         await until(organ, lambda snapshot: snapshot["ready_agents"] == 1)
         assert (await organ.execute(task(), 5.0))["success"] is True
+
+
+async def test_an_option_may_have_any_name() -> None:
+    async with running("takes_options", options={"executor": 1, "function": 2}) as organ:
+        answer = await organ.execute(task(), 5.0)
+        assert answer["result"] == {"executor": 1, "function": 2}
 
 
 async def test_an_agent_that_cannot_be_loaded_is_told_with_its_traceback() -> None:

@@ -27,7 +27,7 @@ from seedcore.supervise import Policy, Supervisor
 from seedcore.supervise.journal import Journal
 from seedcore.supervise.judge import Action, Judge
 from seedcore.supervise.notify import notify, watchdog_s
-from seedcore.supervise.victim import kill_actor, start_ticks
+from seedcore.victim import kill_actor, start_ticks
 from tests.support.fake_cluster import NODE, FakeCluster
 from tests.support.waiting import eventually
 
