@@ -135,7 +135,7 @@ def main() -> None:
 def _command(argv: list[Any], params: dict[str, Any]) -> dict[str, str]:
     words = [str(word) for word in argv]
     answer = cli.run(words, timeout_s=params["timeout"])
-    end = {None: f"(killed after {params['timeout']} s)", 0: ""}.get(answer.rc, f"(exit code {answer.rc})")
+    end = {None: f"(killed after {params['timeout']} s)", 0: "", -1: ""}.get(answer.rc, f"(exit code {answer.rc})")
     text = "\n".join(part for part in (_last(answer.stdout, params), _last(answer.stderr, params), end) if part)
     return {"title": shlex.join(words), "text": text or "(no output)"}
 
