@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import ssl
 import sys
 from pathlib import Path
 
@@ -20,9 +21,11 @@ def main() -> None:
     entries = (
         {entry.name for entry in prefix.iterdir()} if parent == prefix and os.access(str(prefix), os.R_OK) else set()
     )
+    trust = [Path(path) for path in ssl.get_default_verify_paths()[:2] if path]
     report = {
         "python": platform.python_version(),
         "venv": importlib.util.find_spec("ensurepip") is not None,
+        "certificates": any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in trust),
         "disk_mib": disk.f_bavail * disk.f_frsize // 2**20,
         "shm_mib": shm.f_blocks * shm.f_frsize // 2**20 if shm else 0,
         "writable": os.access(str(parent), os.W_OK | os.X_OK),
