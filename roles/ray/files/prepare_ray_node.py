@@ -60,7 +60,8 @@ def main() -> None:
         sys.exit(f"processes of an earlier start do not end: {pids}")
     sessions = [path for path in Path(temp_dir).glob("session_*") if path.is_dir() and not path.is_symlink()]
     sessions.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in sessions[keep:]:
+    # A killed process cannot remove its own temporary files: Python's multiprocessing leaves these.
+    for path in [*sessions[keep:], *Path(temp_dir).glob("pymp-*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
