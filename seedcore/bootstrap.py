@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from seedcore import desired, release, victim
+from seedcore import desired, processes, release
 from seedcore.errors import ClusterError, ConfigError, DeadlineError, Fault
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
@@ -196,7 +196,7 @@ class _Run:
 
     def probe(self) -> Report:
         """Ask once."""
-        return probe(self.settings, timeout_s=max(0.2, min(3.0, self.remaining())))
+        return probe(self.settings, timeout_s=max(1.0, min(3.0, self.remaining())))
 
     def settle(self, *, replace: bool) -> Report:
         """Probe; give a process that does not answer, or has not said what it is, a moment to do so."""
@@ -252,7 +252,6 @@ class _Run:
                     namespace=self.settings.namespace,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
-                    configure_logging=False,
                 )
             except BaseException as error:
                 # Told to the caller's thread, whatever it is.
@@ -296,11 +295,11 @@ class _Run:
     def replace_process(self, report: Report) -> None:
         """End a Coordinator for good, also one that hangs."""
         pid, node_id = report.coordinator.get("pid"), report.coordinator.get("node_id")
-        started = victim.start_ticks(pid)
+        started = processes.start_ticks(pid)
         self.kill_coordinator()
         if report.reason in {"not_responding", "stale"}:
             # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
-            victim.kill_actor(pid, node_id=node_id, started=started)
+            processes.kill_actor(pid, node_id=node_id, started=started)
 
     def create(self) -> Report:
         """Create the Coordinator and wait for what becomes of it."""

@@ -83,9 +83,11 @@ def newest_actor(
 def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:
     document = _get(settings, path, token=token, timeout_s=timeout_s)
     try:
-        rows: list[dict[str, Any]] = document["data"]["result"]["result"]
+        rows = document["data"]["result"]["result"]
     except (TypeError, KeyError):
-        raise ClusterError("unreachable", f"{settings.dashboard_url} answers, but not as Ray's dashboard") from None
+        rows = None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ClusterError("unreachable", f"{settings.dashboard_url} answers, but not as Ray's dashboard")
     return rows
 
 

@@ -179,6 +179,8 @@ class Coordinator:
             "progress": self._org.progress,
             "init_seconds": self._init_seconds,
             "init_attempts": self._attempt,
+            # How long standing still is no stall: the supervisor leaves an agent that loads for an hour alone.
+            "start_timeout_s": max((organ.start_timeout_s for organ in self._spec.organs), default=0.0),
             "restarts": self._restarts,
             "uptime_s": round(time.monotonic() - self._born, 3),
             "pid": os.getpid(),

@@ -15,6 +15,7 @@ from typing import Any
 
 from seedcore.cluster import ClusterState, newest_actor, read_cluster
 from seedcore.errors import ClusterError
+from seedcore.processes import is_living_actor
 from seedcore.rest import Response, request
 from seedcore.settings import Settings
 
@@ -22,6 +23,9 @@ HEALTHY, INITIALIZING, UNHEALTHY = "healthy", "initializing", "unhealthy"
 STALE_AFTER_S = 5.0
 # A placement takes about a second; what is not placed after this long waits for something.
 UNSCHEDULABLE_AFTER_S = 15.0
+PLACEMENT_S = 4.0
+# What a request of `wait` may take at least, also close to the deadline: a busy host is not a dead one.
+_MIN_REQUEST_S = 1.0
 CANARY_TIMEOUT_S = 10.0
 _ABSENT = frozenset({"absent", "not_installed"})
 _UNKNOWN = frozenset({"unreachable", "unauthorized"})
@@ -159,10 +163,10 @@ def wait(
     watch = _Watch(stable_s)
     said: tuple[str, str, str] | None = None
     while True:
-        report = probe(settings, timeout_s=max(0.1, min(3.0, deadline - time.monotonic())), **expectations)
+        report = probe(settings, timeout_s=max(_MIN_REQUEST_S, min(3.0, deadline - time.monotonic())), **expectations)
         remaining = deadline - time.monotonic()
         if canary and watch.is_stable(report):
-            report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, max(0.1, remaining)))
+            report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, max(_MIN_REQUEST_S, remaining)))
         if watch.is_stable(report):
             return report
         key = (report.status, report.reason, report.message)
@@ -269,7 +273,7 @@ def _judge_coming_up(row: Mapping[str, Any], coordinator: dict[str, Any], cluste
         return _report(INITIALIZING, "unschedulable", f"no process yet, waits for {_needs(row)}", coordinator)
     reason = "restarting" if row.get("state") == "RESTARTING" else "starting"
     stage = coordinator.get("stage") if coordinator.get("status") == INITIALIZING else None
-    message = "; ".join([str(stage or "its process is coming up"), *_unplaced_organs(cluster)])
+    message = "; ".join([str(stage or "its process is coming up"), *_unplaced_organs(coordinator, cluster)])
     return _report(INITIALIZING, reason, message, coordinator)
 
 
@@ -297,7 +301,7 @@ def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     if age > STALE_AFTER_S:
         return _report(UNHEALTHY, "stale", f"its snapshot is {age:.0f} s old", coordinator)
     if status != HEALTHY:
-        waiting = _unplaced_organs(cluster) if status == INITIALIZING else []
+        waiting = _unplaced_organs(coordinator, cluster) if status == INITIALIZING else []
         return _report(status, reason, "; ".join([message, *waiting]), coordinator)
     down, missing = _contradicted_organs(coordinator, cluster)
     if down:
@@ -308,7 +312,12 @@ def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
 
 
 def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> tuple[list[str], list[str]]:
-    """Organs that the Coordinator counts as working and the GCS does not: (below their minimum, the rest)."""
+    """Organs that the Coordinator counts as working and somebody knows better: (below their minimum, the rest).
+
+    The GCS knows, usually within 15 ms of a death but later on a host that is short of CPU; of processes on this very
+    host the kernel knows at once.
+    """
+    this_node = coordinator["node_id"] if is_living_actor(coordinator["pid"]) else None
     down: list[str] = []
     missing: list[str] = []
     for organ in coordinator.get("organs") or ():
@@ -318,7 +327,8 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
                 continue
             row = cluster.actor(replica["actor_id"]) or {}
             alive = row.get("state") == "ALIVE" and row.get("node_id") in cluster.alive_node_ids
-            if alive and row.get("pid") == replica["pid"]:
+            gone = row.get("node_id") == this_node and not is_living_actor(replica["pid"])
+            if alive and not gone and row.get("pid") == replica["pid"]:
                 ready += int(replica["ready_agents"])
             else:
                 lost.append(f"{organ['organ_id']}: process {replica['pid']} of replica {replica['replica']} is gone")
@@ -328,7 +338,10 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
     return down, missing
 
 
-def _unplaced_organs(cluster: ClusterState) -> list[str]:
+def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> list[str]:
+    """Organs that Ray has not placed, and what they wait for; nothing while a placement may still be under way."""
+    if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
+        return []
     texts = []
     for row in cluster.actors:
         waits = row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid")

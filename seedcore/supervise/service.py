@@ -19,11 +19,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from seedcore import desired
 from seedcore.errors import ConfigError, Fault
+from seedcore.processes import kill_actor, start_ticks
 from seedcore.status import UNHEALTHY, Report, probe
 from seedcore.supervise.journal import Journal
 from seedcore.supervise.judge import Judge, Policy
 from seedcore.supervise.notify import notify, watchdog_s
-from seedcore.victim import kill_actor, start_ticks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -107,7 +107,7 @@ def test_a_lost_replica_that_is_not_needed_degrades() -> None:
 
 def test_the_stage_of_a_process_that_initializes_is_told_with_what_its_organs_wait_for() -> None:
     waiting = organ_row(state="PENDING_CREATION", required_resources={"quantum": 1.0}) | {"pid": 0}
-    answer = Response(503, body(status="initializing", stage="0 of 1 organs ready"))
+    answer = Response(503, body(status="initializing", stage="0 of 1 organs ready", uptime_s=6.0))
 
     report = judge(row(state="PENDING_CREATION"), answer, waiting)
 

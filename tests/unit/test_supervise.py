@@ -21,13 +21,13 @@ import pytest
 
 from seedcore.desired import Desired, read_desired, write_desired
 from seedcore.errors import ConfigError
+from seedcore.processes import kill_actor, start_ticks
 from seedcore.settings import Settings
 from seedcore.status import Report
 from seedcore.supervise import Policy, Supervisor
 from seedcore.supervise.journal import Journal
 from seedcore.supervise.judge import Action, Judge
 from seedcore.supervise.notify import notify, watchdog_s
-from seedcore.victim import kill_actor, start_ticks
 from tests.support.fake_cluster import NODE, FakeCluster
 from tests.support.waiting import eventually
 

@@ -1,4 +1,4 @@
-"""Kill the process of one actor, and certainly no other.
+"""The processes of actors on this host: whether one lives, and how to kill one and certainly no other.
 
 A pid is only a number: between the row that names it and the signal, the process may have ended and the number may
 belong to somebody else. A pidfd holds on to one process; what /proc says after it was opened is about that process
@@ -50,6 +50,17 @@ def start_ticks(pid: Any) -> int | None:
         return _stat(pid).started
     except (OSError, ValueError, IndexError):
         return None
+
+
+def is_living_actor(pid: Any) -> bool:
+    """Say whether the kernel of this host has a living actor process with this pid (a zombie does not live)."""
+    if not isinstance(pid, int) or pid <= 1:
+        return False
+    try:
+        titled = (_PROC / str(pid) / "cmdline").read_bytes().startswith(TITLE)
+        return titled and _stat(pid).state not in _DEAD_STATES
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def kill_actor(pid: Any, *, node_id: Any, started: int | None) -> Result:
