@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,15 @@ class Organism:
         done = self.run("shutdown")
         assert done.returncode in {0, 3}, done.stderr
         assert self.actors() == []
+
+
+def pytest_configure() -> None:
+    """Let a terminated run clean up like an interrupted one: it must leave no Ray behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,100 @@
+"""Kill parts of a deployment by pid: the status is true at every moment, and healthy again without anybody's help."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.deploy.conftest import Deployment
+from tests.support.processes import kill
+from tests.support.waiting import eventually
+
+
+def status(deployment: Deployment) -> dict[str, Any]:
+    done = deployment.seedcore("status", "--json")
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert (done.returncode == 0) is report["healthy"]
+    return report
+
+
+def claimed(report: dict[str, Any]) -> set[int]:
+    """Every pid that a report claims to be well."""
+    coordinator = report["coordinator"]
+    return {coordinator["pid"], *(replica["pid"] for organ in coordinator["organs"] for replica in organ["replicas"])}
+
+
+def heals(deployment: Deployment, broken: set[int], *, timeout_s: float = 120) -> list[str]:
+    """Look until it is healthy, with none of the broken processes; returns the reasons that were given meanwhile."""
+    reasons: list[str] = []
+
+    def healthy() -> bool:
+        report = status(deployment)
+        if report["healthy"]:
+            assert not claimed(report) & broken, report
+            return True
+        if report["reason"] not in reasons:
+            reasons.append(report["reason"])
+        return False
+
+    eventually(healthy, timeout_s=timeout_s, what="healthy again by itself")
+    answer = deployment.seedcore("submit", "echo", "--params", '{"text": "alive"}')
+    assert answer.returncode == 0, answer.stderr
+    return reasons
+
+
+def journal(deployment: Deployment, event: str) -> list[dict[str, Any]]:
+    lines = (deployment.prefix / "state" / "seedcore" / "supervisor.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+def of_ray(deployment: Deployment) -> set[int]:
+    """Every process of the deployment but supervisord and our supervisor."""
+    spared = {"supervisord", "seedcore"}
+    return {pid for pid, name in deployment.processes().items() if name not in spared}
+
+
+def test_a_killed_organ(deployed: Deployment) -> None:
+    pid = status(deployed)["coordinator"]["organs"][0]["replicas"][0]["pid"]
+
+    kill(pid)
+
+    assert set(heals(deployed, {pid})) == {"organs_down"}
+
+
+def test_a_killed_coordinator(deployed: Deployment) -> None:
+    before = status(deployed)
+    pid = before["coordinator"]["pid"]
+
+    kill(pid)
+
+    assert set(heals(deployed, {pid})) <= {"restarting", "not_responding"}
+    assert claimed(status(deployed)) - {status(deployed)["coordinator"]["pid"]} == claimed(before) - {pid}
+
+
+def test_a_coordinator_that_hangs_is_replaced_by_the_supervisor(deployed: Deployment) -> None:
+    pid = status(deployed)["coordinator"]["pid"]
+
+    kill(pid, signal.SIGSTOP)
+    try:
+        assert status(deployed)["reason"] == "not_responding"
+        assert "not_responding" in heals(deployed, {pid})
+    finally:
+        kill(pid)
+
+    assert journal(deployed, "kill")[-1]["pid"] == pid
+
+
+@pytest.mark.parametrize("victims", ["raylet", "everything"])
+def test_the_head(deployed: Deployment, victims: str) -> None:
+    before = claimed(status(deployed))
+    named = {pid for pid, name in deployed.processes().items() if name == "raylet"}
+    assert len(named) == 1
+    doomed = named if victims == "raylet" else of_ray(deployed)
+
+    for pid in doomed:
+        kill(pid)
+
+    assert heals(deployed, before | doomed, timeout_s=170)
