@@ -31,10 +31,10 @@ class RayHead:
         self.mark = secrets.token_hex(8)
         # Under /tmp and short: Ray's socket paths must stay below 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="sct-", dir="/tmp"))
-        ports = free_ports(11)
+        ports = free_ports(12)
         self._worker_ports = free_range(400)
         self._gcs_port, self._dashboard_port = ports[0], ports[1]
-        self._ports = ports[2:]
+        self._ports = ports[3:]
         self._num_cpus = num_cpus
         token = self.directory / "token"
         token.touch(mode=0o600)
@@ -69,7 +69,7 @@ class RayHead:
         return {
             **kept,
             MARK: self.mark,
-            "PYTHONPATH": str(AGENTS),
+            "PYTHONPATH": os.pathsep.join([str(AGENTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "RAY_ADDRESS": str(chosen.address),
             "RAY_NAMESPACE": chosen.namespace,
             "RAY_AUTH_MODE": "token",

@@ -1,0 +1,1 @@
+"""Ratios against raw Ray, measured in one run on one Ray: ``make bench``."""
