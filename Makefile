@@ -50,7 +50,7 @@ bench: $(VENV)/dev ## measure; see benchmarks/
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 molecule: $(VENV)/dev ## the roles on hosts with systemd (needs Docker)
-	$(VENV)/bin/molecule test --all
+	@VENV=$(VENV) molecule/run $(ARGS)
 
 lock: $(VENV)/deploy ## make the lists with hashes anew, from pyproject.toml and requirements/*.in
 	$(compile) pyproject.toml --output-file roles/seedcore/files/requirements.txt
@@ -58,6 +58,7 @@ lock: $(VENV)/deploy ## make the lists with hashes anew, from pyproject.toml and
 	$(compile) requirements/tools.in --output-file roles/ray/files/tools.txt
 	$(compile) pyproject.toml --group dev --constraint roles/seedcore/files/requirements.txt --output-file requirements/dev.txt
 	$(compile) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
+	$(compile) --group molecule --constraint requirements/dev.txt --output-file requirements/molecule.txt
 
 compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(ARGS)

@@ -1,0 +1,23 @@
+"""Print the pid and the start of every process of the deployment, one a line."""  # noqa: INP001
+
+from pathlib import Path
+
+PREFIX = "/opt/seedcore/"
+
+
+def line(directory: Path) -> str:
+    """Return the line of one process, empty if it is none of the deployment or gone."""
+    try:
+        words = (directory / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        fields = (directory / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    name = words[0]
+    if name.startswith("ray::"):
+        # An actor's process is named after the method it is in; idle workers come and go by themselves.
+        name = name.split(".")[0]
+    mine = name.startswith(PREFIX) or (name.startswith("ray::") and name != "ray::IDLE")
+    return f"{directory.name} {fields[19]} {name}" if mine else ""
+
+
+print("\n".join(sorted(filter(None, map(line, (path for path in Path("/proc").iterdir() if path.name.isdigit()))))))  # noqa: T201
