@@ -86,7 +86,8 @@ def test_a_hostile_agent_hurts_nobody_else(organism: Organism) -> None:
         ("raise", "ValueError"), ("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"),
         ("unpicklable", "UnpicklableError"), ("bad_text", "BadTextError"), ("generator_exit", "GeneratorExit"),
         ("cancelled", "CancelledError"), ("garbage", "UnserializableResultError"),
-        ("says_failed", "AgentReportedError"), ("loop", "ResultTooLargeError"), ("forever", "TimeoutError"), ("ignores_cancel", "TimeoutError"),
+        ("says_failed", "AgentReportedError"), ("loop", "ResultTooLargeError"), ("forever", "TimeoutError"),
+        ("ignores_cancel", "TimeoutError"),
     ]  # fmt: skip
     tasks = [{"type": "do", "params": {"do": kind}} for kind, _ in kinds]
     answers = feed(organism, repr([*tasks, {"type": "do"}]))
