@@ -11,7 +11,7 @@ import uuid
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,10 +56,10 @@ def test_what_json_lacks_has_a_documented_form(value: Any, seen: Any) -> None:
 
 
 def test_numpy_values_are_the_python_values_they_stand_for() -> None:
-    value = {"a": numpy.arange(6).reshape(2, 3), "b": numpy.float32(0.5), "c": numpy.int64(3), "d": numpy.array(1.5)}
+    value = {"a": np.arange(6).reshape(2, 3), "b": np.float32(0.5), "c": np.int64(3), "d": np.array(1.5)}
     assert json.loads(_encode(value)) == {"a": [[0, 1, 2], [3, 4, 5]], "b": 0.5, "c": 3, "d": 1.5}
     with pytest.raises(UnserializableResultError, match="longdouble"):
-        _encode(numpy.longdouble(1))
+        _encode(np.longdouble(1))
 
 
 class _Hostile:
