@@ -145,7 +145,7 @@ def test_a_faulty_file_starts_nothing_and_hurts_nothing(organism: Organism) -> N
 def test_resources_that_do_not_exist_are_named(organism: Organism) -> None:
     path = organism.config({"id": "big", "resources": {"quantum": 1}})
 
-    done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "6")
+    done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "12")
 
     assert done.returncode == 5
     assert "seedcore_organ.big.0 waits for" in done.stderr
