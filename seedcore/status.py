@@ -169,11 +169,13 @@ def wait(
             report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, max(_MIN_REQUEST_S, remaining)))
         if watch.is_stable(report):
             return report
+        unplaced_s = watch.unplaced_s(report)
         key = (report.status, report.reason, report.message)
-        if on_change is not None and key != said:
+        # Every actor waits for its place for a moment: nothing to tell.
+        if on_change is not None and key != said and not 0.0 <= unplaced_s < PLACEMENT_S:
             said = key
             on_change(report)
-        if report.terminal or watch.is_stuck(report):
+        if report.terminal or unplaced_s >= UNSCHEDULABLE_AFTER_S:
             return report
         if remaining <= 0:
             return _at_deadline(report, stable_s)
@@ -199,14 +201,14 @@ class _Watch:
             self._identity, self._healthy_since = identity, time.monotonic()
         return time.monotonic() - self._healthy_since >= self._stable_s
 
-    def is_stuck(self, report: Report) -> bool:
-        """Whether the Coordinator has waited for its place longer than a placement takes."""
+    def unplaced_s(self, report: Report) -> float:
+        """For how many seconds the Coordinator has waited for its place; -1 if it does not."""
         if report.reason != "unschedulable":
             self._unplaced_since = None
-            return False
+            return -1.0
         if self._unplaced_since is None:
             self._unplaced_since = time.monotonic()
-        return time.monotonic() - self._unplaced_since >= UNSCHEDULABLE_AFTER_S
+        return time.monotonic() - self._unplaced_since
 
 
 def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
