@@ -12,6 +12,8 @@ from tests.deploy.conftest import Deployment
 from tests.support.processes import kill
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.timeout(900)
+
 
 def status(deployment: Deployment) -> dict[str, Any]:
     done = deployment.seedcore("status", "--json")
