@@ -63,6 +63,14 @@ def is_living_actor(pid: Any) -> bool:
         return False
 
 
+def has_lost_its_raylet(pid: Any, *, node_id: Any) -> bool:
+    """Say whether an actor's process lives on this host without the raylet of its node: it is about to end."""
+    try:
+        return is_living_actor(pid) and not _is_under_raylet(pid, str(node_id))
+    except (OSError, ValueError, IndexError):
+        return is_living_actor(pid)  # the ancestor ended while it was looked at
+
+
 def kill_actor(pid: Any, *, node_id: Any, started: int | None) -> Result:
     """Kill the actor's process ``pid`` if it is one, runs here, and is ours.
 
@@ -112,14 +120,18 @@ def _not_the_actor(pid: int, node_id: str) -> str:
         return f"process {pid} belongs to user {owner}"
     if not (directory / "cmdline").read_bytes().startswith(TITLE):
         return f"process {pid} is no actor's"
+    return "" if _is_under_raylet(pid, node_id) else f"process {pid} is not a child of node {node_id}"
+
+
+def _is_under_raylet(pid: int, node_id: str) -> bool:
     ancestor = pid
     for _ in range(MAX_ANCESTORS):
         ancestor = _stat(ancestor).parent
         if ancestor <= 1:
             break
         if f"--node_id={node_id}".encode() in (_PROC / str(ancestor) / "cmdline").read_bytes().split(b"\0"):
-            return ""
-    return f"process {pid} is not a child of node {node_id}"
+            return True
+    return False
 
 
 def _stat(pid: int) -> _Stat:

@@ -15,7 +15,7 @@ from typing import Any
 
 from seedcore.cluster import ClusterState, newest_actor, read_cluster
 from seedcore.errors import ClusterError
-from seedcore.processes import is_living_actor
+from seedcore.processes import has_lost_its_raylet, is_living_actor
 from seedcore.rest import Response, request
 from seedcore.settings import Settings
 
@@ -305,6 +305,8 @@ def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     if status != HEALTHY:
         waiting = _unplaced_organs(coordinator, cluster) if status == INITIALIZING else []
         return _report(status, reason, "; ".join([message, *waiting]), coordinator)
+    if has_lost_its_raylet(coordinator["pid"], node_id=coordinator["node_id"]):
+        return _report(UNHEALTHY, "nodes_missing", "the raylet of the Coordinator's node is gone", coordinator)
     down, missing = _contradicted_organs(coordinator, cluster)
     if down:
         return _report(UNHEALTHY, "organs_down", "; ".join([*down, *missing]), coordinator)
