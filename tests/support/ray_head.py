@@ -40,6 +40,7 @@ class RayHead:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(16))
         (self.directory / "gcs").mkdir()
+        (self.directory / "tmp").mkdir()
         self.settings = Settings(
             address=f"{NODE_IP}:{self._gcs_port}",
             dashboard_url=f"http://127.0.0.1:{self._dashboard_port}",
@@ -69,6 +70,8 @@ class RayHead:
         return {
             **kept,
             MARK: self.mark,
+            # Ray that is killed leaves files in the directory for temporary ones.
+            "TMPDIR": str(self.directory / "tmp"),
             "PYTHONPATH": os.pathsep.join([str(AGENTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "RAY_ADDRESS": str(chosen.address),
             "RAY_NAMESPACE": chosen.namespace,
