@@ -133,12 +133,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def head() -> Iterator[RayHead]:
     """A Ray head that the tests of a session share; nothing in a test may kill it."""
-    head = RayHead()
-    try:
-        head.start()
-        yield head
-    finally:
-        head.close()
+    yield from _running_head()
 
 
 @pytest.fixture
@@ -154,6 +149,10 @@ def organism(head: RayHead, tmp_path: Path) -> Iterator[Organism]:
 @pytest.fixture
 def own_head() -> Iterator[RayHead]:
     """A Ray head that this test alone has, and may kill."""
+    yield from _running_head()
+
+
+def _running_head() -> Iterator[RayHead]:
     head = RayHead()
     try:
         head.start()
