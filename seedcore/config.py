@@ -42,6 +42,7 @@ RAY_OWN_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 _ORGANS = ("seedcore", "organism", "organ_types")
 _Location = tuple[str | int, ...]
+_WORD = re.compile(r"[\w.-]+")
 
 
 def load_config(path: Path | None, *, check_imports: bool = True) -> OrganismSpec:
@@ -253,7 +254,11 @@ def _title(location: _Location) -> str:
     inside_an_organ = location[len(_ORGANS) + 1 :]
     text = ""
     for step in inside_an_organ or location[-2:]:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        if isinstance(step, str) and _WORD.fullmatch(step):
+            text += f".{step}" if text else step
+        else:
+            # A key may hold anything, the end of a line too.
+            text += f"[{step}]" if isinstance(step, int) else f"[{show(step)}]"
     return text or "the file"
 
 
@@ -395,7 +400,7 @@ def _problems(agent: object, options: Mapping[str, Any] | None) -> list[Problem]
 
 
 def _line(text: str) -> str:
-    return re.sub(r"\s*[\r\n]\s*", " ", text)
+    return " ".join(part.strip() for part in text.splitlines())
 
 
 _DEFAULTS: dict[str, Any] = {
