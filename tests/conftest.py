@@ -17,6 +17,10 @@ from seedcore.settings import Settings
 from seedcore.status import Report, probe
 from tests.support.ray_head import RayHead
 
+# What a shell starts in the background ignores Ctrl-C, and would hand that on to what it starts itself.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _numbers = itertools.count(1)
 
 _DRIVER = """
