@@ -104,6 +104,10 @@ class RayOrganRuntime:
         """Kill every organ of this namespace whose actor name is not in ``keep``; returns the names."""
         return await asyncio.to_thread(kill_organs, self._namespace, keep)
 
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Return the cluster's nodes, the dead ones that Ray remembers included."""
+        return await asyncio.to_thread(_nodes)
+
     def _create(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle[Any]:
         actor_class: Any = ray.remote(Organ)
         handle: ActorHandle[Any] = actor_class.options(
@@ -121,6 +125,18 @@ class RayOrganRuntime:
             runtime_env=runtime_env(),
         ).remote(spec.to_dict(), replica, identity)
         return handle
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [
+        {
+            "node_id": node["NodeID"],
+            "node_name": node.get("NodeName") or node.get("NodeManagerHostname"),
+            "alive": bool(node["Alive"]),
+            "head": "node:__internal_head__" in node.get("Resources", {}),
+        }
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+    ]
 
 
 def kill_organs(namespace: str, keep: set[str] | frozenset[str] = frozenset()) -> list[str]:

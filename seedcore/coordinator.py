@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from seedcore import release
+from seedcore.activity import Activity
 from seedcore.errors import OrganUnavailableError, OverloadedError, TaskError
 from seedcore.http.app import create_app
 from seedcore.http.server import HttpServer
+from seedcore.nodes import NodeList
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.manager import OrganismManager
 from seedcore.organism.replica import OrganRuntime
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
-from seedcore.task import Task, failure, task_type_of
+from seedcore.task import Task, describe, failure, task_type_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ BEAT_S = 0.5
 # A loop that has not turned for this long is not to be believed.
 STALE_AFTER_S = 5.0
 BIND_TIMEOUT_S = 15.0
+NODES_INTERVAL_S = 5.0
+NODES_TIMEOUT_S = 10.0
+# What is built in and yet work of an organ.
+_WORK = frozenset({"execute_on_organ", "execute_on_random_organ"})
 _COORDINATOR_WORD = {"healthy": "available", "initializing": "unavailable", "unhealthy": "error"}
 
 
@@ -77,11 +83,14 @@ class Coordinator:
         self._reinitialize: asyncio.Task[None] | None = None
         self._in_flight = 0
         self._counts: defaultdict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+        self._activity = Activity()
+        self._nodes = NodeList()
         self._said: tuple[str, str] = ("", "")
         self._since = _now()
         self._org = self._new_organism()
         self._snapshot = self.status()
         self._beat = asyncio.create_task(self._keep_beating())
+        self._node_watch = asyncio.create_task(self._watch_nodes())
         http: HttpServer | None = None
         try:
             # A failure to bind or to read the token is a failed creation like any other.
@@ -90,6 +99,7 @@ class Coordinator:
         except Exception as error:
             logger.exception("initialization failed")
             self._beat.cancel()
+            self._node_watch.cancel()
             if http is not None:
                 await http.stop()
             raise RuntimeError(f"Coordinator initialization failed: {error}") from error
@@ -185,6 +195,7 @@ class Coordinator:
             "uptime_s": round(time.monotonic() - self._born, 3),
             "pid": os.getpid(),
             "in_flight": self._in_flight,
+            "nodes": self._nodes.to_dict(),
             "organs": self._org.organ_reports(brief=True),
             "snapshot_at": time.time(),
         }
@@ -195,6 +206,10 @@ class Coordinator:
     def organism(self) -> list[dict[str, Any]]:
         """Describe every organ (``get_organism_status``)."""
         return self._org.organ_reports()
+
+    def activity(self) -> dict[str, Any]:
+        """The last ten minutes and the last failures (``GET /coordinator/activity``)."""
+        return self._activity.to_dict()
 
     def metrics(self) -> dict[str, Any]:
         """Counts and states for ``get_metrics`` and ``GET /metrics``, read from live state."""
@@ -352,11 +367,30 @@ class Coordinator:
         # During construction the manager may report before there is anything to say.
         if hasattr(self, "_org"):
             self._snapshot = self.status()
+            self._activity.organs(self._snapshot["organs"])
 
     async def _keep_beating(self) -> None:
         while True:
             self._renew()
+            organs = self._snapshot["organs"]
+            self._activity.tick(
+                in_flight=sum(organ["in_flight"] for organ in organs), queued=sum(organ["queued"] for organ in organs)
+            )
             await asyncio.sleep(BEAT_S)
+
+    async def _watch_nodes(self) -> None:
+        """Keep the names of the nodes; what a head that is away was last known to have stays, with its age."""
+        while True:
+            asking = asyncio.ensure_future(self._runtime.nodes())
+            # A call that hangs holds a thread: it is waited for, and not asked a second time meanwhile.
+            while not (await asyncio.wait({asking}, timeout=NODES_TIMEOUT_S))[0]:
+                logger.warning("Ray does not say which nodes there are, still waiting")
+            if (error := asking.exception()) is None:
+                self._nodes.update(asking.result())
+            else:
+                # Whatever Ray makes of it, not to know the nodes is no reason to end.
+                logger.warning("the nodes of the cluster are not known: %s", describe(error))
+            await asyncio.sleep(NODES_INTERVAL_S)
 
     async def _start_http(self, settings: Mapping[str, Any]) -> HttpServer:
         token = await asyncio.to_thread(_read_token, settings)
@@ -374,6 +408,8 @@ class Coordinator:
         counter = self._counts[(kind if known else "unknown", outcome)]
         counter[0] += 1
         counter[1] += seconds
+        counts = kind not in self._builtins() or kind in _WORK
+        self._activity.task(kind if known else "unknown", answer, seconds, counts=counts)
 
 
 class _Answer(dict[str, Any]):

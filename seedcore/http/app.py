@@ -1,14 +1,15 @@
 """The Coordinator's HTTP interface.
 
-==========================  ==========================================================================================
-``GET /coordinator/status``  body of ``get_status``; 200 if healthy, else 503 (with Retry-After while initializing)
-``GET /livez``               200: the Coordinator's loop turns
-``GET /readyz``              200 if healthy, else 503; says no more than the status
-``GET /organism/status``     200, one entry an organ: the result of the task ``get_organism_status``
-``GET /metrics``             Prometheus
-``POST /coordinator/tasks``  a task as JSON; the answer in the documented shape, see below
-``GET /``, ``GET /docs``     pages for people, without any data in them; ``/openapi.json`` for programs
-==========================  ==========================================================================================
+============================  ========================================================================================
+``GET /coordinator/status``   body of ``get_status``; 200 if healthy, else 503 (with Retry-After while initializing)
+``GET /livez``                200: the Coordinator's loop turns
+``GET /readyz``               200 if healthy, else 503; says no more than the status
+``GET /coordinator/activity``  200, the last ten minutes: rates, durations, load, and the last failures with their cause
+``GET /organism/status``      200, one entry an organ: the result of the task ``get_organism_status``
+``GET /metrics``              Prometheus
+``POST /coordinator/tasks``   a task as JSON; the answer in the documented shape, see below
+``GET /``, ``GET /docs``      pages for people, without any data in them; ``/openapi.json`` for programs
+============================  ========================================================================================
 
 HEAD works where GET does. Everything but ``/livez`` and ``/readyz`` wants the token: 401 without, 403 with a wrong one.
 A browser that opens a page without one gets it as the text of the 401 (see ``gate.py``), and the page asks.
@@ -127,6 +128,16 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
     async def coordinator_status() -> Response:
         status = view.status()
         return await _json(status, *_health(status))
+
+    @app.get(
+        "/coordinator/activity",
+        summary="What the organism has done lately",
+        response_description="The last ten minutes.",
+        response_model=schemas.Activity,
+        tags=["status"],
+    )
+    async def coordinator_activity() -> Response:
+        return await _json(view.activity())
 
     @app.get(
         "/livez",

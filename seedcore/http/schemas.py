@@ -64,6 +64,9 @@ class Status(BaseModel):
     release: Annotated[str, Field(description="Id of the release that answers.")]
     degraded: Annotated[bool, Field(description="Healthy, but something that is not required is missing.")]
     since: Annotated[str, Field(description="When status or reason last changed, ISO 8601.")]
+    nodes: Annotated[
+        dict[str, Any] | None, Field(description="Living nodes by name, and those that have been lost.")
+    ] = None
     organs: Annotated[list[dict[str, Any]], Field(description="Every organ, without its agents' ids.")]
     init_seconds: Annotated[float | None, Field(description="Seconds the last initialisation took.")]
     init_attempts: int
@@ -82,6 +85,56 @@ class Ready(BaseModel):
 
     ready: bool
     status: Literal["healthy", "initializing", "unhealthy"]
+
+
+class Samples(BaseModel):
+    """Columns of equal length, one entry an interval, the oldest first."""
+
+    at: Annotated[list[float], Field(description="When the interval began, seconds since 1970.")]
+    done_per_s: Annotated[list[float], Field(description="Tasks that succeeded, per second.")]
+    failed_per_s: Annotated[list[float], Field(description="Tasks that failed, per second.")]
+    p50_s: Annotated[list[float | None], Field(description="Median duration in seconds; null without a task.")]
+    p95_s: Annotated[list[float | None], Field(description="95 % were not longer; null without a task.")]
+    in_flight: Annotated[list[int], Field(description="Tasks given to organs at once, the highest that was seen.")]
+    queued: Annotated[list[int], Field(description="Tasks that waited for an agent, the highest that was seen.")]
+
+
+class OrganActivity(BaseModel):
+    """The work of one organ."""
+
+    organ_id: str
+    done: Annotated[int, Field(description="Tasks that succeeded since the Coordinator's process started.")]
+    failed: Annotated[int, Field(description="Tasks that failed since then.")]
+    per_s: Annotated[float, Field(description="Tasks per second, over the last intervals.")]
+    failed_per_s: float
+    mean_s: Annotated[float | None, Field(description="Their mean duration in seconds; null without a task.")]
+
+
+class Failure(BaseModel):
+    """A failure and its cause; equal ones are one entry."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["task", "process"]
+    error: Annotated[str, Field(description="The cause, at most 500 characters.")]
+    count: Annotated[int, Field(description="How often it has happened.")]
+    first_at: Annotated[float, Field(description="Seconds since 1970.")]
+    at: Annotated[float, Field(description="The last time, seconds since 1970.")]
+    organ_id: str | None = None
+    agent_id: str | None = None
+    task_type: str | None = None
+    error_type: str | None = None
+    replica: int | None = None
+
+
+class Activity(BaseModel):
+    """What the organism has done lately, since the Coordinator's process started and for ten minutes at most."""
+
+    now: Annotated[float, Field(description="The Coordinator's clock, seconds since 1970.")]
+    interval_s: Annotated[float, Field(description="Seconds of one interval.")]
+    samples: Samples
+    organs: list[OrganActivity]
+    failures: Annotated[list[Failure], Field(description="The last one first.")]
 
 
 class Organ(BaseModel):

@@ -19,6 +19,10 @@ class CoordinatorView(Protocol):
         """Return one entry an organ: the result of the task ``get_organism_status``."""
         ...
 
+    def activity(self) -> dict[str, Any]:
+        """Return the last ten minutes and the last failures: see :meth:`seedcore.activity.Activity.to_dict`."""
+        ...
+
     async def handle(self, task: Any, /) -> dict[str, Any]:
         """Do a task, whatever somebody sent as one; never raises, the answer has the documented shape."""
         ...

@@ -57,6 +57,9 @@ class OrganRuntime(Protocol):
     async def kill_others(self, keep: set[str]) -> list[str]:
         """End all organs of the namespace but those with these actor names; returns the names of the ended."""
 
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Return the cluster's nodes, each with ``node_id, node_name, alive, head``."""
+
 
 class Replica:
     """Keeps one organ process alive and knows how it is.

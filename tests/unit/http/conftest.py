@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from seedcore.activity import Activity
 from seedcore.http import HttpServer, create_app
 
 TOKEN = "sesame-7f3a"
@@ -60,6 +61,7 @@ class View:
             "restarts": 3,
             "uptime_s": 12.5,
         }
+        self.lately = Activity(lambda: 1_795_555_924.0)
         self.tasks: list[Any] = []
         self.answer: Any = {
             "success": True,
@@ -80,6 +82,9 @@ class View:
 
     def organism(self) -> list[dict[str, Any]]:
         return self.organs
+
+    def activity(self) -> dict[str, Any]:
+        return self.lately.to_dict()
 
     def metrics(self) -> dict[str, Any]:
         return {**self.figures, "organs": self.organs}

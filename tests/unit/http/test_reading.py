@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.unit.http.conftest import Serve, View
 
 GUARDED = [
+    "/coordinator/activity",
     "/coordinator/status",
     "/organism/status",
     "/metrics",
@@ -25,7 +26,17 @@ GUARDED = [
     "/livez/",
     "/coordinator/tasks",
 ]
-READABLE = ["/livez", "/readyz", "/coordinator/status", "/organism/status", "/metrics", "/", "/docs", "/openapi.json"]
+READABLE = [
+    "/livez",
+    "/readyz",
+    "/coordinator/activity",
+    "/coordinator/status",
+    "/organism/status",
+    "/metrics",
+    "/",
+    "/docs",
+    "/openapi.json",
+]
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
@@ -188,6 +199,7 @@ async def test_openapi_document_is_whole(client: httpx.AsyncClient) -> None:
         for method, operation in methods.items()
     }
     assert set(operations) == {
+        ("/coordinator/activity", "get"),
         ("/coordinator/status", "get"),
         ("/livez", "get"),
         ("/readyz", "get"),

@@ -1,0 +1,47 @@
+"""The cluster's nodes as the Coordinator knows them: names for the places of the organs' processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+MAX_GONE = 20
+
+
+class NodeList:
+    """Remembers the living nodes, and those that have been lost since the Coordinator's process started.
+
+    Ray remembers dead nodes of any age; one that nobody has seen alive here is of no interest to whoever looks.
+    """
+
+    def __init__(self) -> None:
+        self._alive: dict[str, dict[str, Any]] = {}
+        self._gone: dict[str, dict[str, Any]] = {}
+        self._asked_at: float | None = None
+
+    def update(self, nodes: Iterable[Mapping[str, Any]]) -> None:
+        """Take what Ray says now: entries with ``node_id, node_name, alive, head``."""
+        now = time.time()
+        alive = {str(node["node_id"]): dict(node) for node in nodes if node["alive"]}
+        names = {node["node_name"] for node in alive.values()}
+        for node_id, node in self._alive.items():
+            if node_id not in alive:
+                gone_at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+                self._gone[node_id] = {**node, "alive": False, "gone_since": gone_at}
+        # A host that is back has a new id and its old name.
+        kept = [(node_id, node) for node_id, node in self._gone.items() if node["node_name"] not in names]
+        self._gone = dict(kept[-MAX_GONE:])
+        self._alive, self._asked_at = alive, now
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: ``alive``, ``names`` and ``gone``, ``list`` with one entry a node, ``age_s`` of all of it."""
+        living = sorted(self._alive.values(), key=lambda node: (not node["head"], str(node["node_name"])))
+        return {
+            "alive": len(living),
+            "names": [node["node_name"] for node in living],
+            "gone": sorted({str(node["node_name"]) for node in self._gone.values()}),
+            "list": [*living, *self._gone.values()],
+            "age_s": None if self._asked_at is None else round(time.time() - self._asked_at, 1),
+        }
