@@ -20,6 +20,10 @@ They cross process boundaries, so each hands all of its arguments to ``super()._
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Executed = Literal["no", "yes", "unknown"]
+"""Whether anything of a task that did not succeed was done; only after a ``no`` it can be sent again without care."""
 
 
 class SeedCoreError(Exception):
@@ -72,7 +76,18 @@ class OverloadedError(SeedCoreError):
 
 
 class OrganUnavailableError(SeedCoreError):
-    """The organ that would do the work is not there, or its process died with the task."""
+    """The organ that would do the work is not there, or its process died with the task.
+
+    ``executed`` is ``no`` in the first case, ``unknown`` in the second.
+    """
+
+    def __init__(self, message: str, executed: Executed = "no") -> None:
+        super().__init__(message, executed)
+        self.message = message
+        self.executed = executed
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class AgentStartError(SeedCoreError):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from seedcore.errors import PayloadTooLargeError, TaskError
+from seedcore.errors import Executed, OrganUnavailableError, PayloadTooLargeError, TaskError
 
 MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 100
@@ -34,6 +34,14 @@ BUILTIN_TASK_TYPES = frozenset(
 )
 """What the Coordinator does itself; no organ can take a task of these types."""
 
+_EXECUTED: dict[str, Executed] = {
+    "TaskError": "no",
+    "UnknownTaskTypeError": "no",
+    "PayloadTooLargeError": "no",
+    "OverloadedError": "no",
+    "UnserializableResultError": "yes",
+    "ResultTooLargeError": "yes",
+}
 _SCALAR_BYTES = 16
 _MAX_ERROR_CHARS = 4000
 
@@ -120,16 +128,28 @@ def normalise(key: str) -> str:
 
 
 def failure(
-    error: BaseException | str, *, task_type: str = "unknown", error_type: str | None = None, **extra: Any
+    error: BaseException | str,
+    *,
+    task_type: str = "unknown",
+    error_type: str | None = None,
+    executed: Executed | None = None,
+    **extra: Any,
 ) -> dict[str, Any]:
-    """Build the documented answer of a task that did not succeed."""
+    """Build the documented answer of a task that did not succeed.
+
+    ``executed`` says whether anything was done: ``no``, ``yes``, or ``unknown``; default: what the error implies.
+    """
     if error_type is None:
         error_type = type(error).__name__ if isinstance(error, BaseException) else "TaskError"
+    if executed is None:
+        told = error.executed if isinstance(error, OrganUnavailableError) else None
+        executed = told or _EXECUTED.get(error_type, "unknown")
     return {
         "success": False,
         "error": describe(error) if isinstance(error, BaseException) else _encodable(error[:_MAX_ERROR_CHARS]),
         "error_type": error_type,
         "task_type": task_type,
+        "executed": executed,
         **extra,
     }
 

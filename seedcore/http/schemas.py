@@ -49,6 +49,10 @@ class Failed(BaseModel):
     error: Annotated[str, Field(description="For people; never empty.")]
     error_type: Annotated[str, Field(description="For programs.")]
     task_type: Annotated[str, Field(description="The type that the task named, or `unknown`.")]
+    executed: Annotated[
+        Literal["no", "yes", "unknown"],
+        Field(description="Whether anything was done; after `no` the task can be sent again without care."),
+    ]
 
 
 class Status(BaseModel):

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 import uuid
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,8 +21,9 @@ from seedcore.organism.agent import AgentRunner, AgentState
 from seedcore.organism.fence import Raised
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.loading import check_agent, load_agent
+from seedcore.organism.work import WorkQueue
 from seedcore.spec import OrganSpec
-from seedcore.task import Task, failure
+from seedcore.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +59,7 @@ class Organ:
         self._start_executor = ThreadPoolExecutor(8, thread_name_prefix="start")
         self._agents: list[AgentRunner] = []
         self._load_failure: Raised | None = None
-        self._slots: deque[AgentRunner] = deque()
-        self._waiters: deque[asyncio.Future[AgentRunner]] = deque()
-        self._in_flight = 0
-        self._stuck = 0
+        self._work = WorkQueue(self._spec, on_change=self._bump)
         self._restarting: set[AgentRunner] = set()
         self._stopping = False
         self._life = asyncio.create_task(self._live())
@@ -80,52 +76,13 @@ class Organ:
         return self._snapshot()
 
     async def execute(self, task: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Do one task on the agent with the most room; always answers in the documented shape."""
-        started = time.monotonic()
-        work = Task(**task)
-        if not self._slots and len(self._waiters) >= self._spec.queue_limit:
-            return self._failed(
-                work, "OverloadedError", f"{len(self._waiters)} tasks are waiting already", retry_after_s=1.0
-            )
-        self._in_flight += 1
+        """Do one task on the agent with the least to do; always answers in the documented shape."""
+        answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
+        work = self._work.submit(Task(**task), timeout_s, answer.set_result)
         try:
-            agent = await self._acquire(timeout_s)
-            if agent is None:
-                return self._failed(work, "TimeoutError", f"no agent was free within {timeout_s:g} s")
-            remaining = max(0.0, timeout_s - (time.monotonic() - started))
-            outcome = await self._run(agent, work, remaining)
+            return await answer
         finally:
-            self._in_flight -= 1
-        if outcome is _LATE:
-            return self._failed(work, "TimeoutError", f"no answer within {timeout_s:g} s", agent_id=agent.agent_id)
-        if isinstance(outcome, Raised):
-            logger.warning(
-                "task failed: organ=%s agent=%s type=%s error=%s: %s",
-                self._spec.id,
-                agent.agent_id,
-                work.type,
-                outcome.error_type,
-                outcome.error,
-            )
-            return self._failed(work, outcome.error_type, outcome.error, agent_id=agent.agent_id)
-        if isinstance(outcome, Mapping) and outcome.get("success") is False:
-            # `success` is that of the work itself: an agent that says it failed has failed.
-            reason = outcome.get("error")
-            return self._failed(
-                work,
-                str(outcome.get("error_type") or "AgentReportedError"),
-                str(reason) if reason else "the agent reported a failure",
-                agent_id=agent.agent_id,
-                result=outcome,
-            )
-        return {
-            "success": True,
-            "result": outcome,
-            "organ_id": self._spec.id,
-            "agent_id": agent.agent_id,
-            "task_type": work.type,
-            "duration_s": round(time.monotonic() - started, 6),
-        }
+            work.cancel()  # nothing, if it has been answered
 
     async def canary(self, nonce: str) -> dict[str, Any]:
         """Send a nonce back from this process."""
@@ -134,6 +91,7 @@ class Organ:
     async def stop(self) -> bool:
         """Stop the agents; the process is ended by whoever called."""
         self._stopping = True
+        self._work.close_all()
         self._life.cancel()
         await asyncio.gather(*(agent.stop() for agent in self._agents), return_exceptions=True)
         self._bump()
@@ -165,8 +123,7 @@ class Organ:
         async with gate:
             ready = await agent.start(timeout_s=self._spec.start_timeout_s)
         if ready:
-            for _ in range(self._spec.max_concurrency):
-                self._release(agent)
+            self._work.open(agent)
         elif agent.failure:
             logger.error(
                 "agent did not start: agent=%s error=%s: %s",
@@ -181,7 +138,7 @@ class Organ:
             unhealthy = await agent.check_health(timeout_s=self._spec.health_timeout_s)
             if unhealthy is not None and agent.state is AgentState.READY:
                 agent.fail(unhealthy)
-                self._slots = deque(slot for slot in self._slots if slot is not agent)
+                self._work.close(agent)
                 logger.error("agent is not healthy: agent=%s error=%s", agent.agent_id, unhealthy.error)
                 self._bump()
         elif agent.state is AgentState.FAILED and agent not in self._restarting:
@@ -197,67 +154,10 @@ class Organ:
         agent.failure = failure_before
         await self._start_agent(agent, asyncio.Semaphore(1))
 
-    async def _acquire(self, timeout_s: float) -> AgentRunner | None:
-        while self._slots:
-            agent = self._slots.popleft()
-            if agent.state is AgentState.READY:
-                return agent
-        waiter: asyncio.Future[AgentRunner] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await waiter
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if waiter.done() and not waiter.cancelled():
-                # The slot was handed over in the same turn of the loop: pass it on.
-                self._release(waiter.result())
-            else:
-                self._waiters.remove(waiter)
-            if isinstance(error, TimeoutError):
-                return None
-            raise
-
-    def _release(self, agent: AgentRunner) -> None:
-        if agent.state is not AgentState.READY:
-            return
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(agent)
-                return
-        self._slots.append(agent)
-
-    async def _run(self, agent: AgentRunner, task: Task, timeout_s: float) -> Any:
-        """Run user code with a deadline that holds even if the code ignores its cancellation.
-
-        The agent's slot is given back when the code has really ended, so that its bound is true.
-        """
-        work = asyncio.ensure_future(agent.execute(task))
-        work.add_done_callback(lambda _: self._release(agent))
-        try:
-            done, _ = await asyncio.wait({work}, timeout=timeout_s)
-        except asyncio.CancelledError:
-            work.cancel()
-            raise
-        if done:
-            return Raised("cancelled", "CancelledError", "") if work.cancelled() else work.result()
-        work.cancel()
-        self._stuck += 1
-        self._bump()
-        work.add_done_callback(lambda _: self._unstick())
-        return _LATE
-
-    def _unstick(self) -> None:
-        self._stuck -= 1
-        self._bump()
-
     def _bump(self) -> None:
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
-
-    def _failed(self, task: Task, error_type: str, error: str, **extra: Any) -> dict[str, Any]:
-        return failure(error, error_type=error_type, task_type=task.type, organ_id=self._spec.id, **extra)
 
     def _snapshot(self) -> dict[str, Any]:
         states = [agent.state for agent in self._agents]
@@ -294,15 +194,12 @@ class Organ:
             "ready_agents": states.count(AgentState.READY),
             "settled": settled,
             "failed": failed,
-            "in_flight": self._in_flight,
-            "queued": len(self._waiters),
-            "stuck": self._stuck,
+            "in_flight": self._work.in_flight,
+            "queued": self._work.queued,
+            "stuck": self._work.stuck,
             "slots": states.count(AgentState.READY) * self._spec.max_concurrency,
             "stopping": self._stopping,
         }
-
-
-_LATE = object()
 
 
 def _load_fenced(spec: OrganSpec) -> Any | Raised:

@@ -154,9 +154,8 @@ class Replica:
                 answer: dict[str, Any] = await self._handle.execute.remote(task, timeout_s)
         except RayError as error:
             if type(error).__name__ in _DEATHS:
-                raise OrganUnavailableError(
-                    f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
-                ) from error
+                text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
+                raise OrganUnavailableError(text, "unknown") from error
             raise
         else:
             return answer

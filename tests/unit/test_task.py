@@ -13,7 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedcore.errors import PayloadTooLargeError, TaskError
+from seedcore.errors import (
+    OrganUnavailableError,
+    OverloadedError,
+    PayloadTooLargeError,
+    TaskError,
+    UnknownTaskTypeError,
+)
 from seedcore.task import (
     BUILTIN_TASK_TYPES,
     MAX_DEPTH,
@@ -251,10 +257,31 @@ def test_a_failure_has_the_documented_shape() -> None:
         "error": "no",
         "error_type": "ValueError",
         "task_type": "t",
+        "executed": "unknown",
         "organ_id": "o",
     }
-    assert failure("no") == {"success": False, "error": "no", "error_type": "TaskError", "task_type": "unknown"}
+    assert failure("no") == {
+        "success": False,
+        "error": "no",
+        "error_type": "TaskError",
+        "task_type": "unknown",
+        "executed": "no",
+    }
     assert failure("\ud800")["error"].encode()
+
+
+@pytest.mark.parametrize(
+    ("error", "executed"),
+    [
+        (OverloadedError("full"), "no"),
+        (UnknownTaskTypeError("what?"), "no"),
+        (OrganUnavailableError("not there"), "no"),
+        (OrganUnavailableError("died with the task", "unknown"), "unknown"),
+        (TimeoutError("late"), "unknown"),
+    ],
+)
+def test_a_failure_says_whether_anything_was_done(error: Exception, executed: str) -> None:
+    assert failure(error)["executed"] == executed
 
 
 PLAIN = st.recursive(

@@ -51,9 +51,8 @@ async def test_a_task_arrives_and_its_answer_comes_back(client: httpx.AsyncClien
 async def test_what_went_wrong_shows_in_the_status_code(
     client: httpx.AsyncClient, view: View, error_type: str, *, by_agent: bool, code: int
 ) -> None:
-    view.answer = failure(
-        "it went wrong", error_type=error_type, task_type="echo", **({"agent_id": "a"} if by_agent else {})
-    )
+    extra: dict[str, Any] = {"agent_id": "a"} if by_agent else {}
+    view.answer = failure("it went wrong", error_type=error_type, task_type="echo", **extra)
     answer = await client.post(PATH, json={"type": "echo"})
     assert (answer.status_code, answer.json()) == (code, view.answer)
     assert ("retry-after" in answer.headers) == (code == 429)

@@ -1,0 +1,297 @@
+"""The work of one organ's process: which agent does a task, which tasks wait, until when, and what came of them.
+
+Everything here runs on the organ's loop. A task costs one asyncio task (its user code needs one of its own to be
+cancelled in) and one timer, no matter whether it came alone or in a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from seedcore.organism.agent import AgentRunner, AgentState
+from seedcore.organism.fence import Raised
+from seedcore.spec import OrganSpec
+from seedcore.task import Task, failure
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0
+
+
+class Seat:
+    """One life of an agent, and how many tasks it is doing."""
+
+    __slots__ = ("agent", "load", "open")
+
+    def __init__(self, agent: AgentRunner) -> None:
+        self.agent = agent
+        self.load = 0
+        self.open = True
+
+
+class Seats:
+    """The agents that can take a task: the one with the least to do first, among equals the one free for longest.
+
+    Args:
+        capacity: Tasks that one agent does at a time.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        # Open seats by their load; a full seat is in none. It grows as far as loads really go.
+        self._by_load: list[OrderedDict[Seat, None]] = [OrderedDict()]
+        self._lowest = 0
+        self._of: dict[AgentRunner, Seat] = {}
+
+    def add(self, agent: AgentRunner) -> None:
+        """Let an agent work."""
+        self.remove(agent)
+        seat = self._of[agent] = Seat(agent)
+        self._put(seat)
+
+    def remove(self, agent: AgentRunner) -> None:
+        """Give an agent no more tasks; those that it is doing go on."""
+        seat = self._of.pop(agent, None)
+        if seat is not None:
+            seat.open = False
+            self._pull(seat)
+
+    def take(self) -> Seat | None:
+        """Choose an agent for one more task."""
+        while self._lowest < len(self._by_load):
+            seats = self._by_load[self._lowest]
+            if seats:
+                seat, _ = seats.popitem(last=False)
+                seat.load += 1
+                self._put(seat)
+                return seat
+            self._lowest += 1
+        return None
+
+    def give_back(self, seat: Seat) -> None:
+        """One of the seat's tasks has really ended."""
+        if not seat.open:
+            return  # the agent was taken out, or has begun a new life with a seat of its own
+        self._pull(seat)
+        seat.load -= 1
+        self._put(seat)
+
+    def _put(self, seat: Seat) -> None:
+        if seat.load >= self._capacity:
+            return
+        if seat.load == len(self._by_load):
+            self._by_load.append(OrderedDict())
+        self._by_load[seat.load][seat] = None
+        self._lowest = min(self._lowest, seat.load)
+
+    def _pull(self, seat: Seat) -> None:
+        if seat.load < self._capacity:
+            del self._by_load[seat.load][seat]
+
+
+class Work:
+    """One task on its way through the organ; ``done`` is called exactly once with its answer, unless it is cancelled.
+
+    A deadline holds even if the user's code ignores its cancellation: the task is answered, and its place in the agent
+    is given back when the code has really ended, so that the bound on concurrency is true.
+    """
+
+    __slots__ = ("_done", "_limit_s", "_queue", "_running", "_seat", "_started", "_timer", "task")
+
+    def __init__(self, queue: WorkQueue, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None]) -> None:
+        self.task = task
+        self._queue = queue
+        self._limit_s = limit_s
+        self._done: Callable[[dict[str, Any]], None] | None = done
+        self._seat: Seat | None = None
+        self._running: asyncio.Task[Any] | None = None
+        self._started = time.monotonic()
+        self._timer = queue.loop.call_later(limit_s, self._late)
+
+    def start(self, seat: Seat) -> None:
+        """Let an agent do it."""
+        self._seat = seat
+        self._running = self._queue.loop.create_task(seat.agent.execute(self.task))
+        self._running.add_done_callback(self._ended)
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._done is not None:
+            self._done = None
+            self._timer.cancel()
+            self._abandon()
+            self._queue.in_flight -= 1
+
+    def refuse(self, error_type: str, error: str, **extra: Any) -> None:
+        """Answer without having done anything."""
+        self._answer(self._queue.failed(self.task, error_type, error, executed="no", **extra))
+
+    def _late(self) -> None:
+        limit = f"{self._limit_s:g} s"
+        self._abandon()
+        if self._seat is None:
+            self.refuse("TimeoutError", f"no agent was free within {limit}")
+            return
+        text, agent_id = f"no answer within {limit}", self._seat.agent.agent_id
+        self._answer(self._queue.failed(self.task, "TimeoutError", text, executed="unknown", agent_id=agent_id))
+
+    def _abandon(self) -> None:
+        if self._running is None:
+            self._queue.forget(self)
+        else:
+            self._queue.count_stuck(1)
+            self._running.cancel()
+
+    def _ended(self, running: asyncio.Task[Any]) -> None:
+        if self._seat is None:
+            return
+        if self._done is None:
+            self._queue.count_stuck(-1)
+            if not running.cancelled():
+                running.exception()  # looked at, or asyncio complains
+        elif running.cancelled():
+            self._finish(self._seat, Raised("cancelled", "CancelledError", ""))
+        else:
+            error = running.exception()
+            self._finish(self._seat, running.result() if error is None else Raised.of(error))
+        self._queue.give_back(self._seat)
+
+    def _finish(self, seat: Seat, outcome: Any) -> None:
+        agent_id = seat.agent.agent_id
+        if isinstance(outcome, Raised):
+            logger.warning(
+                "task failed: organ=%s agent=%s type=%s error=%s: %s",
+                self._queue.spec.id,
+                agent_id,
+                self.task.type,
+                outcome.error_type,
+                outcome.error,
+            )
+            self._answer(
+                self._queue.failed(self.task, outcome.error_type, outcome.error, executed="yes", agent_id=agent_id)
+            )
+        elif isinstance(outcome, Mapping) and outcome.get("success") is False:
+            # `success` is that of the work itself: an agent that says it failed has failed.
+            reason = outcome.get("error")
+            self._answer(
+                self._queue.failed(
+                    self.task,
+                    str(outcome.get("error_type") or "AgentReportedError"),
+                    str(reason) if reason else "the agent reported a failure",
+                    executed="yes",
+                    agent_id=agent_id,
+                    result=outcome,
+                )
+            )
+        else:
+            self._answer(
+                {
+                    "success": True,
+                    "result": outcome,
+                    "organ_id": self._queue.spec.id,
+                    "agent_id": agent_id,
+                    "task_type": self.task.type,
+                    "duration_s": round(time.monotonic() - self._started, 6),
+                }
+            )
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            self._timer.cancel()
+            self._queue.in_flight -= 1
+            done(answer)
+
+
+class WorkQueue:
+    """Takes an organ's tasks and hands them to its agents, within the organ's bounds.
+
+    Args:
+        spec: The organ; ``max_concurrency`` and ``queue_limit`` are its bounds.
+        on_change: Called when the number of stuck tasks has changed.
+
+    Attributes:
+        in_flight: Tasks accepted and not yet answered.
+        stuck: Tasks answered at their deadline, or given up, whose code has not ended.
+    """
+
+    def __init__(self, spec: OrganSpec, *, on_change: Callable[[], None]) -> None:
+        self.spec = spec
+        self.loop = asyncio.get_running_loop()
+        self.in_flight = 0
+        self.stuck = 0
+        self._closed = False
+        self._on_change = on_change
+        self._seats = Seats(spec.max_concurrency)
+        # A dict in order and not a deque: a task that leaves at its deadline may be anywhere in it.
+        self._waiting: OrderedDict[Work, None] = OrderedDict()
+
+    @property
+    def queued(self) -> int:
+        """Tasks that wait for an agent."""
+        return len(self._waiting)
+
+    def submit(self, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None]) -> Work:
+        """Take one task, which has ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape."""
+        self.in_flight += 1
+        work = Work(self, task, limit_s, done)
+        seat = self._seats.take() if not self._waiting and not self._closed else None
+        if seat is not None:
+            work.start(seat)
+        elif self._closed:
+            work.refuse("OrganUnavailableError", f"organ {self.spec.id} is being stopped")
+        elif len(self._waiting) >= self.spec.queue_limit:
+            text = f"{len(self._waiting)} tasks are waiting already"
+            work.refuse("OverloadedError", text, retry_after_s=RETRY_AFTER_S)
+        else:
+            self._waiting[work] = None
+        return work
+
+    def open(self, agent: AgentRunner) -> None:
+        """Let an agent take tasks."""
+        self._seats.add(agent)
+        self._serve()
+
+    def close(self, agent: AgentRunner) -> None:
+        """Give an agent no more tasks."""
+        self._seats.remove(agent)
+
+    def close_all(self) -> None:
+        """Take no more tasks, and send those back that wait: nothing of them was done."""
+        self._closed = True
+        while self._waiting:
+            work, _ = self._waiting.popitem(last=False)
+            work.refuse("OrganUnavailableError", f"organ {self.spec.id} is being stopped")
+
+    def give_back(self, seat: Seat) -> None:
+        """Note that a task has really ended: its place is free."""
+        if seat.open and seat.agent.state is not AgentState.READY:
+            self._seats.remove(seat.agent)
+        self._seats.give_back(seat)
+        self._serve()
+
+    def forget(self, work: Work) -> None:
+        """Let a task leave the queue."""
+        self._waiting.pop(work, None)
+
+    def count_stuck(self, change: int) -> None:
+        """Note that user code has outlived its task, or has ended after it."""
+        self.stuck += change
+        self._on_change()
+
+    def failed(self, task: Task, error_type: str, error: str, **extra: Any) -> dict[str, Any]:
+        """Build the answer of a task of this organ that did not succeed."""
+        return failure(error, error_type=error_type, task_type=task.type, organ_id=self.spec.id, **extra)
+
+    def _serve(self) -> None:
+        while self._waiting:
+            seat = self._seats.take()
+            if seat is None:
+                return
+            work, _ = self._waiting.popitem(last=False)
+            work.start(seat)

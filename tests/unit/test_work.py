@@ -1,0 +1,130 @@
+"""Which agent takes the next task, and what becomes of tasks that nobody awaits or that come too late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedcore.organism.agent import AgentRunner
+from seedcore.organism.work import Seat, Seats, WorkQueue
+from seedcore.spec import OrganSpec
+from seedcore.task import Task
+
+EXECUTOR = ThreadPoolExecutor(1)
+
+
+async def wait_for_ever(task: Task) -> None:
+    await asyncio.Event().wait()
+
+
+def agents(count: int) -> list[AgentRunner]:
+    return [AgentRunner(f"agent_{i}", wait_for_ever, options={}, executor=EXECUTOR) for i in range(count)]
+
+
+async def queue(count: int, **bounds: Any) -> WorkQueue:
+    work = WorkQueue(OrganSpec(id="organ", type="Test", agent="x:y", **bounds), on_change=lambda: None)
+    for agent in agents(count):
+        await agent.start(timeout_s=1)
+        work.open(agent)
+    return work
+
+
+def test_the_agent_with_the_least_to_do_is_next_and_among_equals_the_one_free_for_longest() -> None:
+    seats = Seats(3)
+    first, second = agents(2)
+    seats.add(first)
+    seats.add(second)
+
+    taken = [seats.take() for _ in range(6)]
+
+    assert [seat.agent for seat in taken if seat] == [first, second, first, second, first, second]
+    assert seats.take() is None
+    for seat in (taken[1], taken[3], taken[0]):
+        assert seat is not None
+        seats.give_back(seat)
+    again = seats.take()
+    assert again is not None
+    assert again.agent is second
+
+
+def test_tasks_of_an_agents_earlier_life_give_it_no_room() -> None:
+    seats = Seats(1)
+    (agent,) = agents(1)
+    seats.add(agent)
+    before = seats.take()
+    assert before is not None
+    seats.add(agent)
+    assert seats.take() is not None
+
+    seats.give_back(before)
+
+    assert seats.take() is None
+
+
+@given(st.integers(1, 4), st.lists(st.sampled_from(["take", "give", "remove", "add"]), max_size=60), st.randoms())
+def test_no_agent_ever_gets_more_than_it_may(capacity: int, steps: list[str], random: Any) -> None:
+    seats = Seats(capacity)
+    everyone = agents(3)
+    taken: list[Seat] = []
+    here: set[AgentRunner] = set()
+    for step in steps:
+        agent = random.choice(everyone)
+        if step == "take":
+            seat = seats.take()
+            load = Counter(seat.agent for seat in taken if seat.open)
+            assert (seat is None) == all(load[agent] >= capacity for agent in here)
+            if seat is not None:
+                assert load[seat.agent] == min(load[agent] for agent in here)
+                taken.append(seat)
+        elif step == "give" and taken:
+            seats.give_back(taken.pop(random.randrange(len(taken))))
+        elif step == "remove":
+            seats.remove(agent)
+            here.discard(agent)
+        elif step == "add":
+            seats.add(agent)
+            here.add(agent)
+
+
+async def test_a_task_that_nobody_awaits_is_cancelled_and_frees_its_agent() -> None:
+    work = await queue(1)
+    answers: list[dict[str, Any]] = []
+    running = work.submit(Task(type="work"), 60.0, answers.append)
+    waiting = work.submit(Task(type="work"), 60.0, answers.append)
+    assert (work.in_flight, work.queued) == (2, 1)
+
+    waiting.cancel()
+    running.cancel()
+    assert (work.in_flight, work.queued, work.stuck) == (0, 0, 1)
+
+    async with asyncio.timeout(10):
+        while work.stuck:  # noqa: ASYNC110 - a cancelled task ends within a few turns of the loop
+            await asyncio.sleep(0)
+    assert answers == []
+
+
+async def test_every_refusal_says_that_nothing_was_done() -> None:
+    work = await queue(1, queue_limit=1)
+    answers: list[dict[str, Any]] = []
+    late: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    running = work.submit(Task(type="work"), 60.0, answers.append)
+    work.submit(Task(type="work"), 0.05, late.set_result)
+    work.submit(Task(type="work"), 60.0, answers.append)
+    waited = await late
+    work.submit(Task(type="work"), 60.0, answers.append)
+    work.close_all()
+    work.submit(Task(type="work"), 60.0, answers.append)
+    running.cancel()
+
+    assert [(answer["error_type"], answer["executed"]) for answer in [waited, *answers]] == [
+        ("TimeoutError", "no"),
+        ("OverloadedError", "no"),
+        ("OrganUnavailableError", "no"),
+        ("OrganUnavailableError", "no"),
+    ]
+    assert work.in_flight == 0
