@@ -16,15 +16,18 @@ def echo(task: Task) -> dict[str, Any]:
     return {"echo": dict(task.params), "pid": os.getpid()}
 
 
-class Slow:
-    """Takes its time to start."""
+class StartsWhenFileIsGone:
+    """Takes as long to start as a test likes."""
 
-    def __init__(self, agent_id: str, seconds: float = 8.0) -> None:
+    def __init__(self, agent_id: str, path: str, seconds: float = 0.0) -> None:
         self.agent_id = agent_id
+        self.path = Path(path)
         self.seconds = seconds
 
     async def start(self) -> None:
         await asyncio.sleep(self.seconds)
+        while self.path.exists():  # noqa: ASYNC110 - the test is in another process
+            await asyncio.sleep(0.05)
 
     async def execute(self, task: Task) -> str:
         return f"{self.agent_id}: {task.type}"
