@@ -17,7 +17,7 @@ variables := $(strip \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers lint bench molecule lock help
+.PHONY: deploy status teardown test unit integration deploy-test containers lint sanity collection bench molecule lock help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -28,7 +28,7 @@ status: $(VENV)/deploy ## what is true now: green only if the Coordinator is rea
 teardown: $(VENV)/deploy ## remove the deployment with all its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
-test: lint unit integration deploy-test containers ## everything that is tested
+test: lint sanity unit integration deploy-test containers ## everything that is tested
 
 unit: $(VENV)/dev ## tests without Ray
 	$(VENV)/bin/pytest tests/unit
@@ -45,6 +45,12 @@ lint: $(VENV)/dev ## ruff, mypy, yamllint, ansible-lint
 	$(VENV)/bin/mypy
 	$(VENV)/bin/yamllint --strict .
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline
+
+sanity: $(VENV)/deploy ## ansible-test sanity, on the collection as it is installed
+	@VENV=$(VENV) .ci/sanity $(ARGS)
+
+collection: $(VENV)/deploy ## the collection in dist/, with the library in it: install it with ansible-galaxy
+	@VENV=$(VENV) .ci/collection dist
 
 bench: $(VENV)/dev ## measure; see benchmarks/
 	$(VENV)/bin/python -m benchmarks $(ARGS)

@@ -36,7 +36,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the task."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, params = self.validate_argument_spec(argument_spec=bootstrap.ARGUMENT_SPEC)
+        _validation, params = self.validate_argument_spec(argument_spec=bootstrap.ARGUMENT_SPEC)
         if wrong := bootstrap.faults(params):
             text = "; ".join(wrong)
             outcome = bootstrap.outcome(None, cli.unhealthy("usage", text))

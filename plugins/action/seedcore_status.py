@@ -19,7 +19,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the task."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, params = self.validate_argument_spec(argument_spec=status.ARGUMENT_SPEC)
+        _validation, params = self.validate_argument_spec(argument_spec=status.ARGUMENT_SPEC)
         if wrong := status.faults(params):
             text = "; ".join(wrong)
             return {**result, **_failure(cli.unhealthy("usage", text), text, elapsed_s=0.0, attempts=0)}

@@ -8,7 +8,8 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-LOWEST, HIGHEST = 1024, 65535
+LOWEST = 1024
+HIGHEST = 65535
 
 
 def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:

@@ -150,5 +150,5 @@ def wait_for(
 
 
 def _is_host_and_port(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+    host, _colon, port = address.rpartition(":")
     return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536  # noqa: PLR2004 - the last port

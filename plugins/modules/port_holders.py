@@ -20,7 +20,8 @@ options:
     description: Holders that run from this directory are I(ours).
     type: path
     required: true
-author: [SeedCore maintainers]
+author:
+  - SeedCore maintainers (@seedcore)
 attributes:
   check_mode: {support: full, description: Nothing is ever changed.}
 """
@@ -76,7 +77,7 @@ class Listener:
 
 def parse_address(text: str) -> tuple[str, int]:
     """Return address and port of a ``/proc/net/tcp`` field: hexadecimal words in the byte order of the host."""
-    words, _, port = text.partition(":")
+    words, _colon, port = text.partition(":")
     raw = b"".join(bytes.fromhex(words[i : i + 8])[::-1] for i in range(0, len(words), 8))
     return str(ipaddress.ip_address(raw)), int(port, 16)
 

@@ -33,7 +33,8 @@ options:
     description: Seconds to wait for processes to end by themselves.
     type: float
     default: 60
-author: [SeedCore maintainers]
+author:
+  - SeedCore maintainers (@seedcore)
 attributes:
   check_mode: {support: full, description: Nothing is waited for and nothing is ended.}
 """

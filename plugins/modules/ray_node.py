@@ -39,7 +39,8 @@ options:
     description: Seconds between two looks.
     type: float
     default: 1
-author: [SeedCore maintainers]
+author:
+  - SeedCore maintainers (@seedcore)
 attributes:
   check_mode: {support: full, description: Nothing is ever changed.}
 """

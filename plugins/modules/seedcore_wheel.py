@@ -19,12 +19,12 @@ options:
     description:
       - The C(seedcore) to install, a source tree, a wheel, or a requirement that names one version
         (C(seedcore==0.1.0)).
-    type: str
+    type: path
     required: true
   extra:
     description: More packages, each a source tree, a wheel, or a requirement.
     type: list
-    elements: str
+    elements: path
     default: []
   lock:
     description: The file with the locked requirements; its content is part of the digest.
@@ -98,7 +98,6 @@ wheels:
 """
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -135,8 +134,8 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "package": {"type": "str", "required": True},
-            "extra": {"type": "list", "elements": "str", "default": []},
+            "package": {"type": "path", "required": True},
+            "extra": {"type": "list", "elements": "path", "default": []},
             "lock": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
             "directory": {"type": "path", "required": True},
@@ -183,7 +182,7 @@ def resolve(entry: str, params: dict[str, Any]) -> Part:
         PackageError: It is neither, or it cannot be built.
     """
     text = entry.strip()
-    path = Path(params["directory"], os.path.expanduser(text))  # noqa: PTH111 - only expands what starts with ~
+    path = Path(params["directory"], text)
     if text and path.exists():
         if path.suffix == ".whl":
             shutil.copy(path, params["dest"])

@@ -45,7 +45,8 @@ options:
     description: Deadline in seconds.
     type: float
     default: 60
-author: [SeedCore maintainers]
+author:
+  - SeedCore maintainers (@seedcore)
 attributes:
   check_mode: {support: full, description: Nothing is started or stopped.}
 """
@@ -91,7 +92,8 @@ INTERVAL_S = 0.1
 CALL_TIMEOUT_S = 10.0
 ORPHAN_TIMEOUT_S = 10.0
 # Fault codes of supervisor's XML-RPC interface.
-BAD_NAME, ALREADY_STARTED = 10, 60
+BAD_NAME = 10
+ALREADY_STARTED = 60
 DOWN = ("STOPPED", "EXITED", "FATAL")
 INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -173,7 +175,7 @@ def tail(path: str | None, lines: int = 20) -> str:
 def launch(executable: str, config: str, nofile: int) -> None:
     """Start supervisord in the background, with an environment of its own."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = nofile if hard == resource.RLIM_INFINITY else min(nofile, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     done = subprocess.run(  # noqa: S603 - the program of the deployment

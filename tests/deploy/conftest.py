@@ -73,11 +73,19 @@ class Run:
 
 @dataclass
 class Deployment:
-    """One deployment under one directory; ``run`` is the command that a user would type."""
+    """One deployment under one directory; ``run`` is the command that a user would type.
+
+    Attributes:
+        directory: Everything is in it.
+        package: What ``seedcore_package`` is.
+        variables: More variables, or other values.
+        collections: Where the collection is installed; None means this checkout.
+    """
 
     directory: Path
     package: Path
     variables: dict[str, Any] = field(default_factory=dict)
+    collections: Path | None = None
 
     def __post_init__(self) -> None:
         first, last = free_range(300)
@@ -104,13 +112,14 @@ class Deployment:
         variables = self.directory / "variables.json"
         variables.write_text(json.dumps({**self.variables, **extra_vars}))
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SEEDCORE_"))}
+        command, here = self._command(playbook)
         done = subprocess.run(
-            [BIN / "ansible-playbook", f"playbooks/{playbook}.yml", "-e", f"@{variables}", *arguments],
-            cwd=ROOT,
+            [*command, "-e", f"@{variables}", *arguments],
+            cwd=self.directory if self.collections else ROOT,
             env={
                 **environment,
+                **here,
                 "PATH": f"{BIN}:{os.environ['PATH']}",
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                 "ANSIBLE_HOME": str(self.directory / "ansible"),
                 "ANSIBLE_NOCOLOR": "1",
             },
@@ -122,6 +131,17 @@ class Deployment:
             timeout=RUN_TIMEOUT_S,
         )
         return Run(done.returncode, done.stdout)
+
+    def _command(self, playbook: str) -> tuple[list[str], dict[str, str]]:
+        """What runs a playbook of the checkout, or of the installed collection, and in which environment."""
+        ansible = str(BIN / "ansible-playbook")
+        if self.collections is None:
+            return [ansible, f"playbooks/{playbook}.yml"], {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        inventory = self.collections / "ansible_collections/seedcore/cluster/inventory/local"
+        config = self.directory / "ansible.cfg"
+        config.touch()
+        environment = {"ANSIBLE_CONFIG": str(config), "ANSIBLE_COLLECTIONS_PATH": str(self.collections)}
+        return [ansible, f"seedcore.cluster.{playbook}", "--inventory", str(inventory)], environment
 
     def seedcore(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the deployed command line."""
