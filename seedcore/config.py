@@ -18,7 +18,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from seedcore.errors import AgentStartError, ConfigError
 from seedcore.organism.loading import ALLOWED_PATH, Problem, agent_problems, is_agent_path, load_agent
@@ -97,9 +97,36 @@ def _ray_quantity(value: float) -> float:
     return value
 
 
-_Name = Annotated[str, AfterValidator(_name)]
+# What a function checks, schema.py has to be told in other words.
+_NAME_SCHEMA = {
+    "type": "string",
+    "maxLength": MAX_NAME_CHARS,
+    "pattern": r"\A(?=.*\S)[^\x00-\x1f\x7f-\xa0\u2028\u2029]+\z",
+}
+_Name = Annotated[
+    str,
+    AfterValidator(_name),
+    WithJsonSchema(_NAME_SCHEMA),
+]
+_Resource = Annotated[
+    str,
+    AfterValidator(_ray_resource),
+    WithJsonSchema({**_NAME_SCHEMA, "not": {"enum": sorted(RAY_OWN_RESOURCES)}}),
+]
+_AgentPath = Annotated[
+    str,
+    AfterValidator(_agent_path),
+    WithJsonSchema({"type": "string", "pattern": r"\A[^\s:.]+(\.[^\s:.]+)*:[^\s:.]+(\.[^\s:.]+)*\z"}),
+]
 _Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
-_Quantity = Annotated[float, Field(ge=0, le=MAX_RESOURCE), AfterValidator(_ray_quantity)]
+_Quantity = Annotated[
+    float,
+    Field(ge=0, le=MAX_RESOURCE),
+    AfterValidator(_ray_quantity),
+    WithJsonSchema(
+        {"type": "number", "anyOf": [{"const": 0}, {"minimum": MIN_RESOURCE, "maximum": MAX_RESOURCE}]},
+    ),
+]
 # Never read: what a file does not say is left to the defaults of OrganSpec.
 _UNSET: Any = None
 
@@ -119,7 +146,7 @@ class _Organ(_Strict):
         description=f"1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 _ . -",
     )
     type: _Name = Field(description=f"a string of 1 to {MAX_NAME_CHARS} characters")
-    agent: Annotated[str, AfterValidator(_agent_path)] = Field(description=ALLOWED_PATH)
+    agent: _AgentPath = Field(description=ALLOWED_PATH)
     description: str = Field(
         _UNSET, max_length=MAX_DESCRIPTION_CHARS, description=f"a string of up to {MAX_DESCRIPTION_CHARS} characters"
     )
@@ -147,7 +174,7 @@ class _Organ(_Strict):
     health_timeout_s: _Seconds = Field(_UNSET, description=_SECONDS)
     failure_threshold: int = Field(_UNSET, ge=1, le=1000, description=f"{_COUNT}1000")
     num_cpus: _Quantity = Field(_UNSET, description=f"0 or a number from {MIN_RESOURCE} to {MAX_RESOURCE}")
-    resources: dict[Annotated[str, AfterValidator(_ray_resource)], _Quantity] = Field(
+    resources: dict[_Resource, _Quantity] = Field(
         _UNSET,
         description=f"a mapping of custom resources, each to 0 or a number from {MIN_RESOURCE} to {MAX_RESOURCE} "
         f"(not {', '.join(sorted(RAY_OWN_RESOURCES))}, which are Ray's own)",
@@ -162,7 +189,9 @@ class _Seedcore(_Strict):
     organism: _Organism = Field(description="a mapping with the key 'organ_types'")
 
 
-class _File(_Strict):
+class OrganismFile(_Strict):
+    """A whole file."""
+
     seedcore: _Seedcore = Field(description="a mapping with the key 'organism'")
 
 
@@ -198,11 +227,11 @@ def _spec(organ: _Organ) -> OrganSpec:
     return OrganSpec(**values)
 
 
-def _validate(source: Source, root: Located) -> tuple[_File | None, set[_Location]]:
+def _validate(source: Source, root: Located) -> tuple[OrganismFile | None, set[_Location]]:
     """Check each value by itself; returns the model, if everything is well, and the places that are not."""
     bad: set[_Location] = set()
     try:
-        return _File.model_validate(root.value), bad
+        return OrganismFile.model_validate(root.value), bad
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
     for problem in problems:
@@ -233,7 +262,7 @@ def _model_at(location: _Location) -> tuple[type[BaseModel], _Location]:
     """The model that a location lies in, and the rest of the location inside that model."""
     if len(location) > len(_ORGANS) and location[: len(_ORGANS)] == _ORGANS:
         return _Organ, location[len(_ORGANS) + 1 :]
-    models: tuple[type[BaseModel], ...] = (_File, _Seedcore, _Organism)
+    models: tuple[type[BaseModel], ...] = (OrganismFile, _Seedcore, _Organism)
     depth = max(0, min(len(location), len(models)) - 1)
     return models[depth], location[depth:]
 
@@ -282,7 +311,7 @@ class _Entry:
         """The value of a key, OrganSpec's default if the key is not there, None if it is wrong or required."""
         located = self._located.children.get(key)
         if located is None:
-            return _DEFAULTS.get(key)
+            return DEFAULTS.get(key)
         return None if located.value is BROKEN or (key,) in self._bad else located.value
 
     def inside(self, *keys: str | int) -> dict[str | int, Located]:
@@ -403,7 +432,7 @@ def _line(text: str) -> str:
     return " ".join(part.strip() for part in text.splitlines())
 
 
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     field.name: field.default if field.default_factory is MISSING else field.default_factory()
     for field in fields(OrganSpec)
     if (field.default, field.default_factory) != (MISSING, MISSING)

@@ -20,8 +20,7 @@ class OrganSpec:
         id: Unique in the organism; part of the names of its actors (``seedcore_organ.<id>.<replica>``) and of its
             agents (``<id>_agent_<i>``).
         type: What kind of organ it is, for people.
-        agent: Import path ``package.module:name`` of an agent class or function
-            (what these are: :mod:`seedcore.organism.loading`).
+        agent: Import path ``package.module:name`` of an agent class or function.
         description: For people.
         options: Keyword arguments of the agent class, or of each call of the function; plain data.
         agent_count: Agents in the whole organ, spread over its replicas.
@@ -29,8 +28,7 @@ class OrganSpec:
         domains: Domain to the task types taken in that domain; preferred over ``task_types`` (normalised as well).
         replicas: Actor processes, at most ``agent_count``.
         required: Without it the organism is not healthy.
-        min_ready_agents: With fewer ready agents the organ counts as down. Default: all, ``agent_count``
-            (given as 0 to this constructor).
+        min_ready_agents: With fewer ready agents the organ counts as down. Default: ``agent_count``.
         max_concurrency: Tasks that one agent does at a time.
         queue_limit: Tasks that wait in one replica while all its agents are busy.
         task_timeout_s: Seconds a task may take, waiting included, unless the task names less.
@@ -66,7 +64,7 @@ class OrganSpec:
 
     def __post_init__(self) -> None:
         if not self.min_ready_agents:
-            # A default that another attribute gives; frozen instances are set up this way.
+            # 0 is the default, which another attribute gives; frozen instances are set up this way.
             object.__setattr__(self, "min_ready_agents", self.agent_count)
 
     def agent_ids(self, replica: int | None = None) -> list[str]:

@@ -301,6 +301,18 @@ def show(*, config: str | None, as_json: bool) -> int:
     return OK
 
 
+@config.command()
+def schema() -> int:
+    """Print the JSON schema of organism.yaml, for editors.
+
+    A line "# yaml-language-server: $schema=PATH" in organism.yaml tells them where it is.
+    """
+    from seedcore.schema import config_schema
+
+    out_json(config_schema())
+    return OK
+
+
 @cli.command()
 @click.option("--interval", type=Seconds(), default=2.0, show_default=True, help="Between two probes.")
 @click.option(
