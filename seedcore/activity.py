@@ -93,8 +93,8 @@ class Activity:
                 answer.get("error"),
                 task_type=kind[:100],
                 organ_id=organ_id,
-                agent_id=answer.get("agent_id"),
                 error_type=str(answer.get("error_type") or "unknown"),
+                last={"agent_id": answer.get("agent_id")},
             )
 
     def organs(self, reports: Iterable[Mapping[str, Any]]) -> None:
@@ -108,7 +108,12 @@ class Activity:
                 self._states[key] = now
                 if now[0] in _BAD_STATES and now[1]:
                     self._failed(
-                        "process", now[1], organ_id=key[0], replica=key[1], state=now[0], node_id=replica.get("node_id")
+                        "process",
+                        now[1],
+                        organ_id=key[0],
+                        replica=key[1],
+                        state=now[0],
+                        last={"node_id": replica.get("node_id")},
                     )
 
     def tick(self, *, in_flight: int, queued: int) -> None:
@@ -160,19 +165,19 @@ class Activity:
             )
         return figures
 
-    def _failed(self, kind: str, error: Any, **what: Any) -> None:
+    def _failed(self, kind: str, error: Any, *, last: Mapping[str, Any], **what: Any) -> None:
+        """Remember a failure; ``what`` makes it another one, ``last`` is told of the last of equal ones."""
         now = round(self._clock(), 3)
         text = str(error or "no cause is known").strip()[:MAX_ERROR_CHARS]
         same = {"kind": kind, "error": text, **what}
         for known in self._failures:
             # One entry for one cause: ten thousand equal failures must not hide the one that is different.
             if all(known.get(key) == value for key, value in same.items()):
-                known["count"] += 1
-                known["at"] = now
+                known.update(last, count=known["count"] + 1, at=now)
                 self._failures.remove(known)
                 self._failures.append(known)
                 return
-        self._failures.append({**same, "first_at": now, "at": now, "count": 1})
+        self._failures.append({**same, **last, "first_at": now, "at": now, "count": 1})
 
 
 def _rate(count: float, span: float) -> float:

@@ -46,13 +46,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from seedcore.http import schemas
 from seedcore.http.body import BODY_TIMEOUT_S, Intake, RefusedError
+from seedcore.http.document import add_document
 from seedcore.http.encode import UnserializableResultError, encode
-from seedcore.http.gate import OPEN_PATHS, Gate, Page
+from seedcore.http.gate import Gate, Page, request_id
 from seedcore.http.metrics import MetricsPage
 from seedcore.task import failure, task_type_of
 
@@ -70,6 +70,8 @@ _BEFORE_ANY_AGENT = {
     "InitializationError": 503,
 }
 _FAILED = {"model": schemas.Failed}
+_INCLUDE = re.compile(r"<!-- include ([a-z]+\.(html|css|js)) -->\n")
+_WRAPPED = {"css": "<style>\n{}</style>\n", "js": "<script>\n{}</script>\n", "html": "{}"}
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -98,7 +100,7 @@ def create_app(view: CoordinatorView, *, token: str | None) -> FastAPI:
     _add_reading(app, view, pages)
     _add_tasks(app, view)
     app.add_middleware(Gate, token=token, pages=pages)
-    _document(app, needs_token=token is not None)
+    add_document(app, needs_token=token is not None)
     return app
 
 
@@ -220,6 +222,9 @@ def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
     )
     async def tasks(request: Request) -> Response:
         task, held = await intake.read(request)
+        if isinstance(task, dict) and task.get("id") is None:
+            # Whoever looks for a request finds what became of it, in the logs of the agents, too.
+            task["id"] = request_id(request.scope)
         try:
             answer = await view.handle(task)
         finally:
@@ -278,10 +283,13 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 def _page(name: str) -> Page:
-    """Read a page, and allow in its policy exactly the scripts and styles that are in it."""
+    """Read a page, with what it includes, and allow in its policy exactly the scripts and styles that are in it."""
     here = Path(__file__).parent
-    common = (here / "common.html").read_text(encoding="utf-8")
-    text = (here / name).read_text(encoding="utf-8").replace("<!-- common.html -->\n", common)
+
+    def included(found: re.Match[str]) -> str:
+        return _WRAPPED[found[2]].replace("{}", (here / found[1]).read_text(encoding="utf-8"))
+
+    text = _INCLUDE.sub(included, (here / name).read_text(encoding="utf-8"))
     digests: dict[str, list[str]] = {"script": [], "style": []}
     for kind, code in _INLINE.findall(text):
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
@@ -291,33 +299,3 @@ def _page(name: str) -> Page:
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return Page(text.encode(), policy)
-
-
-def _document(app: FastAPI, *, needs_token: bool) -> None:
-    """Let /openapi.json say what FastAPI cannot know: the task's schema and the token."""
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            components = document.setdefault("components", {})
-            task = schemas.TaskIn.model_json_schema(ref_template="#/components/schemas/{model}")
-            components.setdefault("schemas", {})["TaskIn"] = task
-            if needs_token:
-                _add_security(document)
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
-
-
-def _add_security(document: dict[str, Any]) -> None:
-    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{"token": []}]
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failed"}}}
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            if path in OPEN_PATHS:
-                operation["security"] = []
-            else:
-                operation["responses"]["401"] = {"description": "No token.", "content": content}
-                operation["responses"]["403"] = {"description": "The token is wrong.", "content": content}

@@ -1,4 +1,4 @@
-"""What every request passes first: the token, HEAD, the headers of every answer, and the fence around our own errors.
+"""What every request passes first: its id, the token, HEAD, headers of every answer, the fence around our own errors.
 
 Plain ASGI, so that nothing is buffered.
 """
@@ -10,6 +10,8 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -21,12 +23,24 @@ from seedcore.task import failure
 
 logger = logging.getLogger(__name__)
 
+REQUEST_ID = "X-Request-ID"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 _ALWAYS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+
+_SCOPE_KEY = "seedcore.request_id"
+# Errors of those who send work; who only looks is answered with 503 for as long as something is wrong.
+_WORTH_A_LINE = 400
+
+
+def request_id(scope: Scope) -> str:
+    """Return the id of a request that has passed the gate."""
+    return str(scope[_SCOPE_KEY])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +74,27 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send, is_head=scope["method"] == "HEAD")
-        if answer.is_head:
-            scope = {**scope, "method": "GET"}
+        identity = _identify(scope)
+        answer = _Answer(send, is_head=scope["method"] == "HEAD", identity=identity)
+        scope = {**scope, "method": "GET" if answer.is_head else scope["method"], _SCOPE_KEY: identity}
         try:
             if not await self._refused(scope, answer.send):
                 await self._app(scope, receive, answer.send)
+            if answer.status >= _WORTH_A_LINE and scope["method"] != "GET":
+                logger.info(
+                    "request refused or failed: id=%s method=%s path=%r status=%d",
+                    identity,
+                    scope["method"],
+                    scope["path"][:200],
+                    answer.status,
+                )
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _being_cancelled() and not answer.started:
                 # Only the server's stop cancels a request; its task ends here, so there is nobody to hand this on to.
                 message = "the Coordinator is stopping"
                 await _send_error(answer.send, 503, "StoppingError", message, {"Retry-After": "5"})
                 return
-            logger.exception("request failed: method=%s path=%r", scope["method"], scope["path"][:200])
+            logger.exception("request failed: id=%s method=%s path=%r", identity, scope["method"], scope["path"][:200])
             if answer.started:
                 raise
             message = "the Coordinator's HTTP server failed, see its log"
@@ -109,17 +131,20 @@ class Gate:
 class _Answer:
     """Passes an answer on, with the headers that all have, and without a body where HEAD was asked."""
 
-    def __init__(self, send: Send, *, is_head: bool) -> None:
+    def __init__(self, send: Send, *, is_head: bool, identity: str) -> None:
         self.is_head = is_head
         self.started = False
+        self.status = 0
+        self._identity = identity
         self._send = send
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
+            self.started, self.status = True, message["status"]
             headers = MutableHeaders(scope=message)
             for name, value in _ALWAYS.items():
                 headers[name] = value
+            headers[REQUEST_ID] = self._identity
         elif self.is_head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
@@ -167,6 +192,12 @@ def _is_from_another_site(headers: Headers) -> bool:
         if "." in name:
             return True
     return origin.partition("://")[2] != host
+
+
+def _identify(scope: Scope) -> str:
+    """Return the id that the client has sent, if it is one that may stand in a log, else a new one."""
+    sent = Headers(scope=scope).get(REQUEST_ID, "")
+    return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
 def _being_cancelled() -> bool:

@@ -102,11 +102,11 @@ async def test_brackets_in_strings_are_text(client: httpx.AsyncClient, view: Vie
     task = {"type": "echo", "params": {"text": '[{"\\' * 100_000, "ends": ["\\", '\\"', '"']}}
     answer = await client.post(PATH, content=json.dumps(task).encode(), headers=JSON)
     assert answer.status_code == 200
-    assert view.tasks == [task]
+    assert view.tasks == [{**task, "id": answer.headers["x-request-id"]}]
 
 
 async def test_anything_that_is_json_is_for_the_coordinator_to_judge(client: httpx.AsyncClient, view: View) -> None:
-    values: list[Any] = [None, [], 1, "text", {}]
+    values: list[Any] = [None, [], 1, "text", {"id": "mine"}]
     for value in values:
         await client.post(PATH, content=json.dumps(value), headers=JSON)
     assert view.tasks == values

@@ -1,0 +1,84 @@
+"""A real browser: Debian's Chromium, or whichever is installed, without a screen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.conftest import Organism
+from tests.support.ray_head import RayHead
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+# Without these a headless Chromium talks to its makers; a container has neither a sandbox nor a graphics card.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WITHIN_MS = 60_000
+ORGANS = [
+    {"id": "thinker", "type": "Cognitive", "agent_count": 4, "replicas": 2, "task_types": ["echo"]},
+    {"id": "rough", "type": "Test", "agent": "helpers:Hostile", "task_types": ["hostile"], "required": False},
+]
+Open = Callable[..., Page]
+
+
+def program() -> str | None:
+    """Path of the browser, or None."""
+    return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = program()
+    if path is None:
+        pytest.skip("there is no Chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def living(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organism]:
+    """An organism that is up, made once for the module."""
+    deployment = Organism(head, head.scope("page"), tmp_path_factory.mktemp("page"))
+    try:
+        deployment.up(*ORGANS)
+        yield deployment
+    finally:
+        deployment.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Open a page of a Coordinator in a tab of its own, and give it the token; keyword arguments are the tab's."""
+    expect.set_options(timeout=WITHIN_MS)
+    contexts = []
+
+    def open_one(deployment: Organism, path: str = "/", *, token: bool = True, **options: object) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        context.set_default_timeout(WITHIN_MS)
+        page.goto(deployment.settings.http_url + path)
+        if token:
+            page.get_by_label("Token of the cluster").fill(deployment.settings.token() or "")
+            page.keyboard.press("Enter")
+        pages.append((page, faults))
+        return page
+
+    pages: list[tuple[Page, list[str]]] = []
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert [fault for _, faults in pages for fault in faults] == []
