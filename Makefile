@@ -17,7 +17,7 @@ variables := $(strip \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers lint sanity collection bench molecule lock help
+.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench molecule lock help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -28,13 +28,13 @@ status: $(VENV)/deploy ## what is true now: green only if the Coordinator is rea
 teardown: $(VENV)/deploy ## remove the deployment with all its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
-test: lint sanity unit integration deploy-test containers ## everything that is tested
+test: lint sanity unit integration deploy-test containers browser ## everything that is tested
 
 unit: $(VENV)/dev ## tests without Ray
 	$(VENV)/bin/pytest tests/unit
 
 integration: $(VENV)/dev ## tests with a Ray of their own
-	$(VENV)/bin/pytest tests --ignore tests/unit --ignore tests/deploy
+	$(VENV)/bin/pytest tests --ignore tests/unit --ignore tests/deploy --ignore tests/browser
 
 deploy-test: $(VENV)/dev ## the playbooks themselves, on this machine, in a directory of their own
 	$(VENV)/bin/pytest tests/deploy
@@ -57,6 +57,10 @@ bench: $(VENV)/dev ## measure; see benchmarks/
 
 containers: $(VENV)/dev ## the same as molecule, but no fault where there is no Docker: the last line says so
 	@VENV=$(VENV) molecule/run --or-skip default
+
+browser: $(VENV)/dev ## the page in a real browser; where there is none the last line says so
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then $(VENV)/bin/pytest tests/browser; \
+	else echo "browser: SKIPPED, nothing was tested in a browser: there is no Chromium (Debian: apt-get install chromium, as root)"; fi
 
 molecule: $(VENV)/dev ## the roles on hosts with systemd (needs Docker, or root to start it)
 	@VENV=$(VENV) molecule/run $(ARGS)

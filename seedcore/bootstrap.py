@@ -310,6 +310,8 @@ class _Run:
             "namespace": self.settings.namespace,
             "http_host": self.settings.http_host,
             "http_port": self.settings.http_port,
+            "http_tls_cert": str(self.settings.http_tls_cert) if self.settings.http_tls_cert else None,
+            "http_tls_key": str(self.settings.http_tls_key) if self.settings.http_tls_key else None,
             "auth_enabled": self.settings.auth_enabled,
             "token_path": str(self.settings.token_path) if self.settings.token_path else None,
         }

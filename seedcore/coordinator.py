@@ -22,6 +22,7 @@ from seedcore.activity import Activity
 from seedcore.errors import OrganUnavailableError, OverloadedError, TaskError
 from seedcore.http.app import create_app
 from seedcore.http.server import HttpServer
+from seedcore.http.tls import Certificate
 from seedcore.nodes import NodeList
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.manager import OrganismManager
@@ -396,7 +397,7 @@ class Coordinator:
         token = await asyncio.to_thread(_read_token, settings)
         app = create_app(self, token=token)
         # A predecessor may be dying: wait for its port.
-        server = HttpServer(app, settings["http_host"], settings["http_port"])
+        server = HttpServer(app, settings["http_host"], settings["http_port"], certificate=_certificate(settings))
         await server.start(timeout_s=BIND_TIMEOUT_S)
         self._http_watch = asyncio.create_task(_end_process_with(server))
         return server
@@ -438,6 +439,11 @@ async def _end_process_with(server: HttpServer) -> None:
 def _read_token(settings: Mapping[str, Any]) -> str | None:
     path = settings.get("token_path")
     return Settings(auth_enabled=bool(settings.get("auth_enabled")), token_path=Path(path) if path else None).token()
+
+
+def _certificate(settings: Mapping[str, Any]) -> Certificate | None:
+    certificate, key = settings.get("http_tls_cert"), settings.get("http_tls_key")
+    return Certificate(Path(certificate), Path(key) if key else None) if certificate else None
 
 
 def _now() -> str:

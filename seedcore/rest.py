@@ -5,57 +5,183 @@ Proxies of the environment are not used: both are on the cluster's own network.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import math
+import socket
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
 MAX_BODY_BYTES = 64 * 1024 * 1024
+# A server lets an idle connection go after a while, and what is sent at that moment is lost: be sooner than it.
+MAX_IDLE_S = 5.0
 _CHUNK = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status code and parsed body; ``body`` is None where it is not JSON."""
+    """Status code and parsed body; ``body`` is None where it is not JSON, ``retry_after_s`` where nothing is said."""
 
     status: int
     body: Any
+    retry_after_s: float | None = None
+
+
+class NotSentError(ConnectionError):
+    """There was no connection: nothing of the request has been sent."""
 
 
 def request(
-    url: str, *, method: str = "GET", token: str | None = None, body: Any = None, timeout_s: float = 3.0
+    url: str,
+    *,
+    method: str = "GET",
+    token: str | None = None,
+    body: Any = None,
+    timeout_s: float = 3.0,
+    certificate: Path | None = None,
 ) -> Response:
     """Send one request and read the whole answer within ``timeout_s`` seconds.
+
+    Args:
+        url: Where to; https only believes ``certificate`` if there is one, else what the system believes.
+        method: HTTP method.
+        token: Sent as a bearer token.
+        body: Sent as JSON.
+        timeout_s: Seconds for everything.
+        certificate: PEM file whose first certificate the server must have.
 
     Raises:
         OSError: No connection, or no (whole) answer in time (``TimeoutError``), or not HTTP.
     """
-    deadline = time.monotonic() + timeout_s
     parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    headers = {"Accept": "application/json"}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    payload = None
-    if body is not None:
-        payload = json.dumps(body).encode()
-        headers["Content-Type"] = "application/json"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection = Connection(url, certificate=certificate)
     try:
-        connection.request(method, target, body=payload, headers=headers)
-        response = connection.getresponse()
-        data = _read(response, connection, deadline)
-    except http.client.HTTPException as error:
-        raise ConnectionError(f"not an HTTP answer: {error!r}") from error
+        return connection.request(target, method=method, token=token, body=body, timeout_s=timeout_s)
     finally:
         connection.close()
+
+
+class Connection:
+    """A connection that is kept from one request to the next; for one thread.
+
+    Args:
+        url: Scheme, host and port of the server.
+        certificate: As in :func:`request`.
+    """
+
+    def __init__(self, url: str, *, certificate: Path | None = None) -> None:
+        self._parts = urlsplit(url)
+        self._certificate = certificate
+        self._http: http.client.HTTPConnection | None = None
+        self._used = 0.0
+
+    def request(
+        self, target: str, *, method: str = "GET", token: str | None = None, body: Any = None, timeout_s: float = 3.0
+    ) -> Response:
+        """Send one request and read the whole answer within ``timeout_s`` seconds.
+
+        Raises:
+            NotSentError: No connection, or not in time; it has certainly not been done.
+            OSError: No (whole) answer in time (``TimeoutError``), or not HTTP.
+        """
+        deadline = time.monotonic() + timeout_s
+        headers = {"Accept": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        payload = None
+        if body is not None:
+            payload = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        connection = self._connected(timeout_s)
+        try:
+            connection.request(method, target, body=payload, headers=headers)
+            response = connection.getresponse()
+            data = _read(response, connection, deadline)
+        except http.client.HTTPException as error:
+            self.close()
+            raise ConnectionError(f"not an HTTP answer: {error!r}") from error
+        except BaseException:
+            self.close()
+            raise
+        self._used = time.monotonic()
+        if response.will_close:
+            self.close()
+        retry_after_s = _seconds(response.headers.get("Retry-After"))
+        try:
+            return Response(response.status, json.loads(data), retry_after_s)
+        except (ValueError, RecursionError):
+            return Response(response.status, None, retry_after_s)
+
+    def close(self) -> None:
+        """Let go; the next request makes a new connection."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def _connected(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self._http is not None and time.monotonic() - self._used > MAX_IDLE_S:
+            self.close()
+        if self._http is None:
+            self._http = self._new(timeout_s)
+            try:
+                self._http.connect()
+            except TimeoutError:
+                self.close()
+                raise
+            except OSError as error:
+                self.close()
+                raise NotSentError(error.errno, error.strerror or str(error)) from error
+            # Without it the second half of a small request waits for an acknowledgement.
+            with contextlib.suppress(OSError):
+                self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._http.sock.settimeout(timeout_s)
+        return self._http
+
+    def _new(self, timeout_s: float) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme != "https":
+            return http.client.HTTPConnection(host, port, timeout=timeout_s)
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=_context(self._certificate))
+
+
+def _context(certificate: Path | None) -> ssl.SSLContext:
+    """Believe the first certificate of the file and nothing else, whatever name it is for; or what the system believes.
+
+    The server is known by its certificate, so it may listen at any address, and an authority's other certificates
+    are of no use to anybody.
+    """
+    import ssl  # noqa: PLC0415 - takes its time, and most clusters speak plain HTTP to themselves
+
+    if certificate is None:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    end = "-----END CERTIFICATE-----"
     try:
-        return Response(response.status, json.loads(data))
-    except (ValueError, RecursionError):
-        return Response(response.status, None)
+        first, found, _ = certificate.read_text(encoding="ascii").partition(end)
+        context.load_verify_locations(cadata=first[max(0, first.find("-----BEGIN CERTIFICATE-----")) :] + found)
+    except (OSError, ValueError, ssl.SSLError) as error:
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else "there is no certificate in it"
+        raise ConnectionError(f"cannot read the certificate {certificate}: {detail}") from error
+    return context
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _read(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, deadline: float) -> bytes:

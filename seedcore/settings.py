@@ -33,6 +33,9 @@ class Settings:
         dashboard_url: Ray's dashboard on the head, which serves the State API (``SEEDCORE_DASHBOARD_URL``).
         http_host: Where the Coordinator's HTTP server listens (``SEEDCORE_HTTP_HOST``).
         http_port: Its port (``SEEDCORE_HTTP_PORT``).
+        http_tls_cert: Its certificate, PEM, with those between it and its authority (``SEEDCORE_HTTP_TLS_CERT``); None
+            means plain HTTP. Who asks believes this very certificate and no other.
+        http_tls_key: The certificate's private key, PEM (``SEEDCORE_HTTP_TLS_KEY``); only the server reads it.
         config: Path of organism.yaml (``SEEDCORE_CONFIG``); None means the packaged one.
         state_dir: Holds the desired state, the bootstrap lock and the supervisor's journal (``SEEDCORE_STATE_DIR``).
         expected_nodes: Names of the nodes that must be alive (``SEEDCORE_EXPECTED_NODES``, comma-separated).
@@ -45,6 +48,8 @@ class Settings:
     dashboard_url: str = "http://127.0.0.1:8265"
     http_host: str = "127.0.0.1"
     http_port: int = 8700
+    http_tls_cert: Path | None = None
+    http_tls_key: Path | None = None
     config: Path | None = None
     state_dir: Path = field(default_factory=lambda: _at_home(DEFAULT_STATE_DIR))
     expected_nodes: tuple[str, ...] = ()
@@ -85,6 +90,9 @@ class Settings:
         mode = (text("RAY_AUTH_MODE") or "disabled").lower()
         if mode not in {"token", "disabled"}:
             faults.append(_env_fault("RAY_AUTH_MODE", mode, "token or disabled"))
+        tls_cert, tls_key = path("SEEDCORE_HTTP_TLS_CERT"), path("SEEDCORE_HTTP_TLS_KEY")
+        if tls_key is not None and tls_cert is None:
+            faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path where SEEDCORE_HTTP_TLS_KEY is one"))
         config = path("SEEDCORE_CONFIG")
         state_dir = path("SEEDCORE_STATE_DIR", DEFAULT_STATE_DIR)
         token_path = path("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN_PATH if mode == "token" else None)
@@ -96,6 +104,8 @@ class Settings:
             dashboard_url=dashboard.rstrip("/"),
             http_host=text("SEEDCORE_HTTP_HOST") or "127.0.0.1",
             http_port=port,
+            http_tls_cert=tls_cert,
+            http_tls_key=tls_key,
             config=config,
             state_dir=state_dir,
             expected_nodes=tuple(
@@ -111,7 +121,7 @@ class Settings:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http_host, self.http_host)
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
-        return f"http://{host}:{self.http_port}"
+        return f"{'https' if self.http_tls_cert else 'http'}://{host}:{self.http_port}"
 
     def token(self) -> str | None:
         """Return the token, or None where authentication is off.

@@ -217,7 +217,14 @@ def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANAR
     task = {"type": "canary", "params": {"nonce": nonce}}
     url = f"{settings.http_url}/coordinator/tasks"
     try:
-        response = request(url, method="POST", token=settings.token(), body=task, timeout_s=timeout_s)
+        response = request(
+            url,
+            method="POST",
+            token=settings.token(),
+            body=task,
+            timeout_s=timeout_s,
+            certificate=settings.http_tls_cert,
+        )
     except OSError as error:
         return _bad(report, "not_responding", f"the canary was not answered: {_why(error)}")
     body = response.body if isinstance(response.body, Mapping) else {}
@@ -229,7 +236,8 @@ def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANAR
 
 def _ask_coordinator(settings: Settings, *, token: str | None, timeout_s: float) -> Response | OSError:
     try:
-        return request(f"{settings.http_url}/coordinator/status", token=token, timeout_s=timeout_s)
+        url = f"{settings.http_url}/coordinator/status"
+        return request(url, token=token, timeout_s=timeout_s, certificate=settings.http_tls_cert)
     except OSError as error:
         return error
 

@@ -30,12 +30,34 @@ def pong(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
         OSError: It does not answer in time.
         ClusterError: It refuses this caller, or something else listens in its place.
     """
-    url = f"{settings.http_url}/coordinator/status"
-    response = request(url, token=settings.token(), timeout_s=timeout_s)
+    response = _get(settings, "/coordinator/status", timeout_s=timeout_s)
     body = _body(settings, response)
     if "status" not in body:
         raise _stranger(settings, response)
     return body
+
+
+def activity(settings: Settings) -> dict[str, Any] | None:
+    """Return ``GET /coordinator/activity``, or None where it cannot be had."""
+    try:
+        response = _get(settings, "/coordinator/activity", timeout_s=LIFE_TIMEOUT_S)
+    except OSError:
+        return None
+    known = isinstance(response.body, Mapping) and "samples" in response.body
+    return dict(response.body) if known else None
+
+
+def task_types(settings: Settings) -> list[tuple[str, str]]:
+    """Return pairs of a task type and the description of its organ.
+
+    Raises:
+        OSError: The Coordinator does not answer at once.
+    """
+    response = _get(settings, "/organism/status", timeout_s=1.0)
+    organs = response.body if isinstance(response.body, list) else []
+    return [
+        (str(kind), str(organ.get("description") or "")) for organ in organs for kind in organ.get("task_types", ())
+    ]
 
 
 def task(settings: Settings, document: Mapping[str, Any], *, timeout_s: float | None) -> dict[str, Any]:
@@ -56,7 +78,16 @@ def task(settings: Settings, document: Mapping[str, Any], *, timeout_s: float | 
 
     def post() -> None:
         try:
-            outcome.append(request(url, method="POST", token=token, body=dict(document), timeout_s=limit))
+            outcome.append(
+                request(
+                    url,
+                    method="POST",
+                    token=token,
+                    body=dict(document),
+                    timeout_s=limit,
+                    certificate=settings.http_tls_cert,
+                )
+            )
         except OSError as error:
             outcome.append(error)
 
@@ -70,9 +101,18 @@ def task(settings: Settings, document: Mapping[str, Any], *, timeout_s: float | 
     result = outcome[0] if outcome else TimeoutError()
     if isinstance(result, OSError):
         raise explain(settings, result) from result
-    body = _body(settings, result)
+    return answer(settings, result)
+
+
+def answer(settings: Settings, response: Response) -> dict[str, Any]:
+    """Return the answer of a task.
+
+    Raises:
+        ClusterError: It is not that of a Coordinator, or the Coordinator refuses this caller.
+    """
+    body = _body(settings, response)
     if "success" not in body:
-        raise _stranger(settings, result)
+        raise _stranger(settings, response)
     return body
 
 
@@ -89,10 +129,15 @@ def explain(settings: Settings, error: OSError) -> ClusterError:
 
 def _lives(settings: Settings) -> bool:
     try:
-        request(f"{settings.http_url}/livez", timeout_s=LIFE_TIMEOUT_S)
+        request(f"{settings.http_url}/livez", timeout_s=LIFE_TIMEOUT_S, certificate=settings.http_tls_cert)
     except OSError:
         return False
     return True
+
+
+def _get(settings: Settings, path: str, *, timeout_s: float) -> Response:
+    url = settings.http_url + path
+    return request(url, token=settings.token(), timeout_s=timeout_s, certificate=settings.http_tls_cert)
 
 
 def _body(settings: Settings, response: Response) -> dict[str, Any]:

@@ -56,25 +56,43 @@ class JsonObject(click.ParamType[dict[str, Any]]):
         if isinstance(value, dict):
             return value
         try:
-            text = _read_stdin() if value == "-" else str(value)
-            document = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        except json.JSONDecodeError as error:
-            self.fail(
-                f"line {error.lineno} column {error.colno}: {error.msg}, allowed is one JSON object",
-                param,
-                ctx,
-            )
-        except (ValueError, RecursionError) as error:
-            detail = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-            self.fail(f"{detail}, allowed is one JSON object in UTF-8", param, ctx)
-        if not isinstance(document, dict):
-            self.fail(f"it is {_json_name(document)}, allowed is one JSON object", param, ctx)
-        return document
+            return parse_object(read_stdin() if value == "-" else str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-def _read_stdin() -> str:
+def parse_object(text: str) -> dict[str, Any]:
+    """Parse one JSON object.
+
+    Raises:
+        ValueError: It is none; the message says where, and what is allowed.
+    """
+    try:
+        document = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"line {error.lineno} column {error.colno}: {error.msg}, allowed is one JSON object"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        detail = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{detail}, allowed is one JSON object in UTF-8") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"it is {_json_name(document)}, allowed is one JSON object")  # noqa: TRY004 - a value of JSON
+    return document
+
+
+def read_stdin() -> str:
+    """Read standard input to its end, as UTF-8.
+
+    Raises:
+        ValueError: It is no UTF-8.
+    """
     with click.open_file("-", "rb") as stream:
-        return bytes(stream.read()).decode("utf-8-sig")
+        data = bytes(stream.read())
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is no UTF-8, allowed is one JSON object in UTF-8") from error
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,7 +17,13 @@ if TYPE_CHECKING:
     from seedcore.status import Report
 
 BROKEN_PIPE = 141
-_COLOURS = {"healthy": "green", "initializing": "yellow", "unhealthy": "red"}
+_COLOURS = {
+    **dict.fromkeys(("healthy", "ready"), "green"),
+    **dict.fromkeys(("initializing", "starting", "degraded"), "yellow"),
+    **dict.fromkeys(("unhealthy", "down"), "red"),
+}
+_STATUS_COLUMN = 2
+_ESCAPE = re.compile("(\x1b\\[[0-9;]*m)")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -48,47 +56,21 @@ def say(text: str) -> None:
         return
 
 
-class Progress:
-    """One line that changes on a terminal; a line for each change anywhere else."""
-
-    def __init__(self) -> None:
-        self._live = _is_terminal(sys.stderr)
-        self._last = ""
-
-    def __call__(self, text: str) -> None:
-        """Show ``text`` unless it is shown already."""
-        text = plain(text)
-        if text == self._last:
-            return
-        self._last = text
-        if self._live:
-            width = max(20, _width() - 1)
-            click.echo(f"\r\x1b[K{text[:width]}", nl=False, err=True, color=True)
-        else:
-            say(text)
-
-    def done(self) -> None:
-        """Clear the changing line."""
-        if self._live and self._last:
-            click.echo("\r\x1b[K", nl=False, err=True, color=True)
-            self._last = ""
-
-
 def report_block(report: Report) -> str:
     """Describe a report for a person: what is, then who, then every organ."""
     own = report.coordinator
-    word = click.style(report.status, fg=_COLOURS.get(report.status), bold=True)
-    lines = [f"{word}  {report.reason}: {plain(report.message)}"]
+    lines = [f"{status_word(report.status)}  {report.reason}: {plain(report.message)}"]
     if own.get("release"):
         lines.append(f"release      {own['release']}")
     if own.get("since"):
-        lines.append(f"since        {own['since']}{_ago(own['since'])}")
+        lines.append(f"since        {own['since']}{ago(own['since'])}")
     if own.get("pid"):
         lines.append(f"coordinator  {_coordinator_line(own)}")
     lines.append(f"nodes        {_nodes_line(report.nodes)}")
     organs = own.get("organs")
     if isinstance(organs, Sequence) and organs:
-        lines += ["", *_organ_table(organs)]
+        listed = (own.get("nodes") or {}).get("list") or ()
+        lines += ["", *table(organs, names={str(node["node_id"]): str(node["node_name"]) for node in listed})]
     lines += [f"evidence     {text}" for text in _evidence(report)]
     return "\n".join(lines)
 
@@ -117,9 +99,39 @@ def _nodes_line(nodes: Mapping[str, Any]) -> str:
     return text
 
 
-def _organ_table(organs: Sequence[Mapping[str, Any]]) -> list[str]:
-    head = ("ORGAN", "TYPE", "STATUS", "AGENTS", "REPLICAS", "IN FLIGHT", "QUEUED")
-    rows = [head] + [
+def status_word(status: str) -> str:
+    """Return a status in its colour."""
+    return click.style(status, fg=_COLOURS.get(status), bold=True)
+
+
+def table(
+    organs: Sequence[Mapping[str, Any]],
+    *,
+    names: Mapping[str, str] | None = None,
+    more: Sequence[str] = (),
+    extra: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: (),
+) -> list[str]:
+    """Return one line for each organ, below their heads.
+
+    Args:
+        organs: Entries of a status.
+        names: Node ids to names; with more than one node a column says where the processes are.
+        more: Heads of further columns.
+        extra: Their values.
+    """
+    wide = names is not None and len(set(names.values())) > 1
+    head = (
+        "ORGAN",
+        "TYPE",
+        "STATUS",
+        "AGENTS",
+        "REPLICAS",
+        "IN FLIGHT",
+        "QUEUED",
+        *more,
+        *(("NODES",) if wide else ()),
+    )
+    rows = [
         (
             plain(organ.get("organ_id", "?")),
             plain(organ.get("organ_type", "?")),
@@ -128,11 +140,53 @@ def _organ_table(organs: Sequence[Mapping[str, Any]]) -> list[str]:
             _replicas(organ.get("replicas")),
             str(organ.get("in_flight", "?")),
             str(organ.get("queued", "?")),
+            *extra(organ),
+            *((_places(organ.get("replicas"), names or {}),) if wide else ()),
         )
         for organ in organs
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> list[str]:
+        return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+
+    lines = [click.style("  ".join(line(head)).rstrip(), bold=True)]
+    for row in rows:
+        cells = line(row)
+        cells[-1] = cells[-1].rstrip()
+        cells[_STATUS_COLUMN] = click.style(cells[_STATUS_COLUMN], fg=_COLOURS.get(row[_STATUS_COLUMN]))
+        lines.append("  ".join(cells))
+    return lines
+
+
+def cut(line: str, columns: int) -> str:
+    """Cut a line with colours in it to so many columns."""
+    kept, room = [], columns
+    for part in _ESCAPE.split(line):
+        if part.startswith("\x1b"):
+            kept.append(part)
+        else:
+            kept.append(part[:room])
+            room -= len(kept[-1])
+    return "".join(kept)
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, as a person would."""
+    seconds = max(0.0, seconds)
+    if seconds < _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"
+
+
+def _places(replicas: Any, names: Mapping[str, str]) -> str:
+    """Say on which nodes an organ's processes are: ``head, worker-1 x2``."""
+    counts = Counter(names.get(str(one.get("node_id")), "?") for one in replicas or () if one.get("node_id"))
+    return ", ".join(plain(name) + (f" x{count}" if count > 1 else "") for name, count in sorted(counts.items()))
 
 
 def _replicas(replicas: Any) -> str:
@@ -153,7 +207,8 @@ def _evidence(report: Report) -> list[str]:
     return texts
 
 
-def _ago(since: Any) -> str:
+def ago(since: Any) -> str:
+    """Return `` (5 min ago)`` for an ISO 8601 text, "" for anything else."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(str(since))).total_seconds()
     except (ValueError, TypeError):
@@ -164,16 +219,18 @@ def _ago(since: Any) -> str:
     return f" ({max(0.0, seconds):.0f} s ago)"
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Say whether a stream is a terminal that knows more than letters."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _coloured(stream: TextIO | None) -> bool:
     # https://no-color.org: present and not empty, whatever its value.
-    return _is_terminal(stream) and not os.environ.get("NO_COLOR")
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
-def _width() -> int:
+def width() -> int:
+    """Return the columns of the terminal that words go to."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):

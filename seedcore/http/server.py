@@ -5,6 +5,7 @@ made. What uvicorn gives (read in 0.54): at most 16 KiB of header, a keep-alive 
 a number of connections, reading paused at 64 KiB that nobody has taken. What it does not give, and is added here:
 
 - a deadline for the header of a request: a client that says nothing, or one byte a minute, would stay for ever;
+- the same deadline for a TLS handshake;
 - an end to an answer that nobody reads;
 - room for the newest connection when idle ones have used up the limit: whoever watches the Coordinator must get
   through.
@@ -20,6 +21,7 @@ import errno
 import logging
 import resource
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +30,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from seedcore.errors import SeedCoreError
+from seedcore.errors import ConfigError, SeedCoreError
+from seedcore.http.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ MAX_CONNECTIONS = 4000
 KEEP_ALIVE_S = 15
 HEADER_TIMEOUT_S = 10.0
 STALLED_S = 30.0
+RENEW_INTERVAL_S = 30.0
 _BIND_RETRY_S = 0.1
 _WORTH_RETRYING = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _ABORT_S = 1.0
@@ -67,6 +71,7 @@ class HttpServer:
         stalled_s: Seconds after which an answer of which nothing more is read is given up.
         max_connections: At once; beyond it the oldest idle one is closed, and 503 is the answer if all are busy. None
             means half of the files that the process may open, and not more than MAX_CONNECTIONS.
+        certificate: Speak TLS with it; files that are renewed are read again.
     """
 
     def __init__(
@@ -79,7 +84,10 @@ class HttpServer:
         header_timeout_s: float = HEADER_TIMEOUT_S,
         stalled_s: float = STALLED_S,
         max_connections: int | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
+        self._certificate = certificate
+        self._renewing: asyncio.Task[None] | None = None
         self.host = host
         self.port = port
         self._app = app
@@ -105,9 +113,11 @@ class HttpServer:
 
         Raises:
             ListenError: The address cannot be had within the deadline.
+            ConfigError: There is no certificate in the files that should hold it.
         """
         if self._serving is not None:
             raise RuntimeError("this server was started before")
+        context = await asyncio.to_thread(self._certificate.context) if self._certificate else None
         listener = await self._bind(timeout_s)
         self.port = listener.getsockname()[1]
         config = _Config(
@@ -125,7 +135,7 @@ class HttpServer:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, context)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="seedcore-http")
         listening = asyncio.create_task(self._server.listening.wait())
         await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,13 +144,18 @@ class HttpServer:
             listener.close()
             cause = self._serving.exception()
             raise ListenError(self.host, self.port, f"the server ended at once: {cause}") from cause
-        logger.info("http server listens: address=%s:%d", self.host, self.port)
+        if self._certificate is not None:
+            self._renewing = asyncio.create_task(self._keep_renewing(self._certificate))
+        scheme = "https" if context else "http"
+        logger.info("http server listens: address=%s:%d scheme=%s", self.host, self.port, scheme)
 
     async def stop(self) -> None:
         """Stop accepting, let requests finish for the grace, then end them; may be called more than once."""
         if self._server is None or self._serving is None:
             return
         self._stopping = True
+        if self._renewing is not None:
+            self._renewing.cancel()
         self._server.should_exit = True
         await asyncio.wait({self._serving}, timeout=self._grace_s)
         state = self._server.server_state
@@ -173,6 +188,15 @@ class HttpServer:
         if self._serving.cancelled():
             return asyncio.CancelledError("the server's task was cancelled")
         return self._serving.exception() or ListenError(self.host, self.port, "the server ended by itself")
+
+    async def _keep_renewing(self, certificate: Certificate) -> None:
+        while True:
+            await asyncio.sleep(RENEW_INTERVAL_S)
+            try:
+                if await asyncio.to_thread(certificate.renew):
+                    logger.info("the certificate has been renewed: %s", certificate.certificate)
+            except ConfigError as error:
+                logger.warning("the certificate cannot be renewed, the old one stays: %s", error)
 
     async def _bind(self, timeout_s: float) -> socket.socket:
         deadline = time.monotonic() + timeout_s
@@ -209,12 +233,26 @@ class _Config(uvicorn.Config):
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: _Config, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._own_config = config
+        self._context = context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
+        """Listen, as uvicorn does; its own way has no limit of ours for a TLS handshake."""
+        config, context = self._own_config, self._context
+
+        def protocol() -> asyncio.Protocol:
+            return _Protocol(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        limits = {"ssl_handshake_timeout": config.header_timeout_s, "ssl_shutdown_timeout": _ABORT_S} if context else {}
+        create = asyncio.get_running_loop().create_server
+        self.servers = [
+            await create(protocol, sock=one, ssl=context, backlog=config.backlog, **limits)  # type: ignore[call-overload]
+            for one in sockets or []
+        ]
+        self.started = True
         self.listening.set()
 
     @contextlib.contextmanager

@@ -165,7 +165,8 @@ class Work:
         agent_id = seat.agent.agent_id
         if isinstance(outcome, Raised):
             logger.warning(
-                "task failed: organ=%s agent=%s type=%s error=%s: %s",
+                "task failed: id=%s organ=%s agent=%s type=%s error=%s: %s",
+                self.task.id,
                 self._queue.spec.id,
                 agent_id,
                 self.task.type,

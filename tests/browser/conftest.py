@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.conftest import Organism
 from tests.support.ray_head import RayHead
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Without these a headless Chromium talks to its makers; a container has neither a sandbox nor a graphics card.
 FLAGS = [
     "--no-sandbox",

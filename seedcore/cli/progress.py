@@ -1,0 +1,136 @@
+"""What is shown on standard error while a command waits."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import click
+
+from seedcore.cli.render import duration, is_terminal, plain, say, width
+
+_REDRAW_S = 0.2
+_BAR = 20
+_SPINNER = "|/-\\"
+_SHARE = re.compile(r"\b(\d+) of (\d+) organs ready")
+
+
+class _Line:
+    """One line of standard error that is drawn anew, from a thread of its own; nothing where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.live = is_terminal(sys.stderr)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_drawing, daemon=True)
+
+    def text(self) -> str:
+        """Return what to show now; "" for nothing."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin to draw."""
+        if self.live:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Clear the line."""
+        if self.live:
+            self._ended.set()
+            self._thread.join()
+            click.echo("\r\x1b[K", nl=False, err=True, color=True)
+
+    def _keep_drawing(self) -> None:
+        while not self._ended.wait(_REDRAW_S):
+            text = self.text()
+            try:
+                click.echo(f"\r\x1b[K{text[: max(20, width() - 1)]}", nl=False, err=True, color=True)
+            except OSError:
+                return
+
+
+class Progress(_Line):
+    """The stage of a wait: one line that changes on a terminal, a line for each change anywhere else.
+
+    Args:
+        limit_s: Seconds that the wait may take.
+    """
+
+    def __init__(self, *, limit_s: float) -> None:
+        super().__init__()
+        self._limit_s = limit_s
+        self._began = time.monotonic()
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self.start()
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        """Clear the line."""
+        self.stop()
+
+    def __call__(self, text: str) -> None:
+        """Show ``text`` unless it is shown already."""
+        text = plain(text)
+        if text == self._last:
+            return
+        self._last = text
+        if not self.live:
+            say(text)
+
+    def text(self) -> str:
+        """Return the stage with a bar where it says how far it is."""
+        elapsed = time.monotonic() - self._began
+        clock = f"{duration(elapsed)} of {duration(self._limit_s)}"
+        found = _SHARE.search(self._last)
+        if found and int(found[2]):
+            return f"{bar(int(found[1]) / int(found[2]))} {clock}  {self._last}"
+        return f"{_SPINNER[int(elapsed / _REDRAW_S) % len(_SPINNER)]} {clock}  {self._last or 'asking'}"
+
+
+class TaskBar(_Line):
+    """How far many tasks are.
+
+    Args:
+        total: How many there are, None if nobody knows.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        super().__init__()
+        self.done = 0
+        self.failed = 0
+        self.note = ""
+        self._total = total
+        self._began = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._began
+
+    @property
+    def per_s(self) -> float:
+        """Tasks per second, from the beginning."""
+        return self.done / max(1e-3, self.elapsed_s)
+
+    def text(self) -> str:
+        """Return counts, the rate, and when it will end."""
+        parts = [f"{self.done} of {self._total}" if self._total is not None else f"{self.done} done"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts.append(f"{self.per_s:.1f}/s")
+        if self._total and self.done:
+            parts.insert(0, bar(self.done / self._total))
+            parts.append(f"{duration((self._total - self.done) / self.per_s)} left")
+        return "  ".join([*parts, *([self.note] if self.note else [])])
+
+
+def bar(share: float) -> str:
+    """Draw a share from 0 to 1."""
+    full = min(_BAR, int(share * _BAR))
+    return f"[{'#' * full}{'.' * (_BAR - full)}]"

@@ -1,0 +1,78 @@
+"""A terminal that is drawn again and again, and left as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from seedcore.cli.render import cut, is_terminal
+
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _REST_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+class Screen:
+    """The whole terminal; ``q`` or Ctrl-C ends what draws on it."""
+
+    def __init__(self) -> None:
+        self._saved: Any = None
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Say whether standard output is a terminal that can be drawn on."""
+        return is_terminal(sys.stdout)
+
+    def __enter__(self) -> Self:
+        """Take the terminal."""
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import termios  # noqa: PLC0415 - only here
+            import tty  # noqa: PLC0415
+
+            self._saved = termios.tcgetattr(sys.stdin.fileno())
+            tty.setcbreak(sys.stdin.fileno())
+        _write(_ENTER)
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        """Give it back."""
+        _write(_LEAVE)
+        if self._saved is not None:
+            import termios  # noqa: PLC0415
+
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._saved)
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show the lines, as many and as much of them as there is room for."""
+        size = os.get_terminal_size(sys.stdout.fileno())
+        shown = [cut(line, size.columns) + _REST_OF_LINE for line in lines[: size.lines]]
+        _write(_HOME + "\r\n".join(shown) + _BELOW)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long; True if the person wants to leave."""
+        if self._saved is None:
+            time.sleep(seconds)
+            return False
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select([sys.stdin], [], [], left)
+            if ready and os.read(sys.stdin.fileno(), 1) in {b"q", b"Q", b""}:
+                return True
+        return False
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Let Ctrl-C be the way to leave: for commands that have no other end."""
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

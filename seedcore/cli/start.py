@@ -1,0 +1,137 @@
+"""Commands that start, watch over and stop the Coordinator."""
+# ruff: noqa: PLC0415 - each command imports what it needs when it runs, and Ray only where it must join the cluster
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from seedcore.cli.group import OK, STATUS_CODES, config_option, json_option, load, manual
+from seedcore.cli.params import Seconds
+from seedcore.cli.progress import Progress
+from seedcore.cli.render import out, out_json, plain, report_block, say
+from seedcore.settings import Settings
+
+
+@click.command(
+    epilog=manual(
+        examples=[
+            ("seedcore bootstrap", "the organism of $SEEDCORE_CONFIG, or the packaged one"),
+            ("seedcore bootstrap --config organism.yaml --wait-timeout 300", "one that takes its time"),
+            ("seedcore bootstrap --dry-run", "what would be done"),
+        ],
+        codes=STATUS_CODES,
+    )
+)
+@config_option
+@json_option
+@click.option("--wait-timeout", type=Seconds(), default=60.0, show_default=True, help="Until it has to be healthy.")
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 100),
+    default=2,
+    show_default=True,
+    help="New attempts after a failed one.",
+)
+@click.option("--replace", is_flag=True, help="Replace a running Coordinator even if nothing has changed.")
+@click.option("--dry-run", is_flag=True, help="Change nothing, say what would be done.")
+@click.option("--keep-desired", is_flag=True, hidden=True, help="For the supervisor, which repeats what was wanted.")
+def bootstrap(
+    *,
+    config: str | None,
+    as_json: bool,
+    wait_timeout: float,
+    retries: int,
+    replace: bool,
+    dry_run: bool,
+    keep_desired: bool,
+) -> int:
+    """Make sure that the Coordinator runs, with this release and this configuration.
+
+    One that is right already is left alone. The organism has come up when this ends with exit code 0. Meanwhile the
+    stage is shown: as one line that changes on a terminal, as a line for each change anywhere else.
+    """
+    settings = Settings.from_env()
+    spec = load(settings, config)
+    from seedcore.bootstrap import bootstrap as ensure
+
+    with Progress(limit_s=wait_timeout) as progress:
+        outcome = ensure(
+            settings, spec, wait_timeout_s=wait_timeout, retries=retries, replace=replace, dry_run=dry_run,
+            keep_desired=keep_desired, on_progress=progress,
+        )  # fmt: skip
+    if as_json:
+        out_json(outcome.to_dict())
+    else:
+        would = "would " if dry_run else ""
+        say(f"action: {would}{outcome.action} (attempts {outcome.attempts}, {outcome.elapsed_s:.1f} s)")
+        out(report_block(outcome.report))
+        if outcome.cause:
+            # Ray puts an empty line after each line; the document of --json holds it as it is.
+            say("\n".join(line for line in outcome.cause.splitlines() if line.strip()))
+    if dry_run or outcome.report.exit_code == OK:
+        return OK
+    # Last, because a log is read from its end.
+    say(f"{outcome.report.reason}: {plain(outcome.report.message)}")
+    return outcome.report.exit_code
+
+
+@click.command(
+    epilog=manual(
+        examples=[("seedcore supervise", "in the foreground; a deployment runs it as a service")],
+        codes=("0  ended by SIGTERM or SIGINT", "2  usage or configuration"),
+    )
+)
+@click.option("--interval", type=Seconds(), default=2.0, show_default=True, help="Between two probes.")
+@click.option(
+    "--hang-timeout", type=Seconds(), default=15.0, show_default=True,
+    help="A Coordinator that has not answered for so long is killed; Ray starts it again.",
+)  # fmt: skip
+@click.option(
+    "--init-stall-timeout", type=Seconds(), default=600.0, show_default=True,
+    help="The same for one that initializes and whose progress stands still.",
+)  # fmt: skip
+@click.option(
+    "--bootstrap-timeout", type=Seconds(), default=120.0, show_default=True,
+    help="For each bootstrap that this service runs.",
+)  # fmt: skip
+def supervise(*, interval: float, hang_timeout: float, init_stall_timeout: float, bootstrap_timeout: float) -> int:
+    """Watch the Coordinator and mend what Ray does not see; a service for the head."""
+    import logging
+
+    from seedcore.supervise import Policy, Supervisor
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    policy = Policy(
+        interval_s=interval, hang_timeout_s=hang_timeout, init_stall_timeout_s=init_stall_timeout,
+        bootstrap_timeout_s=bootstrap_timeout,
+    )  # fmt: skip
+    return Supervisor(Settings.from_env(), policy=policy).run()
+
+
+@click.command(
+    epilog=manual(
+        examples=[
+            ("seedcore shutdown", "until the next bootstrap; the supervisor leaves it alone"),
+            ("seedcore shutdown --timeout 120", "for agents that take their time to stop"),
+        ],
+        codes=(
+            "0  stopped, or nothing was running",
+            "2  usage or configuration",
+            "4  unknown: unreachable, unauthorized",
+        ),
+    )
+)
+@json_option
+@click.option("--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds for the organs to stop.")
+def shutdown(*, as_json: bool, timeout: float) -> int:
+    """Stop the Coordinator and its organs; Ray goes on running."""
+    from seedcore.bootstrap import shutdown as stop
+
+    stopped = stop(Settings.from_env(), timeout_s=timeout)
+    if as_json:
+        out_json({"stopped": stopped})
+    else:
+        say("stopped" if stopped else "nothing was running")
+    return OK
