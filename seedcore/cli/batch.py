@@ -165,18 +165,19 @@ class _Worker:
             answer = self._send(task)
             return Outcome(place=place, line=line, answer=answer)
         except ValueError as error:
-            refusal = failure(f"line {line}: {error}", error_type="TaskError", task_type="unknown")
+            refusal = failure(f"line {line}: {error}", error_type="TaskError")
             return Outcome(place=place, line=line, answer=refusal, sent=False)
         except ClusterError as trouble:
             self._shared.stop.set()
-            refusal = failure(f"not sent: {trouble}", error_type=trouble.reason, task_type=task_type_of(task))
+            kind = task_type_of(task)
+            refusal = failure(f"not sent: {trouble}", error_type=trouble.reason, task_type=kind, executed="no")
             return Outcome(place=place, line=line, answer=refusal, sent=False, trouble=trouble)
         except Exception as error:
             broken = f"the connection broke, the task may have been done: {error or type(error).__name__}"
             return Outcome(
                 place=place,
                 line=line,
-                answer=failure(broken, error_type="ConnectionError", task_type=task_type_of(task)),
+                answer=failure(broken, error_type="ConnectionError", task_type=task_type_of(task), executed="unknown"),
             )
 
     def _send(self, task: dict[str, Any]) -> dict[str, Any]:

@@ -269,7 +269,7 @@ async def _json(content: Any, code: int = 200, headers: Mapping[str, str] | None
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)  # noqa: S101 - registered for no other
-    return await _json(failure(error.message, error_type=error.error_type), error.status, error.headers)
+    return await _json(failure(error.message, error_type=error.error_type, executed="no"), error.status, error.headers)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -279,7 +279,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
         headers["Allow"] = "GET, HEAD"
     error_type = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
     message = {404: "there is nothing at this path, see /docs"}.get(error.status_code, str(error.detail))
-    return await _json(failure(message, error_type=error_type), error.status_code, headers)
+    return await _json(failure(message, error_type=error_type, executed="no"), error.status_code, headers)
 
 
 def _page(name: str) -> Page:

@@ -154,8 +154,11 @@ TASKS_IN = {
 }
 
 
-def _failed(error: str, error_type: str, task_type: str = "unknown", **more: Any) -> dict[str, Any]:
-    return {"success": False, "error": error, "error_type": error_type, "task_type": task_type, **more}
+def _failed(
+    error: str, error_type: str, task_type: str = "unknown", executed: str = "no", **more: Any
+) -> dict[str, Any]:
+    failed = {"success": False, "error": error, "error_type": error_type, "executed": executed}
+    return {**failed, "task_type": task_type, **more}
 
 
 UNAUTHORIZED = _failed("send the cluster's token as Authorization: Bearer <token>", "Unauthorized")
@@ -194,7 +197,7 @@ TASKS: dict[int, dict[str, Any]] = {
     },
     500: {
         "the agent raised": _failed(
-            "params key 'text' has to be a string, not NoneType", "BadTaskError", "keywords", **_AGENT
+            "params key 'text' has to be a string, not NoneType", "BadTaskError", "keywords", "yes", **_AGENT
         )
     },
     503: {
@@ -204,8 +207,11 @@ TASKS: dict[int, dict[str, Any]] = {
             "keywords",
         ),
         "its process died": _failed(
-            "the process of organ cognitive_organ_1 (replica 0) died with the task", "OrganUnavailableError", "keywords"
+            "the process of organ cognitive_organ_1 (replica 0) died with the task",
+            "OrganUnavailableError",
+            "keywords",
+            "unknown",
         ),
     },
-    504: {"too long": _failed("no answer within 60 s", "TimeoutError", "keywords", **_AGENT)},
+    504: {"too long": _failed("no answer within 60 s", "TimeoutError", "keywords", "unknown", **_AGENT)},
 }

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from seedcore.errors import Executed
 from seedcore.task import failure
 
 logger = logging.getLogger(__name__)
@@ -92,13 +93,14 @@ class Gate:
             if isinstance(error, asyncio.CancelledError) and _being_cancelled() and not answer.started:
                 # Only the server's stop cancels a request; its task ends here, so there is nobody to hand this on to.
                 message = "the Coordinator is stopping"
-                await _send_error(answer.send, 503, "StoppingError", message, {"Retry-After": "5"})
+                headers = {"Retry-After": "5"}
+                await _send_error(answer.send, 503, "StoppingError", message, headers, executed="unknown")
                 return
             logger.exception("request failed: id=%s method=%s path=%r", identity, scope["method"], scope["path"][:200])
             if answer.started:
                 raise
             message = "the Coordinator's HTTP server failed, see its log"
-            await _send_error(answer.send, 500, "InternalError", message)
+            await _send_error(answer.send, 500, "InternalError", message, executed="unknown")
 
     async def _refused(self, scope: Scope, send: Send) -> bool:
         headers = Headers(scope=scope)
@@ -157,9 +159,15 @@ async def _send_page(send: Send, page: Page, *, status: int = 200, headers: Mapp
 
 
 async def _send_error(
-    send: Send, status: int, error_type: str, message: str, headers: Mapping[str, str] | None = None
+    send: Send,
+    status: int,
+    error_type: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    executed: Executed = "no",
 ) -> None:
-    body = json.dumps(failure(message, error_type=error_type)).encode()
+    body = json.dumps(failure(message, error_type=error_type, executed=executed)).encode()
     await _send(send, status, "application/json", body, headers or {})
 
 

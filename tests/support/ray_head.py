@@ -81,6 +81,8 @@ class RayHead:
             "SEEDCORE_DASHBOARD_URL": chosen.dashboard_url,
             "SEEDCORE_HTTP_HOST": chosen.http_host,
             "SEEDCORE_HTTP_PORT": str(chosen.http_port),
+            "SEEDCORE_HTTP_TLS_CERT": str(chosen.http_tls_cert or ""),
+            "SEEDCORE_HTTP_TLS_KEY": str(chosen.http_tls_key or ""),
             "SEEDCORE_STATE_DIR": str(chosen.state_dir),
         }
 

@@ -1,0 +1,75 @@
+"""The HTTP interface of a real Coordinator: against its own description, and over TLS."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from seedcore.rest import request
+from tests.conftest import Organism
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_it_does_what_its_description_says(organism: Organism) -> None:
+    organism.up({"id": "one", "task_types": ["echo"]})
+    url, token = organism.settings.http_url, organism.settings.token()
+
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            "run",
+            f"{url}/openapi.json",
+            "--header",
+            f"Authorization: Bearer {token}",
+            "--checks=all",
+            "--max-examples=25",
+            "--seed=1",
+            "--generation-database=none",
+            "--no-color",
+        ],
+        cwd=organism.directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert organism.probe().healthy
+
+
+def test_over_tls_everything_that_asks_asks_over_tls(organism: Organism) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("head.example")
+    files = {name: organism.directory / name for name in ("server.pem", "server.key")}
+    files["server.pem"].write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    files["server.key"].write_bytes(issued.private_key_pem.bytes())
+    plain = organism.settings
+    organism.settings = replace(plain, http_tls_cert=files["server.pem"], http_tls_key=files["server.key"])
+    try:
+        organism.up({"id": "one", "task_types": ["echo"]})
+
+        assert organism.settings.http_url.startswith("https://")
+        status = organism.run("status", "--json")
+        assert (status.returncode, json.loads(status.stdout)["healthy"]) == (0, True), status.stderr
+        assert organism.submit("echo", {"a": 1})["success"] is True
+        assert organism.run("ping").stdout == "pong\n"
+        assert organism.run("status", "--wait", "--canary", "--timeout", "60").returncode == 0
+        with pytest.raises(OSError, match="certificate verify failed"):
+            request(f"{organism.settings.http_url}/livez")
+        # Who does not know of TLS is told that nobody answers, and not that all is well.
+        assert replace(plain).http_url.startswith("http://")
+        organism.settings = plain
+        report = organism.probe()
+        assert (report.healthy, report.reason) == (False, "not_responding")
+    finally:
+        organism.settings = replace(plain, http_tls_cert=files["server.pem"], http_tls_key=files["server.key"])
