@@ -27,10 +27,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=manual(
         examples=[
-            ("seedcore bootstrap", "start the organism, or leave it alone if it is right"),
+            ("seedcore bootstrap", "start the organism, if it is not right"),
             ("seedcore status --watch", "how it is, again and again"),
             ("""seedcore submit echo --params '{"text": "hi"}'""", "give it work"),
-            ("seedcore COMMAND --help", "options, examples and exit codes of each command"),
+            ("seedcore COMMAND --help", "more about each command"),
         ],
         codes=STATUS_CODES,
     ),

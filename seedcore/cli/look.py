@@ -153,9 +153,9 @@ def _watch(settings: Settings, form: str, interval_s: float, expectations: dict[
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore top", "rates, queues and failures, again every 2 s; q ends"),
+            ("seedcore top", "again every 2 s; q ends"),
             ("seedcore top --count 1", "one picture, also into a file"),
-            ("seedcore top --json --interval 60 >> top.jsonl", "a line a minute"),
+            ("seedcore top --json --interval 60 > top.jsonl", "a line a minute"),
         ],
         codes=("0  left, or the count is reached", "2  usage or configuration"),
     )

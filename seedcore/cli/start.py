@@ -17,8 +17,8 @@ from seedcore.settings import Settings
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore bootstrap", "the organism of $SEEDCORE_CONFIG, or the packaged one"),
-            ("seedcore bootstrap --config organism.yaml --wait-timeout 300", "one that takes its time"),
+            ("seedcore bootstrap", "what $SEEDCORE_CONFIG names"),
+            ("seedcore bootstrap --config organism.yaml --wait-timeout 300", "a slow one"),
             ("seedcore bootstrap --dry-run", "what would be done"),
         ],
         codes=STATUS_CODES,

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +27,10 @@ class FakeCluster:
         coordinator: The actor's row, None for no row.
         body: What ``/coordinator/status`` answers, with ``code``.
         answer: What ``POST /coordinator/tasks`` answers.
+        work: What answers it instead: called with the task, returns (code, body) or (code, body, headers), or None
+            for a connection that breaks.
+        activity: What ``/coordinator/activity`` answers; None for 404.
+        organism: What ``/organism/status`` answers.
         hang: While set, the Coordinator's requests are not answered.
         seen: Every request: method, path, body, headers.
     """
@@ -61,6 +65,9 @@ class FakeCluster:
             "organs": [],
         }
         self.answer: tuple[int, Any] = (200, {"success": True, "result": 42, "task_type": "add"})
+        self.work: Callable[[dict[str, Any]], tuple[Any, ...] | None] | None = None
+        self.activity: dict[str, Any] | None = None
+        self.organism: list[dict[str, Any]] = []
         self.hang = threading.Event()
         self.seen: list[tuple[str, str, Any, dict[str, str]]] = []
         self.token_path = directory / "token"
@@ -95,7 +102,7 @@ class FakeCluster:
             "SEEDCORE_STATE_DIR": str(self.directory / "state"),
         }
 
-    def reply(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, Any] | None:
+    def reply(self, method: str, path: str, headers: dict[str, str], body: Any = None) -> tuple[Any, ...] | None:
         """Answer one request; None for no answer at all."""
         coordinators = not path.startswith("/api")
         if coordinators and self.hang.is_set():
@@ -103,13 +110,18 @@ class FakeCluster:
             return None
         if path != "/livez" and headers.get("Authorization") != f"Bearer {TOKEN}":
             return (403 if "Authorization" in headers else 401), {"detail": "no"}
+        if self.work is not None and method == "POST":
+            return self.work(body)
         pages = {
             "GET /livez": (200, {"alive": True}),
             "GET /api/v0/nodes": (self.dashboard_code, _rows(self.nodes)),
             "GET /api/v0/actors": (self.dashboard_code, _rows([self.coordinator] if self.coordinator else [])),
             "GET /coordinator/status": (self.code, {"snapshot_at": time.time(), **self.body}),
+            "GET /organism/status": (200, self.organism),
             "POST /coordinator/tasks": self.answer,
         }
+        if self.activity is not None:
+            pages["GET /coordinator/activity"] = (200, self.activity)
         return pages.get(f"{method} {path}", (404, {"detail": "Not Found"}))
 
     @contextmanager
@@ -149,13 +161,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _do(self, body: Any) -> None:
         path, headers = urlsplit(self.path).path, dict(self.headers.items())
         self.server.cluster.seen.append((self.command, path, body, headers))
-        reply = self.server.cluster.reply(self.command, path, headers)
+        reply = self.server.cluster.reply(self.command, path, headers, body)
         if reply is None:
             self.close_connection = True
             return
         data = json.dumps(reply[1]).encode()
         self.send_response(reply[0])
         self.send_header("Content-Length", str(len(data)))
+        for name, value in (reply[2] if len(reply) > 2 else {}).items():
+            self.send_header(name, value)
         self.end_headers()
         try:
             self.wfile.write(data)

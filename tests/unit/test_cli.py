@@ -7,19 +7,16 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from seedcore.cli.app import cli
+from tests.support.command_line import command, run, spawn
 from tests.support.fake_cluster import TOKEN, FakeCluster
 from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: disk is full\n"
 
 
@@ -27,22 +24,6 @@ TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: disk is
 def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
     with FakeCluster(tmp_path).running() as fake:
         yield fake
-
-
-def run(cluster: FakeCluster, *arguments: str, text: str | None = None, **environ: str) -> Result:
-    """Run a command in this process, with nothing of this process's own deployment in the environment."""
-    foreign = {key: None for key in os.environ if key.startswith(("RAY_", "SEEDCORE_"))}
-    return CliRunner().invoke(cli, arguments, input=text, env={**foreign, **cluster.env(), **environ})
-
-
-def command(cluster: FakeCluster, *arguments: str, **environ: str) -> tuple[list[str], dict[str, str]]:
-    """Return argv and environment of the same command in a process of its own."""
-    return [sys.executable, "-m", "seedcore", *arguments], {**cluster.env(), "PYTHONPATH": str(ROOT), **environ}
-
-
-def spawn(cluster: FakeCluster, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    argv, env = command(cluster, *arguments)
-    return subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, text=True, **options)
 
 
 @pytest.mark.parametrize(
