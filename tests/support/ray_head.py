@@ -27,7 +27,7 @@ AGENTS = Path(__file__).parents[1] / "agents"
 class RayHead:
     """One head on loopback; ``start`` may be called again after ``kill``, as a supervisor would."""
 
-    def __init__(self, *, num_cpus: int = 4) -> None:
+    def __init__(self, *, num_cpus: int = 4, python: str = sys.executable) -> None:
         self.mark = secrets.token_hex(8)
         # Under /tmp and short: Ray's socket paths must stay below 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="sct-", dir="/tmp"))
@@ -36,6 +36,7 @@ class RayHead:
         self._gcs_port, self._dashboard_port = ports[0], ports[1]
         self._ports = ports[3:]
         self._num_cpus = num_cpus
+        self._python = python
         token = self.directory / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(16))
@@ -90,7 +91,7 @@ class RayHead:
         """Start the head and wait until its node is alive."""
         node_manager, object_manager, agent_grpc, runtime_env, agent_http, metrics, client, scaler, board = self._ports
         command = [
-            sys.executable,
+            self._python,
             "-m",
             "ray.scripts.scripts",
             "start",
