@@ -14,10 +14,11 @@ absolute = $(foreach word,$(1),$(if $(wildcard $(word)),$(abspath $(word)),$(wor
 variables := $(strip \
   $(if $(seedcore_config),-e seedcore_config=$(call absolute,$(seedcore_config))) \
   $(if $(seedcore_extra_requirements),-e seedcore_extra_requirements=$(call absolute,$(seedcore_extra_requirements))) \
+  $(if $(ray_wheelhouse),-e ray_wheelhouse=$(call absolute,$(ray_wheelhouse))) \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench molecule lock help
+.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench molecule lock wheelhouse help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -51,6 +52,9 @@ sanity: $(VENV)/deploy ## ansible-test sanity, on the collection as it is instal
 
 collection: $(VENV)/deploy ## the collection in dist/, with the library in it: install it with ansible-galaxy
 	@VENV=$(VENV) .ci/collection dist
+
+wheelhouse: $(VENV)/deploy ## dist/wheelhouse.tar, for hosts that reach no package index: make deploy ray_wheelhouse=dist/wheelhouse.tar
+	@VENV=$(VENV) EXTRA="$(seedcore_extra_requirements)" .ci/wheelhouse dist $(ARGS)
 
 bench: $(VENV)/dev ## measure; see benchmarks/
 	$(VENV)/bin/python -m benchmarks $(ARGS)
