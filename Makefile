@@ -18,7 +18,7 @@ variables := $(strip \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench molecule lock wheelhouse help
+.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench molecule lock wheelhouse docs help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -55,6 +55,10 @@ collection: $(VENV)/deploy ## the collection in dist/, with the library in it: i
 
 wheelhouse: $(VENV)/deploy ## dist/wheelhouse.tar, for hosts that reach no package index: make deploy ray_wheelhouse=dist/wheelhouse.tar
 	@VENV=$(VENV) EXTRA="$(seedcore_extra_requirements)" .ci/wheelhouse dist $(ARGS)
+
+docs: $(VENV)/dev ## docs/reference from the code, and the documentation as a site in dist/site
+	$(VENV)/bin/python -m scripts.reference
+	$(VENV)/bin/mkdocs build --quiet
 
 bench: $(VENV)/dev ## measure; see benchmarks/
 	$(VENV)/bin/python -m benchmarks $(ARGS)

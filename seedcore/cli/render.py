@@ -67,6 +67,8 @@ def report_block(report: Report) -> str:
     if own.get("pid"):
         lines.append(f"coordinator  {_coordinator_line(own)}")
     lines.append(f"nodes        {_nodes_line(report.nodes)}")
+    if report.reason != "ready":
+        lines.append(f"help         docs/status.md#{report.reason}")
     organs = own.get("organs")
     if isinstance(organs, Sequence) and organs:
         listed = (own.get("nodes") or {}).get("list") or ()

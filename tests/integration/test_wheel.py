@@ -50,14 +50,15 @@ def bin_directory(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A virtual environment with the wheel, what it needs, and nothing else."""
     venv = tmp_path_factory.mktemp("venv") / "it"
     lock = ROOT / "roles" / "seedcore" / "files" / "requirements.txt"
-    install = [UV, "pip", "install", "--quiet", "--python", venv / "bin" / "python"]
-    for command in (
+    install: list[str | Path] = [UV, "pip", "install", "--quiet", "--python", venv / "bin" / "python"]
+    commands: list[list[str | Path]] = [
         [UV, "venv", "--quiet", "--no-project", "--python", sys.executable, venv],
         [*install, "--require-hashes", "--requirement", lock],
         [*install, "--no-deps", wheel],
         # What the wheel says that it needs is there.
         [UV, "pip", "check", "--python", venv / "bin" / "python"],
-    ):
+    ]
+    for command in commands:
         done = run(*command)
         assert done.returncode == 0, done.stderr
     return venv / "bin"

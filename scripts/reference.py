@@ -1,0 +1,272 @@
+"""Write docs/reference from the code, or say what in it is out of date: python -m scripts.reference [--check]."""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from seedcore.cli.app import cli
+from seedcore.http.app import create_app
+from seedcore.http.metrics import CoordinatorCollector
+from seedcore.schema import attribute_docs, config_schema
+from seedcore.settings import Settings
+from tests.unit.http.conftest import View
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+HEAD = "<!-- Made from the code by `make docs`: change it there. -->\n\n"
+ROLES = ("ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "monitoring", "service")
+EXAMPLE = """\
+```yaml
+# yaml-language-server: $schema=organism.schema.json
+seedcore:
+  organism:
+    organ_types:
+      - id: files
+        type: Files
+        agent: my_agents:count_lines
+        task_types: [count_lines]
+```
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Write what has changed; with ``--check`` only name it, and end with 1 if there is any."""
+    outdated = []
+    for name, make in PAGES.items():
+        text = make()
+        path = REFERENCE / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        outdated.append(name)
+        if "--check" not in arguments:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    known = {*PAGES}
+    outdated += [path.name for path in REFERENCE.glob("*") if path.name not in known]
+    if "--check" in arguments and outdated:
+        click.echo(f"out of date in docs/reference: {', '.join(outdated)}; `make docs` writes them anew", err=True)
+        return 1
+    return 0
+
+
+def command_line() -> str:
+    """Return the help of every command, as it is printed."""
+
+    def sections(command: click.Command, path: str) -> Iterable[str]:
+        context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+        context.help_option_names = ["-h", "--help"]
+        yield f"## {path}\n\n```text\n{click.unstyle(command.get_help(context)).rstrip()}\n```\n"
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                if inner is not None and not inner.hidden:
+                    yield from sections(inner, f"{path} {name}")
+
+    return page("The command line", *sections(cli, "seedcore"))
+
+
+def organism() -> str:
+    """Return every key of an organ, with default and bounds."""
+    keys = config_schema()["$defs"]["organ"]
+    rows = []
+    for name, entry in keys["properties"].items():
+        meaning, allowed = entry["description"].rsplit(" Allowed: ", 1)
+        default = "required" if name in keys["required"] else code(entry["default"]) if "default" in entry else ""
+        rows.append([f"`{name}`", default, meaning, allowed.removesuffix(".")])
+    return page(
+        "organism.yaml",
+        "Everything is under `seedcore`, `organism`, `organ_types`: a list of one organ or more. "
+        "`seedcore config check` names every fault with line and column.\n",
+        "An editor that knows [the schema](organism.schema.json) completes keys and marks faults; "
+        "`seedcore config schema` prints it. The first line of the file says where it is:\n",
+        EXAMPLE,
+        table(["key", "default", "what it is", "allowed"], rows),
+    )
+
+
+def schema() -> str:
+    """Return the JSON schema of organism.yaml."""
+    return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def environment() -> str:
+    """Return the environment variables of the library."""
+    rows = []
+    for name, text in attribute_docs(Settings).items():
+        found = re.search(r"\(([^()]*`[A-Z][A-Z_]+[^()]*)\)", text)
+        if found is None:
+            raise LookupError(f"the docstring of Settings does not say how {name} is set")
+        meaning = text.replace(f" {found[0]}", "").replace("; None", ". Unset").rstrip(".")
+        rows.append([found[1], f"{meaning}."])
+    return page(
+        "Environment",
+        "A deployment writes them into `etc/seedcore.env`; its `bin/seedcore` and `bin/activate` set them. "
+        "An empty one counts as unset.\n",
+        table(["variable", "what it is"], rows),
+    )
+
+
+def roles() -> str:
+    """Return the variables of every role."""
+    parts = []
+    for role in ROLES:
+        directory = ROOT / "roles" / role
+        if not directory.is_dir():
+            continue
+        specs = yaml.safe_load((directory / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+        defaults = yaml.safe_load((directory / "defaults" / "main.yml").read_text())
+        parts.append(f"## seedcore.cluster.{role}\n\n{prose(specs['main']['description'])}\n")
+        others = [[f"`{name}`", prose([spec["short_description"]])] for name, spec in specs.items() if name != "main"]
+        if others:
+            parts.append(table(["entry point", "what it does"], others))
+        rows = []
+        for name, option in specs["main"]["options"].items():
+            kind = ", ".join(map(code, option["choices"])) if "choices" in option else option["type"]
+            default = "required" if option.get("required") else code(defaults[name])
+            rows.append([f"`{name}`", kind, default, prose([option["description"]])])
+        parts.append(table(["variable", "type", "default", "what it is"], rows))
+    return page("Roles and their variables", *parts)
+
+
+def modules() -> str:
+    """Return options and results of every module."""
+    parts = []
+    for path in sorted((ROOT / "plugins" / "modules").glob("*.py")):
+        texts = literals(path)
+        documentation, returned = (yaml.safe_load(texts[name]) for name in ("DOCUMENTATION", "RETURN"))
+        parts.append(
+            f"## seedcore.cluster.{path.stem}\n\n{prose([documentation['short_description']])}.\n\n"
+            f"{prose(documentation['description'])}\n"
+        )
+        rows = []
+        for name, option in documentation["options"].items():
+            default = "required" if option.get("required") else code(option["default"]) if "default" in option else ""
+            rows.append([f"`{name}`", option["type"], default, prose(option["description"])])
+        parts.append(table(["option", "type", "default", "what it is"], rows))
+        results = [[f"`{name}`", entry["type"], prose(entry["description"])] for name, entry in returned.items()]
+        parts.append(table(["result", "type", "what it is"], results))
+        parts.append(f"```yaml\n{texts['EXAMPLES'].strip()}\n```\n")
+    return page("Modules", *parts)
+
+
+def http() -> str:
+    """Return paths and shapes of the HTTP interface."""
+    document = create_app(View(), token="unused, but it turns authentication on").openapi()  # noqa: S106
+    parts = ["`/openapi.json` has the same for programs, `/docs` for people.\n"]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            parts.append(f"## {method.upper()} {path}\n\n{operation['summary']}.\n")
+            rows = [[number, answer["description"], shape(answer)] for number, answer in operation["responses"].items()]
+            parts.append(table(["status", "when", "body"], rows))
+    for name, model in sorted(document["components"]["schemas"].items()):
+        rows = [
+            [f"`{key}`", kind(entry), one_line(entry.get("description", ""))]
+            for key, entry in model.get("properties", {}).items()
+        ]
+        if rows:
+            parts.append(f"## {name}\n\n{one_line(model.get('description', ''))}\n")
+            parts.append(table(["key", "type", "what it is"], rows))
+    return page("HTTP", *parts)
+
+
+def metrics() -> str:
+    """Return what `GET /metrics` has."""
+    rows = []
+    for family in CoordinatorCollector(View()).collect():
+        labels = sorted({label for sample in family.samples for label in sample.labels})
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        rows.append([f"`{family.name}{suffix}`", family.type, ", ".join(map(code, labels)), family.documentation])
+    return page(
+        "Metrics",
+        "`GET /metrics` of the Coordinator, in the format that Prometheus asks for; it wants the token. "
+        "[Monitoring](../monitoring.md) says how they are collected, and where Ray's own are.\n",
+        table(["metric", "type", "labels", "what it is"], rows),
+    )
+
+
+def page(title: str, *parts: str) -> str:
+    """Put a page together."""
+    return f"{HEAD}# {title}\n\n" + "\n".join(parts)
+
+
+def table(heads: list[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    cells = ([one_line(str(cell)) for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
+
+
+def code(value: object) -> str:
+    """Return a value as YAML has it, in the type of code."""
+    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    if "|" in text:
+        # Within backticks, some readers end the cell of a table at a bar, others show what would prevent it.
+        return f"<code>{html.escape(one_line(text)).replace('|', '&#124;')}</code>"
+    return f"`{one_line(text)}`"
+
+
+def prose(text: str | list[str]) -> str:
+    """Return Ansible's documentation as Markdown."""
+    joined = " ".join([text] if isinstance(text, str) else text)
+    joined = re.sub(r"[OMV]\((?:\w+#)?([^)]*)\)", r"`\1`", joined)
+    return one_line(re.sub(r"C\(((?:[^()]|\([^()]*\))*)\)", r"`\1`", joined))
+
+
+def one_line(text: str) -> str:
+    """Return the text without line ends."""
+    return " ".join(text.split())
+
+
+def literals(path: Path) -> dict[str, str]:
+    """Return the texts that a module assigns to names of its own."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            found[ast.unparse(node.targets[0])] = node.value.value
+    return found
+
+
+def shape(answer: Mapping[str, Any]) -> str:
+    """Return what the body of an answer is."""
+    content = answer.get("content", {})
+    described = [kind(entry["schema"]) for entry in content.values() if entry.get("schema")]
+    return ", ".join(described or map(code, content))
+
+
+def kind(entry: Mapping[str, Any]) -> str:
+    """Return the type that a schema describes, in words."""
+    if "$ref" in entry:
+        name = entry["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in entry:
+        return " or ".join(kind(option) for option in entry["anyOf"])
+    if "const" in entry or "enum" in entry:
+        return ", ".join(code(value) for value in entry.get("enum", [entry.get("const")]))
+    if entry.get("type") == "array":
+        return f"list of {kind(entry.get('items', {}))}"
+    return str(entry.get("type", "anything"))
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": command_line,
+    "organism.md": organism,
+    "organism.schema.json": schema,
+    "environment.md": environment,
+    "roles.md": roles,
+    "modules.md": modules,
+    "http.md": http,
+    "metrics.md": metrics,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
