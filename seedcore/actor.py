@@ -10,17 +10,23 @@ is busy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import zlib
+from collections.abc import Collection
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from seedcore import release
 from seedcore.coordinator import Coordinator
 from seedcore.organism.organ import Organ
-from seedcore.organism.replica import organ_name
+from seedcore.organism.placement import choose_node
+from seedcore.organism.runtime import organ_name
+from seedcore.record import ActorRecord
 from seedcore.settings import COORDINATOR_NAME, ORGAN_NAME_PREFIX
 from seedcore.spec import OrganSpec
 
@@ -72,8 +78,11 @@ class CoordinatorActor(Coordinator):
     ) -> None:
         namespace = ray.get_runtime_context().namespace
         runtime = RayOrganRuntime(namespace=settings.get("namespace") or namespace)
+        record = ActorRecord(namespace=namespace, actor_id=str(ray.get_runtime_context().get_actor_id()))
         was_restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
-        await Coordinator.__init__(self, spec, settings, runtime=runtime, attempt=attempt, restarted=was_restarted)
+        await Coordinator.__init__(
+            self, spec, settings, runtime=runtime, record=record, attempt=attempt, restarted=was_restarted
+        )
 
     @ray.method(concurrency_group="control")
     async def ping(self) -> str:  # type: ignore[override]  # Ray types it as a method of its own kind
@@ -92,23 +101,32 @@ class RayOrganRuntime:
     def __init__(self, *, namespace: str) -> None:
         self._namespace = namespace
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle[Any]:
-        """Return the replica's actor, created if it does not exist; the caller checks its identity."""
-        return await asyncio.to_thread(self._create, spec, replica, identity)
+    async def ensure(
+        self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]
+    ) -> ActorHandle[Any]:
+        """Return the replica's actor, created if it does not exist; the caller checks its identity.
+
+        Args:
+            spec: The organ.
+            replica: Which replica, from 0.
+            identity: Digest of spec and release.
+            beside: Ids of the nodes that the organ's other replicas are on, one entry for each.
+        """
+        return await asyncio.to_thread(self._create, spec, replica, identity, beside)
 
     async def kill(self, handle: ActorHandle[Any], *, restart: bool) -> None:
         """End the replica's process; Ray starts it again if ``restart``, else its name is free at once."""
         await asyncio.to_thread(ray.kill, handle, no_restart=not restart)
 
-    async def kill_others(self, keep: set[str]) -> list[str]:
-        """Kill every organ of this namespace whose actor name is not in ``keep``; returns the names."""
-        return await asyncio.to_thread(kill_organs, self._namespace, keep)
+    async def others(self, keep: set[str]) -> dict[str, ActorHandle[Any]]:
+        """Find every organ of this namespace whose actor name is not in ``keep``; returns name to handle."""
+        return await asyncio.to_thread(_organs, self._namespace, keep)
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Return the cluster's nodes, the dead ones that Ray remembers included."""
         return await asyncio.to_thread(_nodes)
 
-    def _create(self, spec: OrganSpec, replica: int, identity: str) -> ActorHandle[Any]:
+    def _create(self, spec: OrganSpec, replica: int, identity: str, beside: Collection[str]) -> ActorHandle[Any]:
         actor_class: Any = ray.remote(Organ)
         handle: ActorHandle[Any] = actor_class.options(
             name=organ_name(spec.id, replica),
@@ -116,8 +134,10 @@ class RayOrganRuntime:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=spec.num_cpus,
+            num_gpus=spec.num_gpus or None,
             resources=dict(spec.resources) or None,
-            scheduling_strategy="SPREAD",
+            label_selector=dict(spec.labels) or None,
+            scheduling_strategy=_placement(spec, replica, beside),
             max_restarts=-1,
             # A task that kills its process must not crash-loop it.
             max_task_retries=0,
@@ -139,18 +159,39 @@ def _nodes() -> list[dict[str, Any]]:
     ]
 
 
-def kill_organs(namespace: str, keep: set[str] | frozenset[str] = frozenset()) -> list[str]:
-    """Kill the organs of a namespace but those named in ``keep``; asks the GCS synchronously."""
+def _placement(spec: OrganSpec, replica: int, beside: Collection[str]) -> Any:
+    """Where Ray is to put a new replica; it may end up elsewhere if there is no room.
+
+    Ray's own SPREAD takes the nodes in turn for whatever asks: two replicas of one organ may meet on one node.
+    """
+    if spec.replicas == 1:
+        return "SPREAD"
+    # All replicas of an organ are created at once, when none has a node yet: each takes its turn.
+    nodes: Any = ray.nodes
+    node_id = choose_node(spec, nodes(), beside, turn=zlib.crc32(spec.id.encode()) + replica)
+    if node_id is None:
+        return "SPREAD"
+    return NodeAffinitySchedulingStrategy(node_id, soft=True, _spill_on_unavailable=True)
+
+
+def kill_organs(namespace: str) -> list[str]:
+    """Kill all organs of a namespace and return their names; asks the GCS synchronously."""
+    killed = []
+    for name, handle in _organs(namespace, frozenset()).items():
+        with contextlib.suppress(ValueError, RayError):  # gone in the meantime
+            ray.kill(handle, no_restart=True)
+            killed.append(name)
+    return killed
+
+
+def _organs(namespace: str, but: Collection[str]) -> dict[str, ActorHandle[Any]]:
     names = [
         entry["name"]
         for entry in ray.util.list_named_actors(all_namespaces=True)
         if entry["namespace"] == namespace and entry["name"].startswith(ORGAN_NAME_PREFIX)
     ]
-    killed = []
-    for name in sorted(set(names) - keep):
-        try:
-            ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
-        except (ValueError, RayError):
-            continue  # gone in the meantime
-        killed.append(name)
-    return killed
+    found = {}
+    for name in sorted(set(names) - set(but)):
+        with contextlib.suppress(ValueError):  # gone in the meantime
+            found[name] = ray.get_actor(name, namespace=namespace)
+    return found

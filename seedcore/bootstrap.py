@@ -28,6 +28,7 @@ JOIN_TIMEOUT_S = 30.0
 # A restarting process looks as if it did not answer; only one that stays so is replaced.
 UNRESPONSIVE_GRACE_S = 10.0
 UNRESPONSIVE_GRACE_SHARE = 0.25
+RELOAD_SHARE = 0.8
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
 _POLL_S = 0.25
 _LOCK_POLL_S = 0.1
@@ -38,7 +39,7 @@ class Outcome:
     """What bootstrap did.
 
     Attributes:
-        action: ``none``, ``create`` or ``replace``.
+        action: ``none``, ``create``, ``replace``, or ``reload``: the Coordinator stays, organs were replaced.
         changed: Whether an actor was (or, for a dry run, would be) created or replaced.
         attempts: Creations tried.
         elapsed_s: Seconds it took.
@@ -144,6 +145,8 @@ def _converge(run: _Run, *, retries: int, replace: bool, keep_desired: bool) -> 
         return run.outcome("none", report)
     run.action, run.changed = action, True
     run.join()
+    if action == "reload":
+        return _reload(run, report, keep_desired=keep_desired)
     if action == "replace":
         run.say(f"replacing the Coordinator: {run.why}")
         run.replace_process(report)
@@ -163,6 +166,21 @@ def _converge(run: _Run, *, retries: int, replace: bool, keep_desired: bool) -> 
             return run.outcome(action, report)
         run.say(f"attempt {run.attempts} failed: {report.message}; trying again in {delay:g} s")
         time.sleep(delay)
+
+
+def _reload(run: _Run, report: Report, *, keep_desired: bool) -> Outcome:
+    run.say(f"reloading: {run.why}")
+    answer = run.reload()
+    if answer is not None and answer["success"] is not True:
+        # Everything is as it was, but for the organs that had to come back.
+        run.cause = str(answer.get("traceback") or "")
+        message = f"the running organism was not changed: {answer['error']}"
+        evidence = {"traceback": run.cause}
+        bad = dataclasses.replace(report, healthy=False, status=UNHEALTHY, reason="init_failed", message=message)
+        return run.outcome("reload", dataclasses.replace(bad, evidence=evidence))
+    if answer is not None and not keep_desired:
+        run.want_running()
+    return run.outcome("reload", run.wait())
 
 
 class _Run:
@@ -212,7 +230,7 @@ class _Run:
             time.sleep(_POLL_S)
 
     def decide(self, report: Report, *, replace: bool) -> str:
-        """``create``, ``replace`` or ``wait``; the reason for a replacement is kept in :attr:`why`."""
+        """``create``, ``replace``, ``reload`` or ``wait``; the reason for a change is kept in :attr:`why`."""
         if report.exit_code == 3:  # noqa: PLR2004 - nothing there
             return "create"
         if report.reason == "init_failed" and report.coordinator.get("state") == "DEAD":
@@ -227,6 +245,8 @@ class _Run:
             self.why = f"it is of release {found['release']}, not {here}"
         elif found.get("fingerprint", self.fingerprint) != self.fingerprint:
             self.why = "its configuration is another one"
+            if found.get("organism_initialized"):
+                return "reload"
         elif report.reason == "organs_down" and not found.get("organism_initialized"):
             self.why = report.message
         else:
@@ -317,6 +337,27 @@ class _Run:
         }
         actor.create_coordinator(self.spec.to_dict(), values, namespace=self.settings.namespace, attempt=self.attempts)
         return self.wait()
+
+    def reload(self) -> dict[str, Any] | None:
+        """Let the Coordinator become this organism in place; its answer, None if it goes on beyond the deadline."""
+        import ray  # noqa: PLC0415
+        from ray.exceptions import GetTimeoutError, RayError  # noqa: PLC0415
+
+        from seedcore import actor  # noqa: PLC0415
+
+        handle = actor.coordinator_handle(self.settings.namespace)
+        if handle is None:
+            return {"success": False, "error": "there is no Coordinator any more"}
+        # It has to be undone in time as well, if it fails.
+        budget = max(1.0, self.remaining() * RELOAD_SHARE)
+        try:
+            reference: Any = handle.reload.remote(self.spec.to_dict(), budget)
+            answer: dict[str, Any] = ray.get(reference, timeout=max(1.0, self.remaining()))
+        except GetTimeoutError:
+            return None
+        except RayError as error:
+            return {"success": False, "error": f"the Coordinator died meanwhile: {str(error).splitlines()[0]}"}
+        return answer
 
     def wait(self) -> Report:
         """Wait until the Coordinator is healthy, a creation has failed, or the time is over."""

@@ -43,6 +43,10 @@ RAY_OWN_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 _ORGANS = ("seedcore", "organism", "organ_types")
 _Location = tuple[str | int, ...]
 _WORD = re.compile(r"[\w.-]+")
+# As Ray takes them; its own check would come when the organ is created, and name no line.
+_LABEL_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?/)?{_LABEL_WORD}")
+_LABEL_SELECTOR = re.compile(rf"!?(?:{_LABEL_WORD}|in\({_LABEL_WORD}(?:, ?{_LABEL_WORD})*\))")
 
 
 def load_config(path: Path | None, *, check_imports: bool = True) -> OrganismSpec:
@@ -97,6 +101,24 @@ def _ray_quantity(value: float) -> float:
     return value
 
 
+def _whole_above_one(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError
+    return value
+
+
+def _label(value: str) -> str:
+    if not _LABEL_KEY.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _label_value(value: str) -> str:
+    if not _LABEL_SELECTOR.fullmatch(value):
+        raise ValueError
+    return value
+
+
 # What a function checks, schema.py has to be told in other words.
 _NAME_SCHEMA = {
     "type": "string",
@@ -126,6 +148,28 @@ _Quantity = Annotated[
     WithJsonSchema(
         {"type": "number", "anyOf": [{"const": 0}, {"minimum": MIN_RESOURCE, "maximum": MAX_RESOURCE}]},
     ),
+]
+_Gpus = Annotated[
+    float,
+    Field(ge=0, le=MAX_RESOURCE),
+    AfterValidator(_ray_quantity),
+    AfterValidator(_whole_above_one),
+    WithJsonSchema(
+        {
+            "type": "number",
+            "anyOf": [
+                {"const": 0},
+                {"minimum": MIN_RESOURCE, "maximum": 1},
+                {"type": "integer", "minimum": 1, "maximum": MAX_RESOURCE},
+            ],
+        }
+    ),
+]
+_Label = Annotated[
+    str, AfterValidator(_label), WithJsonSchema({"type": "string", "pattern": rf"\A{_LABEL_KEY.pattern}\z"})
+]
+_LabelSelector = Annotated[
+    str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": rf"\A{_LABEL_SELECTOR.pattern}\z"})
 ]
 # Never read: what a file does not say is left to the defaults of OrganSpec.
 _UNSET: Any = None
@@ -173,11 +217,20 @@ class _Organ(_Strict):
     health_interval_s: _Seconds = Field(_UNSET, description=_SECONDS)
     health_timeout_s: _Seconds = Field(_UNSET, description=_SECONDS)
     failure_threshold: int = Field(_UNSET, ge=1, le=1000, description=f"{_COUNT}1000")
+    drain_timeout_s: float = Field(_UNSET, ge=0, le=MAX_SECONDS, description=f"a number of seconds up to {MAX_SECONDS}")
     num_cpus: _Quantity = Field(_UNSET, description=f"0 or a number from {MIN_RESOURCE} to {MAX_RESOURCE}")
+    num_gpus: _Gpus = Field(
+        _UNSET, description=f"0, a number from {MIN_RESOURCE} to 1, or an integer up to {MAX_RESOURCE}"
+    )
     resources: dict[_Resource, _Quantity] = Field(
         _UNSET,
         description=f"a mapping of custom resources, each to 0 or a number from {MIN_RESOURCE} to {MAX_RESOURCE} "
         f"(not {', '.join(sorted(RAY_OWN_RESOURCES))}, which are Ray's own)",
+    )
+    labels: dict[_Label, _LabelSelector] = Field(
+        _UNSET,
+        description="a mapping of Ray's node labels (letters, digits and . _ - inside, up to 63), each to a string: "
+        "'value', '!value', 'in(a,b)' or '!in(a,b)'",
     )
 
 

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,17 +18,18 @@ from typing import Any
 
 from seedcore import release
 from seedcore.activity import Activity
-from seedcore.errors import OrganUnavailableError, OverloadedError, TaskError
+from seedcore.counts import TaskCounts
+from seedcore.errors import AgentStartError, OrganUnavailableError, OverloadedError, TaskError
 from seedcore.http.app import create_app
 from seedcore.http.server import HttpServer
 from seedcore.http.tls import Certificate
+from seedcore.lifecycle import Lifecycle, Phase, Record
 from seedcore.nodes import NodeList
 from seedcore.organism.guard import end_process_with_this_loop
-from seedcore.organism.manager import OrganismManager
-from seedcore.organism.replica import OrganRuntime
+from seedcore.organism.runtime import OrganRuntime
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
-from seedcore.task import Task, describe, failure, task_type_of
+from seedcore.task import BUILTIN_TASK_TYPES, Task, describe, failure, task_type_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Coordinator:
         spec: ``OrganismSpec.to_dict()``.
         settings: ``namespace, http_host, http_port, token_path`` and what else ``Settings`` takes, as plain data.
         runtime: Where organs run.
+        record: What outlives the actor's process.
         attempt: How many times bootstrap has tried to create the Coordinator, this time included.
         restarted: Whether Ray has restarted the actor's process.
 
@@ -65,6 +66,7 @@ class Coordinator:
         settings: Mapping[str, Any],
         *,
         runtime: OrganRuntime,
+        record: Record,
         attempt: int = 1,
         restarted: bool = False,
     ) -> None:
@@ -72,23 +74,23 @@ class Coordinator:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logger.info("initializing: attempt=%d restarted=%s pid=%d", attempt, restarted, os.getpid())
         self._release = release.release_id()
-        self._spec = OrganismSpec.from_dict(spec)
-        self._runtime = runtime
-        self._attempt = attempt
         self._restarts = int(restarted)
         self._born = time.monotonic()
-        self._init_started = self._born
-        self._init_seconds: float | None = None
-        self._phase = "starting"
-        self._failure: str | None = None
-        self._reinitialize: asyncio.Task[None] | None = None
         self._in_flight = 0
-        self._counts: defaultdict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+        self._runtime = runtime
+        self._counts = TaskCounts()
         self._activity = Activity()
         self._nodes = NodeList()
         self._said: tuple[str, str] = ("", "")
         self._since = _now()
-        self._org = self._new_organism()
+        self._life = Lifecycle(
+            OrganismSpec.from_dict(spec),
+            release=self._release,
+            runtime=runtime,
+            record=record,
+            attempt=attempt,
+            on_change=self._renew,
+        )
         self._snapshot = self.status()
         self._beat = asyncio.create_task(self._keep_beating())
         self._node_watch = asyncio.create_task(self._watch_nodes())
@@ -96,7 +98,7 @@ class Coordinator:
         try:
             # A failure to bind or to read the token is a failed creation like any other.
             http = await self._start_http(settings)
-            await self._org.initialize()
+            await self._life.start()
         except Exception as error:
             logger.exception("initialization failed")
             self._beat.cancel()
@@ -105,8 +107,7 @@ class Coordinator:
                 await http.stop()
             raise RuntimeError(f"Coordinator initialization failed: {error}") from error
         self._http = http
-        self._finish_init()
-        logger.info("initialized in %.2f s", self._init_seconds)
+        logger.info("initialized: phase=%s seconds=%s", self._life.phase, self._life.init_seconds)
 
     async def ping(self) -> str:
         """Answer ``pong``, whatever the organs do."""
@@ -147,8 +148,8 @@ class Coordinator:
                 # Not for what is built in: whoever looks after an overloaded Coordinator must get through.
                 if self._in_flight > MAX_IN_FLIGHT:
                     raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")  # noqa: TRY301 - one fence
-                self._require_running()
-                answer = await self._org.dispatch(parsed)
+                self._life.require_running()
+                answer = await self._life.organism.dispatch(parsed)
             else:
                 result = await builtin(parsed)
                 answer = result if isinstance(result, _Answer) else _ok(result, parsed.type, started)
@@ -163,41 +164,64 @@ class Coordinator:
         self._count(kind, answer, time.monotonic() - started)
         return dict(answer)
 
+    async def reload(self, spec: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Become another organism in place: only organs whose spec has changed are replaced.
+
+        What is new has to come up, or everything is undone. A process of this actor that Ray starts later comes up as
+        the new organism too.
+
+        Args:
+            spec: ``OrganismSpec.to_dict()``.
+            timeout_s: Seconds for everything until the new organs are there.
+
+        Returns:
+            ``{"success": true, "kept": [ids], "replaced": [ids], "added": [ids], "removed": [ids]}``, or
+            ``{"success": false, "error", "error_type", "traceback"}`` where the organism stays as it was.
+        """
+        try:
+            changes = await self._life.reload(OrganismSpec.from_dict(spec), timeout_s=timeout_s)
+        except Exception as error:
+            cause = error.__cause__
+            text = cause.traceback_text if isinstance(cause, AgentStartError) else ""
+            return failure(error, task_type="reload", traceback=text)
+        return {"success": True, **changes}
+
     async def shutdown(self) -> bool:
-        """Stop every organ; the process is ended by whoever called."""
-        self._cancel_reinitialize()
-        await self._stop_organism()
+        """Stop every organ, after its tasks; the process is ended by whoever called."""
+        await self._life.shutdown()
         return True
 
     def status(self) -> dict[str, Any]:
         """Say how everything is now, in the documented shape; cheap, from memory."""
-        status, reason, message, degraded = self._judge()
+        life = self._life
+        status, reason, message, degraded = life.judge(restarted=bool(self._restarts))
         if (status, reason) != self._said:
             self._said, self._since = (status, reason), _now()
         body: dict[str, Any] = {
             "status": status,
             "reason": reason,
             "message": message,
-            "organism_initialized": self._phase == "running",
+            "organism_initialized": life.phase in {Phase.RUNNING, Phase.RELOADING},
             "coordinator": _COORDINATOR_WORD[status],
             "degraded": bool(degraded),
             "missing": degraded,
             "release": self._release,
-            "fingerprint": self._spec.fingerprint(),
-            "config": self._spec.source,
+            "fingerprint": life.fingerprint,
+            "config": life.spec.source,
             "since": self._since,
-            "stage": self._org.stage,
-            "progress": self._org.progress,
-            "init_seconds": self._init_seconds,
-            "init_attempts": self._attempt,
+            "stage": life.organism.stage,
+            "progress": life.organism.progress,
+            "init_seconds": life.init_seconds,
+            "init_attempts": life.attempts,
             # How long standing still is no stall: the supervisor leaves an agent that loads for an hour alone.
-            "start_timeout_s": max((organ.start_timeout_s for organ in self._spec.organs), default=0.0),
+            "start_timeout_s": max((organ.start_timeout_s for organ in life.spec.organs), default=0.0),
             "restarts": self._restarts,
+            "reloads": life.reloads,
             "uptime_s": round(time.monotonic() - self._born, 3),
             "pid": os.getpid(),
             "in_flight": self._in_flight,
             "nodes": self._nodes.to_dict(),
-            "organs": self._org.organ_reports(brief=True),
+            "organs": self._life.organism.organ_reports(brief=True),
             "snapshot_at": time.time(),
         }
         if status == "unhealthy":
@@ -206,7 +230,7 @@ class Coordinator:
 
     def organism(self) -> list[dict[str, Any]]:
         """Describe every organ (``get_organism_status``)."""
-        return self._org.organ_reports()
+        return self._life.organism.organ_reports()
 
     def activity(self) -> dict[str, Any]:
         """The last ten minutes and the last failures (``GET /coordinator/activity``)."""
@@ -215,16 +239,14 @@ class Coordinator:
     def metrics(self) -> dict[str, Any]:
         """Counts and states for ``get_metrics`` and ``GET /metrics``, read from live state."""
         return {
-            "tasks": [
-                {"task_type": kind, "outcome": outcome, "count": int(count), "seconds_sum": round(seconds, 6)}
-                for (kind, outcome), (count, seconds) in sorted(self._counts.items())
-            ],
+            "tasks": self._counts.to_list(),
             "in_flight": self._in_flight,
-            "init_seconds": self._init_seconds,
-            "init_attempts": self._attempt,
+            "init_seconds": self._life.init_seconds,
+            "init_attempts": self._life.attempts,
             "restarts": self._restarts,
+            "reloads": self._life.reloads,
             "uptime_s": round(time.monotonic() - self._born, 3),
-            "organs": self.organism(),
+            "organs": self._life.organism.organ_metrics(),
         }
 
     def _builtins(self) -> dict[str, Callable[[Task], Awaitable[Any]]]:
@@ -259,37 +281,34 @@ class Coordinator:
         return {
             **{key: status[key] for key in keys},
             "organs": status["organs"],
-            "routes": self._org.routes(),
+            "routes": self._life.organism.routes(),
         }
 
     async def _get_metrics(self, _: Task) -> dict[str, Any]:
         return self.metrics()
 
     async def _get_routing_debug(self, _: Task) -> dict[str, Any]:
-        return self._org.routes()
+        return self._life.organism.routes()
 
     async def _execute_on_organ(self, task: Task) -> _Answer:
         organ_id = task.params.get("organ_id")
         if not isinstance(organ_id, str):
             raise TaskError("params key 'organ_id' is missing or not a string")
         inner = self._inner(task)
-        return _Answer(await self._org.run_on(organ_id, inner))
+        return _Answer(await self._life.organism.run_on(organ_id, inner))
 
     async def _execute_on_random_organ(self, task: Task) -> _Answer:
         inner = self._inner(task)
-        return _Answer(await self._org.run_on_any(inner))
+        return _Answer(await self._life.organism.run_on_any(inner))
 
     async def _initialize_organism(self, _: Task) -> dict[str, Any]:
         """Bring the organism up again, in the background; the status is ``initializing`` meanwhile."""
-        if self._phase != "starting":
-            # Set here and not in the background task: the very next status has to say so.
-            self._phase, self._failure, self._init_started = "starting", None, time.monotonic()
-            self._reinitialize = asyncio.create_task(self._initialize_again())
+        self._life.start_again()
         return {"status": "initializing"}
 
     async def _shutdown_organism(self, _: Task) -> dict[str, Any]:
-        if self._init_seconds is None:
-            raise OrganUnavailableError(f"the organism is initializing: {self._org.stage}")
+        if self._life.init_seconds is None and self._life.phase is Phase.STARTING:
+            raise OrganUnavailableError(f"the organism is initializing: {self._life.organism.stage}")
         await self.shutdown()
         return {"stopped": [organ["organ_id"] for organ in self.organism()]}
 
@@ -297,8 +316,8 @@ class Coordinator:
         nonce = task.params.get("nonce")
         if not isinstance(nonce, str) or not nonce:
             raise TaskError("params key 'nonce' is missing or not a non-empty string")
-        self._require_running()
-        echoes = await self._org.canary(nonce)
+        self._life.require_running()
+        echoes = await self._life.organism.canary(nonce)
         lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if not echo["ok"]]
         result = {"nonce": nonce, "replicas": echoes}
         if lost:
@@ -307,66 +326,14 @@ class Coordinator:
         return _Answer(_ok(result, task.type, time.monotonic()))
 
     def _inner(self, task: Task) -> Task:
-        self._require_running()
+        self._life.require_running()
         if "task_data" not in task.params:
             raise TaskError("params key 'task_data' is missing, it is the task to do")
         return Task.parse(task.params["task_data"])
 
-    def _require_running(self) -> None:
-        if self._phase == "starting":
-            raise OrganUnavailableError(f"the organism is initializing: {self._org.stage}")
-        if self._phase != "running":
-            raise OrganUnavailableError(self._failure or "the organism is shut down")
-
-    def _judge(self) -> tuple[str, str, str, list[str]]:
-        if self._phase == "starting":
-            reason = "restarting" if self._restarts and self._init_seconds is None else "starting"
-            return "initializing", reason, self._org.stage, []
-        if self._phase == "failed":
-            return "unhealthy", "init_failed", self._failure or "", []
-        if self._phase == "stopped":
-            return "unhealthy", "organs_down", "the organism was shut down", []
-        down, degraded = self._org.missing()
-        if down:
-            return "unhealthy", "organs_down", "; ".join(down), [*down, *degraded]
-        if degraded:
-            return "healthy", "degraded", "; ".join(degraded), degraded
-        return "healthy", "ready", f"{self._org.stage}, all agents ready", []
-
-    async def _initialize_again(self) -> None:
-        await self._org.shutdown()
-        self._org = self._new_organism()
-        self._attempt += 1
-        try:
-            await self._org.initialize()
-        except Exception as error:
-            # The Coordinator goes on, and says so: its creation succeeded long ago.
-            logger.exception("initialization failed")
-            self._phase, self._failure = "failed", f"initialization failed: {error}"
-            self._renew()
-        else:
-            self._finish_init()
-
-    async def _stop_organism(self) -> None:
-        self._phase, self._failure = "stopped", None
-        self._renew()
-        await self._org.shutdown()
-
-    def _cancel_reinitialize(self) -> None:
-        if self._reinitialize is not None:
-            self._reinitialize.cancel()
-
-    def _finish_init(self) -> None:
-        self._init_seconds = round(time.monotonic() - self._init_started, 3)
-        self._phase = "running"
-        self._renew()
-
-    def _new_organism(self) -> OrganismManager:
-        return OrganismManager(self._spec, release=self._release, runtime=self._runtime, on_change=self._renew)
-
     def _renew(self) -> None:
         # During construction the manager may report before there is anything to say.
-        if hasattr(self, "_org"):
+        if hasattr(self, "_life"):
             self._snapshot = self.status()
             self._activity.organs(self._snapshot["organs"])
 
@@ -403,14 +370,12 @@ class Coordinator:
         return server
 
     def _count(self, kind: str, answer: Mapping[str, Any], seconds: float) -> None:
-        outcome = "success" if answer.get("success") else str(answer.get("error_type", "unknown"))
+        builtin = kind in BUILTIN_TASK_TYPES
         # Only types that exist become labels: a caller must not be able to fill the memory with names.
-        known = kind in self._builtins() or kind in self._org.known_types
-        counter = self._counts[(kind if known else "unknown", outcome)]
-        counter[0] += 1
-        counter[1] += seconds
-        counts = kind not in self._builtins() or kind in _WORK
-        self._activity.task(kind if known else "unknown", answer, seconds, counts=counts)
+        known = BUILTIN_TASK_TYPES if builtin else self._life.organism.known_types
+        self._counts.add(kind, answer, seconds, known=known)
+        counts = not builtin or kind in _WORK
+        self._activity.task(kind if kind in known else "unknown", answer, seconds, counts=counts)
 
 
 class _Answer(dict[str, Any]):

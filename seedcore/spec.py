@@ -37,8 +37,12 @@ class OrganSpec:
             ``check_health`` of an agent.
         health_timeout_s: Seconds after which a report or a ``check_health`` is overdue.
         failure_threshold: Reports missed in a row until the replica's process is replaced.
+        drain_timeout_s: Seconds that an organ which is stopped or replaced leaves its tasks to end.
         num_cpus: CPUs that Ray reserves per replica.
+        num_gpus: GPUs that Ray reserves per replica.
         resources: Custom Ray resources reserved per replica.
+        labels: Labels that a replica's node must have, as Ray's label selectors: ``value``, ``!value``,
+            ``in(a,b)`` or ``!in(a,b)``.
     """
 
     id: str
@@ -59,8 +63,11 @@ class OrganSpec:
     health_interval_s: float = 1.0
     health_timeout_s: float = 3.0
     failure_threshold: int = 2
+    drain_timeout_s: float = 10.0
     num_cpus: float = 0.1
+    num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.min_ready_agents:
@@ -71,6 +78,10 @@ class OrganSpec:
         """Ids of the organ's agents, or of those that live in one replica (agent i lives in i modulo replicas)."""
         chosen = range(self.agent_count) if replica is None else range(replica, self.agent_count, self.replicas)
         return [f"{self.id}_agent_{index}" for index in chosen]
+
+    def all_task_types(self) -> frozenset[str]:
+        """Task types that the organ takes in some domain or without one."""
+        return frozenset({*self.task_types, *(kind for kinds in self.domains.values() for kind in kinds)})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of :meth:`from_dict`."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
+
+from seedcore.counts import BUCKETS_S
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -30,7 +33,9 @@ class CoordinatorCollector(Collector):
         figures = self._view.metrics()
         yield from _tasks(figures)
         yield from _life(figures)
-        yield from _organs(figures.get("organs") or [])
+        organs = figures.get("organs") or []
+        yield from _organs(organs)
+        yield from _organ_tasks(organs)
 
 
 class MetricsPage:
@@ -70,20 +75,50 @@ def _status(status: Mapping[str, Any]) -> Iterator[Metric]:
 def _tasks(figures: Mapping[str, Any]) -> Iterator[Metric]:
     labels = ["task_type", "outcome"]
     total = CounterMetricFamily(
-        "seedcore_tasks", "Tasks answered; outcome is success or the type of the error.", labels=labels
+        "seedcore_tasks",
+        "Tasks that the Coordinator answered; outcome is success or the type of the error.",
+        labels=labels,
     )
-    seconds = SummaryMetricFamily(
-        "seedcore_task_duration_seconds", "Seconds from a task's arrival to its answer.", labels=labels
+    seconds = HistogramMetricFamily(
+        "seedcore_task_duration_seconds",
+        "Seconds from a task's arrival at the Coordinator to its answer.",
+        labels=labels,
     )
     for entry in figures.get("tasks") or []:
         values = [str(entry["task_type"]), str(entry["outcome"])]
         total.add_metric(values, entry["count"])
-        seconds.add_metric(values, count_value=entry["count"], sum_value=entry["seconds_sum"])
+        seconds.add_metric(values, _cumulative(entry["buckets"]), entry["seconds_sum"])
     yield total
     yield seconds
     yield GaugeMetricFamily(
         "seedcore_tasks_in_flight", "Tasks accepted and not yet answered.", value=figures["in_flight"]
     )
+
+
+def _organ_tasks(organs: list[Mapping[str, Any]]) -> Iterator[Metric]:
+    labels = ["organ_id", "organ_type", "task_type", "outcome"]
+    total = CounterMetricFamily(
+        "seedcore_organ_tasks",
+        "Tasks that the organ answered, whoever sent them; what a process did in its last second may be missing.",
+        labels=labels,
+    )
+    seconds = HistogramMetricFamily(
+        "seedcore_organ_task_duration_seconds",
+        "Seconds from a task's arrival at the organ to its answer.",
+        labels=labels,
+    )
+    for organ in organs:
+        for entry in organ.get("tasks") or []:
+            values = [*_labels(organ), str(entry["task_type"]), str(entry["outcome"])]
+            total.add_metric(values, entry["count"])
+            seconds.add_metric(values, _cumulative(entry["buckets"]), entry["seconds_sum"])
+    yield total
+    yield seconds
+
+
+def _cumulative(buckets: Sequence[int]) -> list[tuple[str, float]]:
+    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(map(float, buckets)), strict=True))
 
 
 def _life(figures: Mapping[str, Any]) -> Iterator[Metric]:
@@ -96,6 +131,9 @@ def _life(figures: Mapping[str, Any]) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "seedcore_coordinator_restarts", "Times the Coordinator's process was replaced.", value=figures["restarts"]
+    )
+    yield CounterMetricFamily(
+        "seedcore_reloads", "Times the organism was changed in place.", value=figures.get("reloads") or 0
     )
     yield GaugeMetricFamily(
         "seedcore_uptime_seconds", "Seconds since the Coordinator's process started.", value=figures["uptime_s"]
@@ -111,6 +149,8 @@ def _organs(organs: list[Mapping[str, Any]]) -> Iterator[Metric]:
         "seedcore_organ_agents_ready": ("Agents that can work now.", "ready_agents"),
         "seedcore_organ_tasks_in_flight": ("Tasks given to the organ and not yet answered.", "in_flight"),
         "seedcore_organ_tasks_queued": ("Tasks that wait for a free agent.", "queued"),
+        "seedcore_organ_queue_limit": ("Tasks that may wait; more are refused.", "queue_limit"),
+        "seedcore_organ_places_stuck": ("Places held by tasks that were given up and do not end.", "stuck"),
     }
     for name, (text, key) in gauges.items():
         family = GaugeMetricFamily(name, text, labels=labels)
@@ -126,12 +166,16 @@ def _organs(organs: list[Mapping[str, Any]]) -> Iterator[Metric]:
     restarts = CounterMetricFamily(
         "seedcore_organ_restarts", "Times a process of the organ was replaced.", labels=labels
     )
+    agents = GaugeMetricFamily("seedcore_organ_agent_states", "Agents by their state.", labels=[*labels, "state"])
     for organ in organs:
+        for state, count in (organ.get("agents") or {}).items():
+            agents.add_metric([*_labels(organ), str(state)], float(count))
         processes = organ.get("replicas") or []
         for state in ORGAN_STATUSES:
             states.add_metric([*_labels(organ), state], float(organ.get("status") == state))
             replicas.add_metric([*_labels(organ), state], sum(entry.get("state") == state for entry in processes))
         restarts.add_metric(_labels(organ), sum(entry.get("restarts") or 0 for entry in processes))
+    yield agents
     yield states
     yield replicas
     yield restarts

@@ -31,7 +31,8 @@ class CoordinatorView(Protocol):
         """Return the live figures.
 
         Shape: ``{"tasks": [{"task_type": str, "outcome": "success" | <error_type>, "count": int, "seconds_sum":
-        float}], "in_flight": int, "init_seconds": float | None, "init_attempts": int, "restarts": int, "uptime_s":
-        float, "organs": [<entries of organism()>]}``.
+        float, "buckets": [int, ...]}], "in_flight": int, "init_seconds": float | None, "init_attempts": int,
+        "restarts": int, "reloads": int, "uptime_s": float, "organs": [<entries of organism(), with agents, stuck,
+        queue_limit and tasks of their own>]}``; ``buckets`` are those of :data:`seedcore.counts.BUCKETS_S`.
         """
         ...

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedcore.errors import PayloadTooLargeError
+from seedcore.organism.threads import in_thread
 from seedcore.task import describe, is_plain, payload_bytes
 
 MAX_RESULT_BYTES = 64 * 1024 * 1024
@@ -45,14 +46,12 @@ class Raised:
 async def call(function: Callable[..., Any], *args: Any, executor: Executor, **kwargs: Any) -> Any | Raised:
     """Call user code, async on the loop or sync in a thread; returns its result or a :class:`Raised`.
 
-    A cancellation from outside goes through, everything else stays inside.
+    A cancellation from outside goes through when the code has ended, everything else stays inside.
     """
     try:
         if is_async(function):
             return await function(*args, **kwargs)
-        result = await asyncio.get_running_loop().run_in_executor(
-            executor, lambda: _call_in_thread(function, args, kwargs)
-        )
+        result = await in_thread(lambda: _call_in_thread(function, args, kwargs), executor=executor)
         if inspect.isawaitable(result):
             return await result
     except asyncio.CancelledError as error:

@@ -7,12 +7,16 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from seedcore.counts import merge
 from seedcore.errors import AgentStartError, InitializationError, OrganUnavailableError
-from seedcore.organism.replica import OrganRuntime, Replica, ReplicaState, organ_name
+from seedcore.organism.agent import AgentState
+from seedcore.organism.replica import Replica, ReplicaState
 from seedcore.organism.routing import RoutingTable
+from seedcore.organism.runtime import OrganRuntime, organ_name, retire
+from seedcore.settings import ORGAN_NAME_PREFIX
 from seedcore.spec import OrganismSpec, OrganSpec
 from seedcore.task import Task, describe
 
@@ -37,25 +41,14 @@ class OrganismManager:
         self, spec: OrganismSpec, *, release: str, runtime: OrganRuntime, on_change: Callable[[], None]
     ) -> None:
         self.spec = spec
+        self._release = release
         self._runtime = runtime
         self._on_change = on_change
         self._changed = asyncio.Event()
         self._routes = RoutingTable(spec.organs)
         self._known_types = frozenset(self._routes.known_types)
         self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
-        self._replicas: dict[str, list[Replica]] = {
-            organ.id: [
-                Replica(
-                    organ,
-                    index,
-                    identity=f"{organ.fingerprint()}@{release}",
-                    runtime=runtime,
-                    on_change=self._notice,
-                )
-                for index in range(organ.replicas)
-            ]
-            for organ in spec.organs
-        }
+        self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
         self.initialized = False
 
     @property
@@ -78,41 +71,78 @@ class OrganismManager:
         }
 
     async def initialize(self) -> None:
-        """Bring every organ up; returns when each has settled and enough of it is there.
+        """Bring every organ up; returns when enough of each is there and the rest has settled or had its time.
 
-        Living organs of the same configuration and release are adopted, others are replaced.
+        Living organs of the same configuration and release are adopted, others are replaced. What is missing then
+        heals in the background.
 
         Raises:
             InitializationError: A required organ has fewer ready agents than its minimum; nothing of the
                 organism is left running. The first failed agent's error is the cause.
         """
         names = {organ_name(organ.id, index) for organ in self.spec.organs for index in range(organ.replicas)}
-        killed = await self._runtime.kill_others(names)
-        if killed:
-            logger.info("removed organs that this organism does not have: %s", ", ".join(killed))
-        for replica in self._all():
-            replica.start()
-        began = time.monotonic()
-        while waiting := self._awaited(time.monotonic() - began):
-            failed = self._first_failure()
-            if failed is not None:
-                await self._give_up(failed)
-            changed = self._changed
-            # Optional organs are awaited for a time only, and nothing else tells when it is over.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if any(replica.spec.required for replica in waiting) else 1.0):
-                    await changed.wait()
-        failed = self._first_failure()
-        if failed is not None:
-            await self._give_up(failed)
+        strangers = asyncio.create_task(self._retire_others(names))
+        try:
+            await self._bring_up(list(self._organs))
+        except InitializationError:
+            await strangers
+            await self.shutdown()
+            raise
+        await strangers
         self.initialized = True
         self._on_change()
 
+    async def reload(
+        self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[], Awaitable[None]]
+    ) -> dict[str, list[str]]:
+        """Become another organism in place: organs whose spec is the same go on as if nothing happened.
+
+        Organs that are new come up first, then the changed ones are replaced (their tasks may end, then they are away
+        until their new processes are there), then ``commit`` is awaited and the routes change, and last of all the
+        organs that are gone are stopped. Whatever goes wrong before that is undone.
+
+        Returns:
+            Ids of the organs: ``{"kept": [...], "replaced": [...], "added": [...], "removed": [...]}``.
+
+        Raises:
+            InitializationError: The new organs did not come up, or not in time; the old organism is back.
+        """
+        old, new = {organ.id: organ for organ in self.spec.organs}, {organ.id: organ for organ in spec.organs}
+        changes = {
+            "kept": [key for key in new if key in old and new[key] == old[key]],
+            "replaced": [key for key in new if key in old and new[key] != old[key]],
+            "added": [key for key in new if key not in old],
+            "removed": [key for key in old if key not in new],
+        }
+        began: list[str] = []
+        try:
+            async with asyncio.timeout(timeout_s):
+                for group in (changes["added"], changes["replaced"]):
+                    began += group
+                    await self._put(*(new[key] for key in group))
+                    await self._bring_up(group)
+                await commit()
+        except Exception as error:
+            await self._undo(began, old)
+            if not isinstance(error, TimeoutError):
+                raise
+            waiting = ", ".join(key for key in began if self._state(key) is ReplicaState.STARTING) or ", ".join(began)
+            raise InitializationError(f"organs {waiting} did not come up within {timeout_s:g} s") from error
+        self.spec = spec
+        self._routes = RoutingTable(spec.organs)
+        self._known_types = frozenset(self._routes.known_types)
+        gone = [replica for key in changes["removed"] for replica in self._replicas.pop(key)]
+        self._organs = new
+        self._replicas = {key: self._replicas[key] for key in new}
+        self._on_change()
+        await asyncio.gather(*(replica.stop() for replica in gone))
+        return changes
+
     async def shutdown(self) -> None:
-        """Stop every organ and end its process."""
+        """Stop every organ, in good order, and end its process."""
         self.initialized = False
         await asyncio.gather(*(replica.stop() for replica in self._all()))
-        await self._runtime.kill_others(set())
+        await self._retire_others(set())
 
     async def dispatch(self, task: Task) -> dict[str, Any]:
         """Route a task and do it; raises what :meth:`run_on` and the routing raise."""
@@ -157,6 +187,21 @@ class OrganismManager:
                 report.update(_constants(organ))
         return reports
 
+    def organ_metrics(self) -> list[dict[str, Any]]:
+        """Describe every organ with its figures: ``agents`` by their state, ``stuck`` places, ``tasks`` counted."""
+        reports = self.organ_reports()
+        for report in reports:
+            replicas = self._replicas[report["organ_id"]]
+            living = [replica.snapshot for replica in replicas if replica.usable]
+            known = sum(sum(snapshot["agents"].values()) for snapshot in living)
+            agents = {str(state): sum(snapshot["agents"][state] for snapshot in living) for state in AgentState}
+            # Those of a process that is not there, or has not got to them yet.
+            report["agents"] = {**agents, "down": report["agent_count"] - known}
+            report["stuck"] = sum(snapshot["stuck"] for snapshot in living)
+            report["queue_limit"] = sum(replica.spec.queue_limit for replica in replicas)
+            report["tasks"] = merge(replica.tasks() for replica in replicas)
+        return reports
+
     @property
     def known_types(self) -> frozenset[str]:
         """All task types that some organ takes."""
@@ -188,33 +233,106 @@ class OrganismManager:
             return {**entry, "error": describe(error).splitlines()[0]}
         return {**entry, "ok": answer.get("nonce") == nonce, "pid": answer.get("pid")}
 
-    def _awaited(self, elapsed_s: float) -> list[Replica]:
-        """Replicas that have not settled and that the initialisation still waits for."""
-        return [
-            replica
-            for replica in self._all()
-            if not replica.settled and (replica.spec.required or elapsed_s < replica.spec.start_timeout_s)
-        ]
+    def _make(self, organ: OrganSpec) -> list[Replica]:
+        replicas: list[Replica] = []
+        for index in range(organ.replicas):
+            replicas.append(
+                Replica(
+                    organ,
+                    index,
+                    identity=f"{organ.fingerprint()}@{self._release}",
+                    runtime=self._runtime,
+                    siblings=lambda index=index: [  # type: ignore[misc]  # mypy knows no defaults of lambdas
+                        node_id for other in replicas if other.index != index and (node_id := other.node_id)
+                    ],
+                    on_change=self._notice,
+                )
+            )
+        return replicas
 
-    def _first_failure(self) -> tuple[OrganSpec, dict[str, Any]] | None:
-        """A required organ that cannot reach its minimum any more at this first start, and its first failed agent."""
-        for organ in self._organs.values():
-            replicas = self._replicas[organ.id]
-            failures = [failed for replica in replicas for failed in replica.failures]
-            lost = sum(replica.lost_agents for replica in replicas)
-            if organ.required and failures and organ.agent_count - lost < organ.min_ready_agents:
-                return organ, failures[0]
-        return None
+    async def _put(self, *organs: OrganSpec) -> None:
+        """Put these organs in the places of those with their ids, which are stopped; nothing is started."""
+        before = [replica for organ in organs for replica in self._replicas.get(organ.id, ())]
+        await asyncio.gather(*(replica.stop() for replica in before))
+        for organ in organs:
+            self._organs[organ.id] = organ
+            self._replicas[organ.id] = self._make(organ)
 
-    async def _give_up(self, failure: tuple[OrganSpec, dict[str, Any]]) -> None:
-        organ, failed = failure
-        await self.shutdown()
+    async def _bring_up(self, organ_ids: list[str]) -> None:
+        """Start these organs and wait until enough of each is there, and the rest has settled or had its time.
+
+        Raises:
+            InitializationError: A required one cannot reach its minimum any more.
+        """
+        for organ_id in organ_ids:
+            for replica in self._replicas[organ_id]:
+                replica.start()
+        began = time.monotonic()
+        while True:
+            changed = self._changed
+            for organ_id in organ_ids:
+                self._check_possible(self._organs[organ_id])
+            waiting = self._awaited(organ_ids, time.monotonic() - began)
+            if not waiting:
+                return
+            # Some are awaited for a time only, and nothing else tells when it is over.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await changed.wait()
+
+    def _awaited(self, organ_ids: list[str], elapsed_s: float) -> list[str]:
+        """Organs that a start still waits for: without its minimum a required one has to be, for ever if need be."""
+        waiting = []
+        for organ_id in organ_ids:
+            organ = self._organs[organ_id]
+            if all(replica.settled or replica.given_up for replica in self._replicas[organ_id]):
+                continue
+            must = organ.required and self._ready_agents(organ_id) < organ.min_ready_agents
+            if must or elapsed_s < organ.start_timeout_s:
+                waiting.append(organ_id)
+        return waiting
+
+    def _check_possible(self, organ: OrganSpec) -> None:
+        """Raise if a required organ cannot reach its minimum any more at this first start."""
+        replicas = self._replicas[organ.id]
+        failures = [failed for replica in replicas for failed in replica.failures]
+        lost = sum(replica.lost_agents for replica in replicas)
+        if not organ.required or not failures or organ.agent_count - lost >= organ.min_ready_agents:
+            return
+        failed = failures[0]
         cause = AgentStartError(
             f"agent {failed['agent_id']} did not start: {failed['error_type']}: {failed['error']}",
             failed["traceback"],
         )
         cause.add_note(f"The agent's own traceback:\n{failed['traceback']}")
         raise InitializationError(f"organ {organ.id}: {cause.message}") from cause
+
+    async def _undo(self, organ_ids: list[str], old: Mapping[str, OrganSpec]) -> None:
+        """Put the organs of a reload that failed back as they were; they come up in the background."""
+        added = [organ_id for organ_id in organ_ids if organ_id not in old]
+        gone = [replica for organ_id in added for replica in self._replicas.pop(organ_id, ())]
+        for organ_id in added:
+            self._organs.pop(organ_id, None)
+        back = [organ_id for organ_id in organ_ids if organ_id in old]
+        await asyncio.gather(*(replica.stop() for replica in gone), self._put(*(old[key] for key in back)))
+        for organ_id in back:
+            for replica in self._replicas[organ_id]:
+                replica.start()
+        self._on_change()
+
+    async def _retire_others(self, keep: set[str]) -> None:
+        """Stop organs of the namespace that this organism does not have."""
+        others = await self._runtime.others(keep)
+        if others:
+            logger.info("removing organs that this organism does not have: %s", ", ".join(others))
+        # Not ours, so how long their tasks may take is not known here; the organ itself cancels what takes longer.
+        drain = max((organ.drain_timeout_s for organ in self.spec.organs), default=0.0)
+        await asyncio.gather(
+            *(
+                retire(handle, self._runtime, name=name.removeprefix(ORGAN_NAME_PREFIX), drain_timeout_s=drain)
+                for name, handle in others.items()
+            )
+        )
 
     def _report(self, organ: OrganSpec) -> dict[str, Any]:
         replicas = self._replicas[organ.id]
@@ -255,8 +373,12 @@ class OrganismManager:
         return errors[0].splitlines()[0] if errors else f"it is {self._state(organ_id)}"
 
     def _because(self, organ_id: str) -> str:
-        errors = [replica.error for replica in self._replicas[organ_id] if replica.error]
-        return f" ({errors[0].splitlines()[0]})" if errors else ""
+        texts = [
+            replica.error.splitlines()[0] if replica.error else f"replica {replica.index} is {replica.state}"
+            for replica in self._replicas[organ_id]
+            if replica.error or not replica.usable
+        ]
+        return f" ({texts[0]})" if texts else ""
 
     def _all(self) -> list[Replica]:
         return [replica for replicas in self._replicas.values() for replica in replicas]
@@ -271,5 +393,5 @@ def _constants(organ: OrganSpec) -> dict[str, Any]:
     return {
         "description": organ.description,
         "agent_ids": organ.agent_ids(),
-        "task_types": sorted({*organ.task_types, *(kind for kinds in organ.domains.values() for kind in kinds)}),
+        "task_types": sorted(organ.all_task_types()),
     }

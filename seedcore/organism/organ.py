@@ -8,6 +8,7 @@ same loop as the async agents, so that an agent that blocks the loop shows.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import uuid
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 MAX_THREADS = 64
 START_CONCURRENCY = 64
 MAX_REPORTED_FAILURES = 20
+_LAST_ANSWERS_S = 0.05
 RESTART_BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -89,22 +91,23 @@ class Organ:
         return {"nonce": nonce, "organ_id": self._spec.id, "replica": self._replica, "pid": os.getpid()}
 
     async def stop(self) -> bool:
-        """Stop the agents; the process is ended by whoever called."""
+        """Take no more tasks, let those that are here end, and stop the agents; the caller ends the process.
+
+        What has not ended after ``drain_timeout_s`` is cancelled, and answered so.
+        """
         self._stopping = True
-        self._work.close_all()
-        self._life.cancel()
-        await asyncio.gather(*(agent.stop() for agent in self._agents), return_exceptions=True)
         self._bump()
+        self._life.cancel()
+        await self._work.drain(self._spec.drain_timeout_s)
+        await asyncio.gather(*(agent.stop() for agent in self._agents), return_exceptions=True)
+        # The last answers are on their way to their callers; the caller of this one kills the process.
+        await asyncio.sleep(_LAST_ANSWERS_S)
         return True
 
     async def _live(self) -> None:
         """Load and start the agents, then look after them until the process ends."""
         try:
-            target = await asyncio.get_running_loop().run_in_executor(self._start_executor, _load_fenced, self._spec)
-            if isinstance(target, Raised):
-                self._load_failure = target
-                self._bump()
-                return
+            target = await self._load()
             self._agents = [
                 AgentRunner(agent_id, target, options=self._spec.options, executor=self._executor)
                 for agent_id in self._spec.agent_ids(self._replica)
@@ -118,6 +121,18 @@ class Organ:
             # Without this loop the organ would claim for ever what was true once: end the process, Ray restarts it.
             logger.exception("organ %s cannot look after its agents, ending its process", self._spec.id)
             os._exit(1)
+
+    async def _load(self) -> Any:
+        """Import the agent; what does not load now may do so later, when somebody has mended it."""
+        loop = asyncio.get_running_loop()
+        for attempt in itertools.count():
+            target = await loop.run_in_executor(self._start_executor, _load_fenced, self._spec)
+            self._load_failure = target if isinstance(target, Raised) else None
+            if self._load_failure is None:
+                return target
+            self._bump()
+            await asyncio.sleep(RESTART_BACKOFF_S[min(attempt, len(RESTART_BACKOFF_S) - 1)])
+        raise AssertionError  # it counts for ever
 
     async def _start_agent(self, agent: AgentRunner, gate: asyncio.Semaphore) -> None:
         async with gate:
@@ -192,6 +207,7 @@ class Organ:
             "node_id": self._node_id,
             "agent_count": count,
             "ready_agents": states.count(AgentState.READY),
+            "agents": {str(state): states.count(state) for state in AgentState},
             "settled": settled,
             "failed": failed,
             "in_flight": self._work.in_flight,
@@ -199,6 +215,7 @@ class Organ:
             "stuck": self._work.stuck,
             "slots": states.count(AgentState.READY) * self._spec.max_concurrency,
             "stopping": self._stopping,
+            "tasks": self._work.counts.to_list(),
         }
 
 

@@ -7,15 +7,19 @@ after the health interval; a process that died breaks it; one that hangs leaves 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from ray.exceptions import ActorDiedError, RayError
 
+from seedcore.counts import merge
 from seedcore.errors import OrganUnavailableError
-from seedcore.settings import ORGAN_NAME_PREFIX
+from seedcore.organism.crashes import CrashLoop
+from seedcore.organism.runtime import KILL_TIMEOUT_S, OrganRuntime, kill, retire
 from seedcore.spec import OrganSpec
 from seedcore.task import describe
 
@@ -24,15 +28,8 @@ logger = logging.getLogger(__name__)
 # Ray tells a caller of a dead actor after up to a second; a killed organ is back within two.
 _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
-_KILL_TIMEOUT_S = 10.0
-_STOP_TIMEOUT_S = 8.0
 _PROCESS_START_S = 60.0
 _MAX_DEATHS_WHILE_STARTING = 3
-
-
-def organ_name(organ_id: str, replica: int) -> str:
-    """Actor name of one replica of an organ."""
-    return f"{ORGAN_NAME_PREFIX}{organ_id}.{replica}"
 
 
 class ReplicaState(StrEnum):
@@ -45,22 +42,6 @@ class ReplicaState(StrEnum):
     STOPPED = "stopped"
 
 
-class OrganRuntime(Protocol):
-    """Where organs run; ``actor.RayOrganRuntime`` is the real one."""
-
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str) -> Any:
-        """Return the replica's actor, created if it does not exist."""
-
-    async def kill(self, handle: Any, *, restart: bool) -> None:
-        """End the replica's process, for good or to be started again."""
-
-    async def kill_others(self, keep: set[str]) -> list[str]:
-        """End all organs of the namespace but those with these actor names; returns the names of the ended."""
-
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Return the cluster's nodes, each with ``node_id, node_name, alive, head``."""
-
-
 class Replica:
     """Keeps one organ process alive and knows how it is.
 
@@ -69,6 +50,7 @@ class Replica:
         index: Which replica, from 0.
         identity: Digest of spec and release that the process must have.
         runtime: Where it runs.
+        siblings: Gives the ids of the nodes that the organ's other replicas are on, one entry for each.
         on_change: Called, on the loop, whenever what is known changes.
     """
 
@@ -79,6 +61,7 @@ class Replica:
         *,
         identity: str,
         runtime: OrganRuntime,
+        siblings: Callable[[], Collection[str]],
         on_change: Callable[[], None],
     ) -> None:
         self.spec = spec
@@ -91,14 +74,24 @@ class Replica:
         self.actor_id: str | None = None
         self._identity = identity
         self._runtime = runtime
+        self._siblings = siblings
         self._on_change = on_change
         self._handle: Any = None
         self._seen: tuple[str, int] = ("", -1)
+        self._past_tasks: list[dict[str, Any]] = []
         self._missed = 0
-        self._deaths = 0
+        self._crashes = CrashLoop()
+        self._never_settled = True
+        # Why the process died last, and with which task; shown until it is well again.
+        self._cause: str | None = None
+        self._died_with: str | None = None
+        # Whether the next process is new because of us, and not because one has died unseen.
+        self._disposed = False
+        self._replaced = False
         # Whether the process is yet to answer for the first time.
         self._fresh = True
         self._supervision: asyncio.Task[None] | None = None
+        self._creation: asyncio.Task[Any] | None = None
 
     def start(self) -> None:
         """Begin to bring the process up and to watch it."""
@@ -106,19 +99,33 @@ class Replica:
 
     @property
     def settled(self) -> bool:
-        """Whether every agent has either started or failed to."""
-        return bool(self.snapshot.get("settled")) and self.state is not ReplicaState.STARTING
+        """Whether every agent of the living process has either started or failed to."""
+        return bool(self.snapshot.get("settled")) and not self._fresh and self.state is not ReplicaState.STARTING
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Counts of tasks, as of the last report, over all processes that this one follows."""
+        return merge([self._past_tasks, self.snapshot.get("tasks", ())])
+
+    @property
+    def node_id(self) -> str | None:
+        """The node that the process was last seen on."""
+        return self.snapshot.get("node_id")
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the process has died so often before it was ever well that a first start does not wait for it."""
+        return self._never_settled and self._crashes.deaths >= _MAX_DEATHS_WHILE_STARTING
 
     @property
     def failures(self) -> list[dict[str, Any]]:
         """Agents that did not start or are not well: ``agent_id, error, error_type, traceback``."""
-        if not self.settled and self._deaths >= _MAX_DEATHS_WHILE_STARTING:
+        if self.given_up:
             return [
                 {
                     "agent_id": self.spec.agent_ids(self.index)[0],
-                    "error": f"the process of organ {self.spec.id} died {self._deaths} times while it started",
+                    "error": f"the process of organ {self.spec.id} died {self._crashes.deaths} times while it started",
                     "error_type": "OrganUnavailableError",
-                    "traceback": self.error or "",
+                    "traceback": self._cause or "",
                 }
             ]
         return list(self.snapshot.get("failed", ()))
@@ -128,7 +135,7 @@ class Replica:
         """Agents that are known not to work."""
         if self.settled:
             return int(self.snapshot["agent_count"]) - int(self.snapshot["ready_agents"])
-        return len(self.spec.agent_ids(self.index)) if self._deaths >= _MAX_DEATHS_WHILE_STARTING else 0
+        return len(self.spec.agent_ids(self.index)) if self.given_up else 0
 
     @property
     def ready_agents(self) -> int:
@@ -154,6 +161,7 @@ class Replica:
                 answer: dict[str, Any] = await self._handle.execute.remote(task, timeout_s)
         except RayError as error:
             if type(error).__name__ in _DEATHS:
+                self._died_with = str(task.get("type"))
                 text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
                 raise OrganUnavailableError(text, "unknown") from error
             raise
@@ -175,18 +183,26 @@ class Replica:
         return answer
 
     async def stop(self) -> None:
-        """Stop the agents and end the process; does not raise."""
+        """Let the tasks end, stop the agents and end the process; does not raise."""
         if self._supervision is not None:
             self._supervision.cancel()
         handle, self._handle = self._handle, None
-        if handle is not None:
-            try:
-                async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await handle.stop.remote()
-            except (RayError, TimeoutError) as error:
-                logger.warning("organ %s[%d] did not stop by itself: %s", self.spec.id, self.index, describe(error))
-            await self._kill(handle, restart=False)
+        if handle is None and self._creation is not None:
+            # It is being created in a thread, which nothing stops: what comes of it has to go as well.
+            with contextlib.suppress(RayError, TimeoutError, ValueError):
+                handle = await asyncio.wait_for(self._creation, KILL_TIMEOUT_S)
         self._set(ReplicaState.STOPPED, None)
+        if handle is None:
+            return
+        if self._fresh:
+            # Not placed yet, dead or hanging: it would not hear a word.
+            await self._kill(handle, restart=False)
+        else:
+            await self.retire(handle)
+
+    async def retire(self, handle: Any) -> None:
+        """Stop an organ process in good order, then end it; does not raise."""
+        await retire(handle, self._runtime, name=self._name, drain_timeout_s=self.spec.drain_timeout_s)
 
     def report(self) -> dict[str, Any]:
         """Describe the replica as plain data, without its agents."""
@@ -204,66 +220,128 @@ class Replica:
             "error": self.error,
         }
 
+    @property
+    def _name(self) -> str:
+        return f"{self.spec.id}[{self.index}]"
+
     async def _supervise(self) -> None:
         delay = _RETRY_S
         while True:
+            pause = 0.0
             try:
                 if self._handle is None:
-                    self._handle = await self._runtime.ensure(self.spec, self.index, self._identity)
-                    self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
-                await self._ask()
+                    await self._create()
+                pause = await self._ask()
             except TimeoutError:
                 await self._overdue()
-            except ActorDiedError as error:
-                # Dead for good (killed from outside, or its __init__ raised): make a new one.
-                self._deaths += 1
-                self._fresh = True
-                self._set(ReplicaState.DOWN, _first_line(error))
-                self._handle = None
             except RayError as error:
-                self._deaths += 1
-                self._fresh = True
-                self._set(ReplicaState.DOWN, _first_line(error))
+                pause = self._lost(error)
             except Exception as error:
-                logger.exception("supervision of organ %s[%d] failed, trying again", self.spec.id, self.index)
+                logger.exception("supervision of organ %s failed, trying again", self._name)
                 self._set(ReplicaState.DOWN, describe(error))
             else:
                 delay = _RETRY_S
+                if not pause:
+                    continue
+            if pause:
+                await self._leave_alone(pause)
                 continue
             await asyncio.sleep(delay)
             delay = min(delay * 2, _MAX_RETRY_S)
 
-    async def _ask(self) -> None:
+    async def _create(self) -> None:
+        ensure = self._runtime.ensure(self.spec, self.index, self._identity, beside=self._siblings())
+        self._creation = asyncio.ensure_future(ensure)
+        try:
+            self._handle = await asyncio.shield(self._creation)
+        finally:
+            if self._creation.done():
+                self._creation = None
+        self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
+
+    def _lost(self, error: RayError) -> float:
+        """Take in that the process does not answer any more; returns for how long to leave it alone, mostly 0."""
+        self._fresh = True
+        is_dead = isinstance(error, ActorDiedError)
+        if self._died_with is not None:
+            self._cause = f"its process died with a task of type {self._died_with!r}"
+        elif not self._replaced:
+            self._cause = _first_line(error) if is_dead else "its process died"
+        pause = 0.0
+        # Any other error may be the network's; a process that really died shows in what its successor answers.
+        if is_dead or "is restarting" in str(error):
+            pause = self._crashes.died(time.monotonic())
+        self._set(ReplicaState.DOWN, self._cause)
+        if is_dead:
+            # Dead for good (killed from outside, or its __init__ raised): make a new one.
+            self._handle, self._disposed = None, True
+        return pause
+
+    async def _leave_alone(self, pause: float) -> None:
+        """Start nothing for a while: Ray by itself would start a process that dies again and again, for ever."""
+        text = f"crash loop: {self._crashes.deaths} deaths, last: {self._cause}; next start in {pause:g} s"
+        logger.error("organ %s: %s", self._name, text)
+        self._set(ReplicaState.DOWN, text)
+        await self._dispose()
+        await asyncio.sleep(pause)
+
+    async def _dispose(self) -> None:
+        """End the process for good; the next one is a new actor."""
+        handle, self._handle = self._handle, None
+        self._fresh = self._disposed = True
+        if handle is not None:
+            await self._kill(handle, restart=False)
+
+    async def _ask(self) -> float:
+        """Ask for what is new, and take it in; returns for how long to leave the process alone, mostly 0."""
         spec = self.spec
-        started = bool(self.snapshot)
         # The first answer of a process may have to wait for Ray to place and to start it.
         limit = _PROCESS_START_S if self._fresh else spec.health_interval_s + spec.health_timeout_s
         async with asyncio.timeout(limit):
             snapshot: dict[str, Any] = await self._handle.watch.remote(*self._seen, spec.health_interval_s)
         if snapshot["identity"] != self._identity:
-            logger.info("organ %s[%d] is of another configuration or release, replacing it", spec.id, self.index)
+            logger.info("organ %s is of another configuration or release, replacing it", self._name)
             handle, self._handle = self._handle, None
-            await self._kill(handle, restart=False)
-            return
-        self._missed, self._fresh = 0, False
-        if snapshot["settled"]:
-            self._deaths = 0
-        if started and snapshot["boot"] != self._seen[0]:
+            await self.retire(handle)
+            return 0.0
+        if snapshot["stopping"]:
+            # Somebody began to stop it and did not come to the end: a Coordinator that died, a reload that was undone.
+            logger.info("organ %s is stopping, replacing it", self._name)
+            await self._dispose()
+            return 0.0
+        pause = self._note_life(snapshot)
+        if not pause:
+            await self._judge(snapshot)
+        return pause
+
+    def _note_life(self, snapshot: dict[str, Any]) -> float:
+        """Take in which process answers; returns for how long to leave it alone if too many before it have died."""
+        now, pause = time.monotonic(), 0.0
+        is_new = bool(self.snapshot) and snapshot["boot"] != self._seen[0]
+        if is_new:
+            self._past_tasks = self.tasks()
             self.restarts += 1
+            pause = 0.0 if self._disposed else self._crashes.died(now)
+        else:
+            self._crashes.lives(now)
+        self._missed, self._fresh, self._disposed, self._replaced = 0, False, False, False
         self._seen = (snapshot["boot"], snapshot["version"])
         self.snapshot = snapshot
+        return pause
+
+    async def _judge(self, snapshot: dict[str, Any]) -> None:
         if snapshot["slots"] and snapshot["stuck"] >= snapshot["slots"]:
-            logger.error(
-                "organ %s[%d]: every slot is held by a task that does not end, replacing its process",
-                spec.id,
-                self.index,
-            )
-            await self._replace("every slot was held by a task that does not end")
+            text = "every slot was held by a task that does not end"
+            logger.error("organ %s: %s, replacing its process", self._name, text)
+            await self._replace(text)
         elif not snapshot["settled"]:
-            self._set(ReplicaState.STARTING, None)
+            self._set(ReplicaState.STARTING, self._cause)
         elif snapshot["ready_agents"] == snapshot["agent_count"]:
+            self._never_settled = False
+            self._cause = self._died_with = None
             self._set(ReplicaState.READY, None)
         else:
+            self._never_settled = False
             first = snapshot["failed"][0] if snapshot["failed"] else {"agent_id": "an agent", "error": "not ready"}
             state = ReplicaState.DEGRADED if snapshot["ready_agents"] else ReplicaState.DOWN
             self._set(state, f"{first['agent_id']}: {first['error']}")
@@ -271,36 +349,31 @@ class Replica:
     async def _overdue(self) -> None:
         if self._fresh:
             # Adopted from an earlier Coordinator and hanging, or not placed yet: a new actor serves both.
-            handle, self._handle = self._handle, None
-            await self._kill(handle, restart=False)
+            await self._dispose()
             return
         self._missed += 1
         if self._missed < self.spec.failure_threshold:
             self._set(ReplicaState.DOWN, "its report is overdue")
             return
-        logger.error("organ %s[%d] does not answer, replacing its process", self.spec.id, self.index)
+        logger.error("organ %s does not answer, replacing its process", self._name)
         await self._replace("its process did not answer")
 
     async def _replace(self, why: str) -> None:
-        self._missed, self._fresh = 0, True
+        self._missed, self._fresh, self._replaced = 0, True, True
+        self._cause = why
         self._set(ReplicaState.DOWN, why)
         if self._handle is not None:
             await self._kill(self._handle, restart=True)
 
     async def _kill(self, handle: Any, *, restart: bool) -> None:
-        try:
-            async with asyncio.timeout(_KILL_TIMEOUT_S):
-                await self._runtime.kill(handle, restart=restart)
-        except (RayError, TimeoutError, ValueError) as error:
-            logger.warning("killing organ %s[%d]: %s", self.spec.id, self.index, describe(error))
+        await kill(handle, self._runtime, name=self._name, restart=restart)
 
     def _set(self, state: ReplicaState, error: str | None) -> None:
         if (state, error) != (self.state, self.error):
             logger.log(
                 logging.INFO if error is None else logging.WARNING,
-                "organ %s[%d]: %s -> %s%s",
-                self.spec.id,
-                self.index,
+                "organ %s: %s -> %s%s",
+                self._name,
                 self.state,
                 state,
                 f" ({error})" if error else "",

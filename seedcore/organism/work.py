@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from seedcore.counts import TaskCounts
 from seedcore.organism.agent import AgentRunner, AgentState
 from seedcore.organism.fence import Raised
 from seedcore.spec import OrganSpec
@@ -20,7 +21,10 @@ from seedcore.task import Task, failure
 
 logger = logging.getLogger(__name__)
 
+# What a refused caller is told before it is known how long tasks take here, and the bounds of what it is told then.
 RETRY_AFTER_S = 1.0
+_MIN_RETRY_AFTER_S = 0.05
+_MAX_RETRY_AFTER_S = 60.0
 
 
 class Seat:
@@ -47,6 +51,11 @@ class Seats:
         self._by_load: list[OrderedDict[Seat, None]] = [OrderedDict()]
         self._lowest = 0
         self._of: dict[AgentRunner, Seat] = {}
+
+    @property
+    def count(self) -> int:
+        """Tasks that can be done at a time."""
+        return len(self._of) * self._capacity
 
     def add(self, agent: AgentRunner) -> None:
         """Let an agent work."""
@@ -101,7 +110,7 @@ class Work:
     is given back when the code has really ended, so that the bound on concurrency is true.
     """
 
-    __slots__ = ("_done", "_limit_s", "_queue", "_running", "_seat", "_started", "_timer", "task")
+    __slots__ = ("_began", "_done", "_limit_s", "_queue", "_running", "_seat", "_started", "_timer", "task")
 
     def __init__(self, queue: WorkQueue, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None]) -> None:
         self.task = task
@@ -110,12 +119,13 @@ class Work:
         self._done: Callable[[dict[str, Any]], None] | None = done
         self._seat: Seat | None = None
         self._running: asyncio.Task[Any] | None = None
-        self._started = time.monotonic()
+        self._started = self._began = time.monotonic()
         self._timer = queue.loop.call_later(limit_s, self._late)
 
     def start(self, seat: Seat) -> None:
         """Let an agent do it."""
         self._seat = seat
+        self._began = time.monotonic()
         self._running = self._queue.loop.create_task(seat.agent.execute(self.task))
         self._running.add_done_callback(self._ended)
 
@@ -125,7 +135,17 @@ class Work:
             self._done = None
             self._timer.cancel()
             self._abandon()
-            self._queue.in_flight -= 1
+            self._queue.leave(self)
+
+    def abort(self, text: str) -> None:
+        """Answer a task that is under way and cancel it: its process is about to end."""
+        if self._done is None or self._seat is None:
+            return
+        self._abandon()
+        agent_id = self._seat.agent.agent_id
+        self._answer(
+            self._queue.failed(self.task, "OrganUnavailableError", text, executed="unknown", agent_id=agent_id)
+        )
 
     def refuse(self, error_type: str, error: str, **extra: Any) -> None:
         """Answer without having done anything."""
@@ -137,6 +157,7 @@ class Work:
         if self._seat is None:
             self.refuse("TimeoutError", f"no agent was free within {limit}")
             return
+        self._queue.note_pace(time.monotonic() - self._began)
         text, agent_id = f"no answer within {limit}", self._seat.agent.agent_id
         self._answer(self._queue.failed(self.task, "TimeoutError", text, executed="unknown", agent_id=agent_id))
 
@@ -163,6 +184,7 @@ class Work:
 
     def _finish(self, seat: Seat, outcome: Any) -> None:
         agent_id = seat.agent.agent_id
+        self._queue.note_pace(time.monotonic() - self._began)
         if isinstance(outcome, Raised):
             logger.warning(
                 "task failed: id=%s organ=%s agent=%s type=%s error=%s: %s",
@@ -205,7 +227,8 @@ class Work:
         done, self._done = self._done, None
         if done is not None:
             self._timer.cancel()
-            self._queue.in_flight -= 1
+            self._queue.leave(self)
+            self._queue.count(self.task, answer, time.monotonic() - self._started)
             done(answer)
 
 
@@ -219,6 +242,7 @@ class WorkQueue:
     Attributes:
         in_flight: Tasks accepted and not yet answered.
         stuck: Tasks answered at their deadline, or given up, whose code has not ended.
+        counts: Tasks answered so far.
     """
 
     def __init__(self, spec: OrganSpec, *, on_change: Callable[[], None]) -> None:
@@ -226,7 +250,13 @@ class WorkQueue:
         self.loop = asyncio.get_running_loop()
         self.in_flight = 0
         self.stuck = 0
+        self.counts = TaskCounts()
+        self._known_types = spec.all_task_types()
         self._closed = False
+        self._idle = asyncio.Event()
+        self._active: set[Work] = set()
+        # Seconds that a task takes here, the newest counting most.
+        self._mean_s: float | None = None
         self._on_change = on_change
         self._seats = Seats(spec.max_concurrency)
         # A dict in order and not a deque: a task that leaves at its deadline may be anywhere in it.
@@ -239,8 +269,9 @@ class WorkQueue:
 
     def submit(self, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None]) -> Work:
         """Take one task, which has ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape."""
-        self.in_flight += 1
         work = Work(self, task, limit_s, done)
+        self.in_flight += 1
+        self._active.add(work)
         seat = self._seats.take() if not self._waiting and not self._closed else None
         if seat is not None:
             work.start(seat)
@@ -248,7 +279,7 @@ class WorkQueue:
             work.refuse("OrganUnavailableError", f"organ {self.spec.id} is being stopped")
         elif len(self._waiting) >= self.spec.queue_limit:
             text = f"{len(self._waiting)} tasks are waiting already"
-            work.refuse("OverloadedError", text, retry_after_s=RETRY_AFTER_S)
+            work.refuse("OverloadedError", text, retry_after_s=self._retry_after_s())
         else:
             self._waiting[work] = None
         return work
@@ -261,6 +292,19 @@ class WorkQueue:
     def close(self, agent: AgentRunner) -> None:
         """Give an agent no more tasks."""
         self._seats.remove(agent)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more tasks, and let those that are here end; what has not ended in time is cancelled and told so."""
+        self._closed = True
+        if self.in_flight:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                logger.warning("organ %s stops with %d tasks that have not ended", self.spec.id, self.in_flight)
+        self.close_all()
+        for work in list(self._active):
+            work.abort(f"organ {self.spec.id} was stopped before the task had ended")
 
     def close_all(self) -> None:
         """Take no more tasks, and send those back that wait: nothing of them was done."""
@@ -280,6 +324,21 @@ class WorkQueue:
         """Let a task leave the queue."""
         self._waiting.pop(work, None)
 
+    def leave(self, work: Work) -> None:
+        """Note that a task has its answer, or that nobody waits for one."""
+        self._active.discard(work)
+        self.in_flight -= 1
+        if self._closed and not self.in_flight:
+            self._idle.set()
+
+    def count(self, task: Task, answer: Mapping[str, Any], seconds: float) -> None:
+        """Count one answer."""
+        self.counts.add(task.type, answer, seconds, known=self._known_types)
+
+    def note_pace(self, seconds: float) -> None:
+        """Note how long an agent took for a task."""
+        self._mean_s = seconds if self._mean_s is None else self._mean_s + (seconds - self._mean_s) / 16
+
     def count_stuck(self, change: int) -> None:
         """Note that user code has outlived its task, or has ended after it."""
         self.stuck += change
@@ -288,6 +347,13 @@ class WorkQueue:
     def failed(self, task: Task, error_type: str, error: str, **extra: Any) -> dict[str, Any]:
         """Build the answer of a task of this organ that did not succeed."""
         return failure(error, error_type=error_type, task_type=task.type, organ_id=self.spec.id, **extra)
+
+    def _retry_after_s(self) -> float:
+        """Seconds until about half of those that wait now will have had their turn."""
+        if self._mean_s is None:
+            return RETRY_AFTER_S
+        turns = self._mean_s * (len(self._waiting) + 1) / (2 * max(1, self._seats.count))
+        return round(min(_MAX_RETRY_AFTER_S, max(_MIN_RETRY_AFTER_S, turns)), 3)
 
     def _serve(self) -> None:
         while self._waiting:

@@ -48,6 +48,36 @@ class FailsWhileFileExists:
         return task.type
 
 
+class DiesWhileFileExists:
+    """Takes its process with it, some time after it has started, as long as a file is there."""
+
+    def __init__(self, agent_id: str, path: str, seconds: float = 0.0) -> None:
+        self.agent_id = agent_id
+        self.path = Path(path)
+        self.seconds = seconds
+
+    def start(self) -> None:
+        if self.path.exists():
+            threading.Timer(self.seconds, os._exit, (7,)).start()
+
+    def execute(self, task: Task) -> str:
+        return task.type
+
+
+class Counts:
+    """Appends a line to a file for each task that it really does, when it is done."""
+
+    def __init__(self, agent_id: str, path: str) -> None:
+        self.agent_id = agent_id
+        self.path = Path(path)
+
+    async def execute(self, task: Task) -> dict[str, Any]:
+        await asyncio.sleep(float(task.params.get("seconds", 0.0)))
+        with self.path.open("a") as stream:
+            stream.write(f"{task.id}\n")
+        return {"id": task.id, "pid": os.getpid()}
+
+
 class UnpicklableError(Exception):
     def __init__(self, message: str, lock: Any) -> None:
         super().__init__(message)

@@ -165,3 +165,43 @@ def _status_code(organism: Organism, env: dict[str, str]) -> int:
         [sys.executable, "-m", "seedcore", "status"], env=env, cwd=organism.directory, capture_output=True, check=False
     )
     return done.returncode
+
+
+def test_a_process_that_dies_again_and_again_is_left_alone_and_told_with_its_cause(
+    organism: Organism, tmp_path: Path
+) -> None:
+    blocker = tmp_path / "blocker"
+    dies = {"agent": "helpers:DiesWhileFileExists", "options": {"path": str(blocker)}}
+    organism.up({"id": "calm"}, {"id": "weak", "task_types": ["weak"], **dies})
+    calm = organism.probe().coordinator["organs"][0]["replicas"][0]["pid"]
+
+    blocker.touch()
+    kill(organism.probe().coordinator["organs"][1]["replicas"][0]["pid"])
+
+    def left_alone() -> Report | None:
+        report = organism.probe()
+        return report if "crash loop: " in report.message else None
+
+    report = eventually(left_alone, timeout_s=120, what="the crash loop is told")
+    assert report.reason == "organs_down"
+    assert "weak: 0 of 1 agents ready (crash loop: 5 deaths, last: its process died" in report.message
+    assert "next start in 5 s" in report.message
+    assert organism.submit("weak")["error"].startswith("organ weak cannot work now: crash loop: ")
+    assert organism.submit("task_1")["success"] is True
+
+    blocker.unlink()
+    eventually(lambda: organism.probe().healthy, timeout_s=90, what="the organ works again")
+    assert organism.probe().coordinator["organs"][0]["replicas"][0]["pid"] == calm
+
+
+def test_a_process_that_dies_while_it_starts_fails_the_first_start_at_once(organism: Organism, tmp_path: Path) -> None:
+    blocker = tmp_path / "blocker"
+    blocker.touch()
+    dies = {"agent": "helpers:DiesWhileFileExists", "options": {"path": str(blocker)}}
+    path = organism.config({"id": "one"}, {"id": "weak", "start_timeout_s": 600, **dies})
+
+    done = organism.run("bootstrap", "--config", str(path), "--retries", "0", "--wait-timeout", "120")
+
+    assert done.returncode == 1
+    assert "the process of organ weak died 3 times while it started" in done.stderr + done.stdout
+    assert organism.actors() == []

@@ -37,6 +37,8 @@ class RayHead:
         self._ports = ports[3:]
         self._num_cpus = num_cpus
         self._python = python
+        self._nodes = 0
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         token = self.directory / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(16))
@@ -129,10 +131,52 @@ class RayHead:
             )
         eventually(self._alive, timeout_s=90, interval_s=0.2, what="a living head node")
 
+    def add_node(self, name: str, *, num_cpus: int = 2, resources: str = "{}", labels: str = "") -> None:
+        """Start one more node of the cluster on this machine and wait until it is alive; ``kill`` ends it too."""
+        self._nodes += 1
+        ports = free_ports(6)
+        low, high = free_range(200)
+        command = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            f"--address={NODE_IP}:{self._gcs_port}",
+            f"--node-ip-address=127.0.0.{2 + self._nodes}",
+            f"--node-manager-port={ports[0]}",
+            f"--object-manager-port={ports[1]}",
+            f"--dashboard-agent-grpc-port={ports[2]}",
+            f"--runtime-env-agent-port={ports[3]}",
+            f"--dashboard-agent-listen-port={ports[4]}",
+            f"--metrics-export-port={ports[5]}",
+            f"--min-worker-port={low}",
+            f"--max-worker-port={high}",
+            f"--node-name={name}",
+            "--object-store-memory=100000000",
+            f"--num-cpus={num_cpus}",
+            f"--resources={resources}",
+            f"--labels={labels}",
+            "--disable-usage-stats",
+        ]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, env=self.env(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self.nodes[name] = process
+
+        def joined() -> bool:
+            assert process.poll() is None, (self.directory / f"{name}.log").read_text()[-3000:]
+            return name in read_cluster(self.settings, token=self.settings.token(), timeout_s=5).alive_names
+
+        eventually(joined, timeout_s=90, interval_s=0.2, what=f"a living node {name}")
+
     def kill(self) -> None:
         """Kill every process of the cluster, as a power cut would."""
         end_all(self.mark)
-        self.process.wait(timeout=10)
+        for process in (self.process, *self.nodes.values()):
+            process.wait(timeout=10)
+        self.nodes.clear()
 
     def close(self) -> None:
         """Kill everything and remove the directory."""

@@ -84,8 +84,11 @@ def test_every_key_arrives() -> None:
         "health_interval_s": 0.5,
         "health_timeout_s": 4,
         "failure_threshold": 6,
+        "drain_timeout_s": 0,
         "num_cpus": 0,
+        "num_gpus": 2,
         "resources": {"ssd": 0.5},
+        "labels": {"zone": "in(a, b)", "example.com/disk": "!hdd"},
     }
     (spec,) = parse_config(organism(keys)).organs
     assert spec == OrganSpec(**{**keys, "task_types": ("think", "act"), "domains": {"law": ("sue",)}})

@@ -23,6 +23,10 @@ RESOURCES = (
     "a mapping of custom resources, each to 0 or a number from 0.0001 to 1000000 "
     "(not CPU, GPU, memory, object_store_memory, which are Ray's own)"
 )
+LABELS = (
+    "a mapping of Ray's node labels (letters, digits and . _ - inside, up to 63), "
+    "each to a string: 'value', '!value', 'in(a,b)' or '!in(a,b)'"
+)
 
 # Everything that can be wrong with a file as YAML.
 YAML_CASES: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
@@ -192,6 +196,13 @@ SCHEMA_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
         more("num_cpus: 0.00001"),
         [(7, 19, "num_cpus is 1e-05, allowed is 0 or a number from 0.0001 to 1000000")],
     ),
+    "half a GPU too many": (
+        more("num_gpus: 1.5"),
+        [(7, 19, "num_gpus is 1.5, allowed is 0, a number from 0.0001 to 1, or an integer up to 1000000")],
+    ),
+    "label": (more("labels: {zone: in()}"), [(7, 24, f"labels.zone is 'in()', allowed is {LABELS}")]),
+    "label key": (more("labels: {-zone: a}"), [(7, 18, f"labels has the key '-zone', allowed is {LABELS}")]),
+    "label value": (more("labels: {gpu: true}"), [(7, 23, f"labels.gpu is the boolean true, allowed is {LABELS}")]),
     "a list that is a string": (
         more("task_types: x"),
         [(7, 21, f"task_types is 'x', allowed is a list of task types, each {NAME}")],

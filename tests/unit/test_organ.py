@@ -46,6 +46,11 @@ class Moody:
         return "done"
 
 
+def spins(task: Task) -> None:
+    while True:
+        pass
+
+
 def stop_iteration(task: Task) -> None:
     raise StopIteration("a sync agent may raise anything")
 
@@ -128,6 +133,72 @@ async def test_a_thread_that_does_not_end_keeps_its_slot_and_no_other() -> None:
         await until(organ, lambda snapshot: snapshot["stuck"] == 0)
 
 
+async def test_an_agent_with_less_to_do_comes_first() -> None:
+    async with running("Waits", agent_count=3, max_concurrency=4) as organ:
+        working = [asyncio.create_task(organ.execute(task(), 10.0)) for _ in range(9)]
+        while len(started) < 9:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        assert sorted(started) == sorted([f"organ_agent_{index}" for index in range(3)] * 3)
+        release[0].set()
+        await asyncio.gather(*working)
+
+
+async def test_python_code_in_a_thread_ends_with_its_deadline() -> None:
+    async with running("spins") as organ:
+        assert (await organ.execute(task(), 0.2))["error_type"] == "TimeoutError"
+        await until(organ, lambda snapshot: snapshot["stuck"] == 0)
+        # Its only place is free again, and its thread too.
+        second = await organ.execute(task(), 0.2)
+        assert (second["error_type"], second["agent_id"]) == ("TimeoutError", "organ_agent_0")
+
+
+async def test_c_code_in_a_thread_keeps_the_place_of_its_agent_until_it_ends() -> None:
+    async with running("blocks", options={"seconds": 1.0}) as organ:
+        assert (await organ.execute(task(), 0.1))["agent_id"] == "organ_agent_0"
+        waits = await organ.execute(task(), 0.1)
+        assert (waits["error_type"], waits["error"]) == ("TimeoutError", "no agent was free within 0.1 s")
+        assert (await organ.execute(task(), 5.0))["success"] is True
+
+
+async def test_an_organ_that_stops_lets_its_tasks_end_and_takes_no_more() -> None:
+    async with running("Waits", agent_count=1) as organ:
+        two = [asyncio.create_task(organ.execute(task(), 10.0)) for _ in range(2)]
+        await until(organ, lambda snapshot: snapshot["queued"] == 1)
+        stopping = asyncio.create_task(organ.stop())
+        await until(organ, lambda snapshot: snapshot["stopping"])
+        refused = await organ.execute(task(), 10.0)
+        assert (refused["error_type"], refused["error"]) == ("OrganUnavailableError", "organ organ is being stopped")
+        assert not stopping.done()
+        release[0].set()
+        assert [(await each)["success"] for each in two] == [True, True]
+        assert await stopping is True
+
+
+async def test_an_organ_that_has_to_stop_answers_what_has_not_ended() -> None:
+    async with running("Waits", agent_count=1, drain_timeout_s=0.1) as organ:
+        two = [asyncio.create_task(organ.execute(task(), 10.0)) for _ in range(2)]
+        await until(organ, lambda snapshot: snapshot["queued"] == 1)
+        assert await organ.stop() is True
+        errors = [
+            (answer["error_type"], answer["error"], answer["executed"]) for answer in [await each for each in two]
+        ]
+        assert errors == [
+            ("OrganUnavailableError", "organ organ was stopped before the task had ended", "unknown"),
+            ("OrganUnavailableError", "organ organ is being stopped", "no"),
+        ]
+
+
+async def test_the_hint_of_a_refusal_grows_with_the_queue() -> None:
+    async with running("blocks", queue_limit=20, options={"seconds": 0.2}) as organ:
+        await organ.execute(task(), 5.0)
+        waiting = [asyncio.create_task(organ.execute(task(), 0.5)) for _ in range(21)]
+        while (await organ.watch("", -1, 0.0))["queued"] < 20:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        refused = await organ.execute(task(), 5.0)
+        assert 1.5 < refused["retry_after_s"] < 4
+        await asyncio.gather(*waiting)
+
+
 async def test_a_stop_iteration_from_a_thread_does_not_hang_the_task() -> None:
     async with running("stop_iteration") as organ:
         answer = await organ.execute(task(), 5.0)
@@ -142,6 +213,24 @@ async def test_an_agent_that_is_not_well_is_taken_out_and_started_again(monkeypa
         assert snapshot["failed"][0]["error"] == "check_health returned False"
         await until(organ, lambda snapshot: snapshot["ready_agents"] == 1)
         assert (await organ.execute(task(), 5.0))["success"] is True
+
+
+async def test_an_agent_that_does_not_load_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, module: Callable[[str], str]
+) -> None:
+    monkeypatch.setattr(organ_module, "RESTART_BACKOFF_S", (0.05,))
+    name = module("raise OSError('the share is not mounted')")
+    organ = Organ.__new__(Organ)
+    spec = OrganSpec(id="organ", type="Test", agent=f"{name}:work")
+    await organ.__init__(spec.to_dict(), 0, "identity")  # type: ignore[misc]
+    try:
+        broken = await until(organ, lambda snapshot: snapshot["settled"])
+        assert "the share is not mounted" in broken["failed"][0]["error"]
+        module("def work(task):\n    return 'mended'\n")
+        await until(organ, lambda snapshot: snapshot["ready_agents"] == 1)
+        assert (await organ.execute(task(), 5.0))["result"] == "mended"
+    finally:
+        await organ.stop()
 
 
 async def test_an_option_may_have_any_name() -> None:

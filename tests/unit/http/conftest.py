@@ -9,9 +9,16 @@ import httpx
 import pytest
 
 from seedcore.activity import Activity
+from seedcore.counts import BUCKETS_S
 from seedcore.http import HttpServer, create_app
 
 TOKEN = "sesame-7f3a"
+
+
+def _buckets(at_most_100_ms: int, *, above: int = 0) -> list[int]:
+    counts = [0] * (len(BUCKETS_S) + 1)
+    counts[BUCKETS_S.index(0.1)], counts[-1] = at_most_100_ms, above
+    return counts
 
 
 class View:
@@ -44,6 +51,18 @@ class View:
                 "required": True,
                 "in_flight": 4,
                 "queued": 5,
+                "queue_limit": 20,
+                "stuck": 1,
+                "agents": {"ready": 2, "starting": 0, "failed": 1, "stopped": 0, "down": 0},
+                "tasks": [
+                    {
+                        "task_type": "echo",
+                        "outcome": "success",
+                        "count": 9,
+                        "seconds_sum": 0.25,
+                        "buckets": _buckets(9),
+                    },
+                ],
                 "replicas": [
                     {"replica": 0, "state": "ready", "restarts": 1},
                     {"replica": 1, "state": "down", "restarts": 2},
@@ -52,13 +71,20 @@ class View:
         ]
         self.figures: dict[str, Any] = {
             "tasks": [
-                {"task_type": "echo", "outcome": "success", "count": 7, "seconds_sum": 0.5},
-                {"task_type": 'odd "name"\n\\', "outcome": "TimeoutError", "count": 2, "seconds_sum": 120.0},
+                {"task_type": "echo", "outcome": "success", "count": 7, "seconds_sum": 0.5, "buckets": _buckets(7)},
+                {
+                    "task_type": 'odd "name"\n\\',
+                    "outcome": "TimeoutError",
+                    "count": 2,
+                    "seconds_sum": 120.0,
+                    "buckets": _buckets(0, above=2),
+                },
             ],
             "in_flight": 6,
             "init_seconds": 1.25,
             "init_attempts": 2,
             "restarts": 3,
+            "reloads": 4,
             "uptime_s": 12.5,
         }
         self.lately = Activity(lambda: 1_795_555_924.0)

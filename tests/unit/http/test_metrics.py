@@ -25,7 +25,12 @@ async def test_values_are_those_of_the_view(client: httpx.AsyncClient, view: Vie
         assert samples[_key("seedcore_tasks_total", **labels)] == entry["count"]
         assert samples[_key("seedcore_task_duration_seconds_count", **labels)] == entry["count"]
         assert samples[_key("seedcore_task_duration_seconds_sum", **labels)] == entry["seconds_sum"]
+        for bound in ("0.05", "0.1", "60.0", "+Inf"):
+            quick = entry["outcome"] == "success" and bound != "0.05"
+            expected_count = entry["count"] if quick or bound == "+Inf" else 0
+            assert samples[_key("seedcore_task_duration_seconds_bucket", le=bound, **labels)] == expected_count
     assert samples[_key("seedcore_tasks_in_flight")] == 6
+    assert samples[_key("seedcore_reloads_total")] == 4
     assert samples[_key("seedcore_init_seconds")] == 1.25
     assert samples[_key("seedcore_init_attempts")] == 2
     assert samples[_key("seedcore_coordinator_restarts_total")] == 3
@@ -45,12 +50,20 @@ async def test_values_are_those_of_the_view(client: httpx.AsyncClient, view: Vie
         "seedcore_organ_tasks_in_flight": 4,
         "seedcore_organ_tasks_queued": 5,
         "seedcore_organ_restarts_total": 3,
+        "seedcore_organ_queue_limit": 20,
+        "seedcore_organ_places_stuck": 1,
     }
     assert {name: samples[_key(name, **labels)] for name in expected} == expected
     assert samples[_key("seedcore_organ_status", status="degraded", **labels)] == 1
     assert samples[_key("seedcore_organ_status", status="ready", **labels)] == 0
     assert samples[_key("seedcore_organ_replicas", state="ready", **labels)] == 1
     assert samples[_key("seedcore_organ_replicas", state="down", **labels)] == 1
+    assert samples[_key("seedcore_organ_agent_states", state="failed", **labels)] == 1
+    done = {**labels, "task_type": "echo", "outcome": "success"}
+    assert samples[_key("seedcore_organ_tasks_total", **done)] == 9
+    assert samples[_key("seedcore_organ_task_duration_seconds_bucket", le="0.05", **done)] == 0
+    assert samples[_key("seedcore_organ_task_duration_seconds_bucket", le="0.1", **done)] == 9
+    assert samples[_key("seedcore_organ_task_duration_seconds_sum", **done)] == 0.25
     assert all(name.startswith("seedcore_") for name, _ in samples)
 
 

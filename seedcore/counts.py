@@ -1,0 +1,72 @@
+"""How many tasks had which outcome, and how long they took: what ``get_metrics`` and ``GET /metrics`` are made of."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the histogram's buckets in seconds; above the last there is one more."""
+MAX_OUTCOMES = 50
+OTHER = "other"
+UNKNOWN = "unknown"
+
+
+class TaskCounts:
+    """Counts by task type and outcome; its size has a bound, whatever callers and agents come up with."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], _Count] = {}
+        self._outcomes: set[str] = set()
+
+    def add(self, kind: str, answer: Mapping[str, Any], seconds: float, *, known: Container[str]) -> None:
+        """Count one answer; types that are not ``known`` are counted together."""
+        outcome = "success" if answer.get("success") else str(answer.get("error_type") or UNKNOWN)
+        if outcome not in self._outcomes:
+            if len(self._outcomes) >= MAX_OUTCOMES:
+                outcome = OTHER
+            self._outcomes.add(outcome)
+        key = (kind if kind in known else UNKNOWN, outcome)
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count()
+        count.seconds_sum += seconds
+        count.buckets[bisect_left(BUCKETS_S, seconds)] += 1
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """One entry each: ``task_type, outcome, count, seconds_sum, buckets`` (in each of BUCKETS_S and above)."""
+        return [
+            {
+                "task_type": kind,
+                "outcome": outcome,
+                "count": sum(count.buckets),
+                "seconds_sum": round(count.seconds_sum, 6),
+                "buckets": list(count.buckets),
+            }
+            for (kind, outcome), count in sorted(self._counts.items())
+        ]
+
+
+class _Count:
+    __slots__ = ("buckets", "seconds_sum")
+
+    def __init__(self) -> None:
+        self.seconds_sum = 0.0
+        self.buckets = [0] * (len(BUCKETS_S) + 1)
+
+
+def merge(lists: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Add up what several :meth:`TaskCounts.to_list` gave."""
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for entries in lists:
+        for entry in entries:
+            key = (entry["task_type"], entry["outcome"])
+            known = merged.get(key)
+            if known is None:
+                merged[key] = {**entry, "buckets": list(entry["buckets"])}
+                continue
+            known["count"] += entry["count"]
+            known["seconds_sum"] = round(known["seconds_sum"] + entry["seconds_sum"], 6)
+            known["buckets"] = [one + two for one, two in zip(known["buckets"], entry["buckets"], strict=True)]
+    return [merged[key] for key in sorted(merged)]

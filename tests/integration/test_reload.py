@@ -1,0 +1,148 @@
+"""Another organism.yaml for a living organism: what has not changed goes on as if nothing happened."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from seedcore.status import Report
+from tests.conftest import Organism
+from tests.support.processes import kill
+from tests.support.waiting import eventually
+
+
+def organ_pids(report: Report) -> dict[str, int]:
+    return {organ["organ_id"]: organ["replicas"][0]["pid"] for organ in report.coordinator["organs"]}
+
+
+def reload(organism: Organism, *organs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    done = organism.run("bootstrap", "--config", str(organism.config(*organs)), "--json")
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def counting(path: Path, **more: Any) -> dict[str, Any]:
+    return {"agent": "helpers:Counts", "options": {"path": str(path)}, **more}
+
+
+def under_way(organism: Organism, kind: str, seconds: float) -> subprocess.Popen[str]:
+    """Submit a task that takes some time; returns when it has really begun."""
+    params = json.dumps({"seconds": seconds})
+    process = organism.start("submit", kind, "--params", params)
+    eventually(lambda: organism.probe().coordinator.get("in_flight"), timeout_s=60, what="the task is under way")
+    return process
+
+
+def answer_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate(timeout=90)
+    assert out, err
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+def test_only_what_has_changed_is_replaced_and_a_new_coordinator_process_knows(
+    organism: Organism, tmp_path: Path
+) -> None:
+    same = counting(tmp_path / "same", id="same", agent_count=2)
+    organism.up(same, counting(tmp_path / "old", id="changed"), {"id": "dropped"})
+    before = organism.probe()
+    dry = organism.run("bootstrap", "--config", str(organism.config(same)), "--dry-run", "--json")
+    assert (dry.returncode, json.loads(dry.stdout)["action"]) == (0, "reload")
+
+    long_task = under_way(organism, "task_1", 8)
+    changed = counting(tmp_path / "new", id="changed", agent_count=3)
+    code, outcome = reload(organism, same, changed, {"id": "added", "task_types": ["added"]})
+
+    assert (code, outcome["action"], outcome["changed"]) == (0, "reload", True)
+    assert answer_of(long_task)["success"] is True
+    after = organism.probe()
+    assert after.coordinator["pid"] == before.coordinator["pid"]
+    assert after.coordinator["reloads"] == 1
+    old, new = organ_pids(before), organ_pids(after)
+    assert new["same"] == old["same"]
+    assert new["changed"] != old["changed"]
+    names = ["seedcore_coordinator", *(f"seedcore_organ.{key}.0" for key in ("added", "changed", "same"))]
+    assert organism.actors() == names
+    assert organism.submit("added")["success"] is True
+    assert organism.submit("task_3")["error_type"] == "UnknownTaskTypeError"
+
+    # Ray starts the process with the arguments of long ago; it has to come up as what it has become.
+    kill(after.coordinator["pid"])
+    eventually(lambda: not organism.probe().healthy, what="the death is seen")
+    eventually(lambda: organism.probe().healthy, timeout_s=90, what="healthy again")
+    again = organism.probe()
+    assert again.coordinator["fingerprint"] == after.coordinator["fingerprint"]
+    assert organ_pids(again) == new
+    assert reload(organism, same, changed, {"id": "added", "task_types": ["added"]})[1]["action"] == "none"
+
+
+def test_tasks_of_an_organ_that_is_replaced_end_first(organism: Organism, tmp_path: Path) -> None:
+    organism.up(counting(tmp_path / "done", id="one"))
+    long_task = under_way(organism, "task_1", 5)
+
+    code, _ = reload(organism, counting(tmp_path / "done", id="one", agent_count=2))
+
+    assert code == 0
+    answer = answer_of(long_task)
+    assert answer["success"] is True
+    assert answer["result"]["pid"] != organ_pids(organism.probe())["one"]
+
+
+def test_an_organism_that_does_not_come_up_changes_nothing(organism: Organism, tmp_path: Path) -> None:
+    blocker = tmp_path / "blocker"
+    blocker.touch()
+    one = {"id": "one"}
+    organism.up(one, {"id": "two"})
+    before = organism.probe()
+    wanted = (organism.settings.state_dir / "desired.json").read_text()
+    bad = {"agent": "helpers:FailsWhileFileExists", "options": {"path": str(blocker)}}
+
+    for organs in [(one, {"id": "two"}, {"id": "bad", **bad}), (one, {"id": "two", **bad})]:
+        code, outcome = reload(organism, *organs)
+        assert (code, outcome["action"], outcome["reason"]) == (1, "reload", "init_failed")
+        assert "the running organism was not changed: organ " in outcome["message"]
+        assert "the database is locked by blocker" in outcome["message"]
+        assert "Traceback" in outcome["cause"]
+        eventually(lambda: organism.probe().healthy, timeout_s=60, what="as it was")
+        after = organism.probe()
+        assert after.coordinator["fingerprint"] == before.coordinator["fingerprint"]
+        assert organ_pids(after)["one"] == organ_pids(before)["one"]
+        assert organism.submit("task_2")["success"] is True
+    assert (organism.settings.state_dir / "desired.json").read_text() == wanted
+    # What was never replaced has the process of the beginning; what had to come back has not.
+    assert organism.actors() == ["seedcore_coordinator", "seedcore_organ.one.0", "seedcore_organ.two.0"]
+
+
+def test_an_organism_that_cannot_be_placed_is_given_up_in_time(organism: Organism) -> None:
+    organism.up({"id": "one"})
+    before = organism.probe()
+    path = organism.config({"id": "one"}, {"id": "big", "resources": {"quantum": 1}})
+
+    done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "12", "--json")
+
+    assert done.returncode == 1
+    assert "organs big did not come up within" in json.loads(done.stdout)["message"]
+    after = organism.probe()
+    assert after.healthy
+    assert organ_pids(after) == organ_pids(before)
+    assert organism.actors() == ["seedcore_coordinator", "seedcore_organ.one.0"]
+
+
+def test_what_was_shut_down_stays_so_until_it_is_started_again(organism: Organism) -> None:
+    organism.up({"id": "one"})
+    pid = organism.probe().coordinator["pid"]
+    assert organism.submit("shutdown_organism")["success"] is True
+
+    kill(pid)
+
+    def stopped_in_another_process() -> bool:
+        report = organism.probe()
+        assert not report.healthy
+        return report.reason == "organs_down" and report.coordinator["pid"] != pid
+
+    eventually(stopped_in_another_process, timeout_s=60, what="the Coordinator is back, its organism is not")
+    assert organism.actors() == ["seedcore_coordinator"]
+    assert organism.submit("initialize_organism")["success"] is True
+    eventually(lambda: organism.probe().healthy, timeout_s=60, what="started again")
