@@ -1,0 +1,303 @@
+"""Load for a long time while organs are killed, and far more load than can be served: ``python -m benchmarks.soak``.
+
+Every task has a number, and every agent writes down the numbers that it has done, so that at the end each task can be
+accounted for: answered with success (and done once), answered with a reason (and done at most once, or not at all if
+the answer says so), and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import ray
+
+from seedcore.bootstrap import bootstrap
+from seedcore.config import parse_config
+from seedcore.rest import request
+from seedcore.settings import Settings
+from tests.support.ray_head import RayHead
+
+ROOT = Path(__file__).parents[1]
+TICK_S = 0.02
+ANSWER_TIMEOUT_S = 120.0
+
+
+class Load:
+    """Sends tasks to a Coordinator and accounts for each of them.
+
+    Args:
+        settings: Where the Coordinator is; the process has joined Ray.
+        kinds: Task types, taken in turn.
+        seconds: How long each task works.
+    """
+
+    def __init__(self, settings: Settings, kinds: list[str], *, seconds: float) -> None:
+        self._coordinator = ray.get_actor("seedcore_coordinator", namespace=settings.namespace)
+        self._settings = settings
+        self._kinds = kinds
+        self._seconds = seconds
+        self._sent = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.outcomes: dict[str, str] = {}
+        self.seconds_to_answer: dict[str, list[float]] = {}
+        self.twice = 0
+
+    @property
+    def sent(self) -> int:
+        """Tasks sent so far."""
+        return self._sent
+
+    def counts(self) -> Counter[str]:
+        """Answers so far by their outcome."""
+        return Counter(self.outcomes.values())
+
+    async def at_once(self, in_flight: int, duration_s: float) -> float:
+        """Keep so many tasks under way; returns the successes a second."""
+        end, began, before = time.monotonic() + duration_s, time.monotonic(), self.counts()["success"]
+
+        async def one_after_the_other() -> None:
+            while time.monotonic() < end:
+                await self._one()
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(in_flight)))
+        return (self.counts()["success"] - before) / (time.monotonic() - began)
+
+    async def at_rate(self, rate: float, duration_s: float, *, every: Callable[[float], None] | None = None) -> float:
+        """Send so many tasks a second, whatever becomes of them; returns the successes a second."""
+        began, first, before = time.monotonic(), self._sent, self.counts()["success"]
+        while (elapsed := time.monotonic() - began) < duration_s:
+            while self._sent - first < elapsed * rate:
+                task = asyncio.ensure_future(self._one())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            if every is not None:
+                every(elapsed)
+            await asyncio.sleep(TICK_S)
+        return (self.counts()["success"] - before) / (time.monotonic() - began)
+
+    async def settle(self) -> None:
+        """Wait until everything that was sent has its answer."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=ANSWER_TIMEOUT_S + 10)
+
+    async def _one(self) -> None:
+        number = str(self._sent)
+        kind = self._kinds[self._sent % len(self._kinds)]
+        self._sent += 1
+        began = time.monotonic()
+        reference: Any = self._coordinator.handle.remote(
+            {"type": kind, "id": number, "params": {"seconds": self._seconds}}
+        )
+        try:
+            answer = await asyncio.wait_for(reference, ANSWER_TIMEOUT_S)
+        except Exception as error:
+            outcome = f"no answer: {type(error).__name__}"
+        else:
+            outcome = _outcome(answer)
+        self.twice += number in self.outcomes
+        self.outcomes[number] = outcome
+        self.seconds_to_answer.setdefault(outcome, []).append(time.monotonic() - began)
+
+
+def account(load: Load, done: Counter[str]) -> dict[str, Any]:
+    """Hold the answers against what the agents have written down; ``faults`` is empty if every task adds up."""
+    counts = load.counts()
+    faults = []
+    answered = sum(count for outcome, count in counts.items() if not outcome.startswith("no answer"))
+    if answered != load.sent or load.twice:
+        faults.append(f"{load.sent} sent, {answered} answered, {load.twice} answered twice: {dict(counts)}")
+    for number, outcome in load.outcomes.items():
+        times = done[number]
+        allowed = {1} if outcome == "success" else {0} if outcome.endswith("executed no") else {0, 1}
+        if times not in allowed:
+            faults.append(f"task {number} was done {times} times and answered {outcome!r}")
+    refused = sum(count for outcome, count in counts.items() if outcome.startswith("OverloadedError"))
+    return {
+        "sent": load.sent,
+        "refused": refused,
+        "accepted": load.sent - refused,
+        "answered_with_success": counts["success"],
+        "failed_with_a_reason": answered - counts["success"] - refused,
+        "outcomes": dict(sorted(counts.items())),
+        "done_by_agents": sum(done.values()),
+        "faults": faults[:20],
+    }
+
+
+def written_down(path: Path) -> Counter[str]:
+    """Read which tasks the agents have done."""
+    return Counter(path.read_text().split()) if path.exists() else Counter()
+
+
+async def soak(
+    settings: Settings, record: Path, kinds: list[str], *, duration_s: float, kill_every_s: float, peak_s: float = 10.0
+) -> dict[str, Any]:
+    """Run at 80 % of what the organism can do, and kill a process of an organ again and again."""
+    load = Load(settings, kinds, seconds=0.01)
+    await load.at_once(20, 2.0)
+    peak = await load.at_once(50, peak_s)
+    killed: list[int] = []
+
+    def kill(elapsed: float) -> None:
+        if elapsed < (len(killed) + 1) * kill_every_s:
+            return
+        organs = status(settings).get("organs") or []
+        pids = [replica["pid"] for organ in organs for replica in organ["replicas"] if replica["state"] == "ready"]
+        if pids:
+            killed.append(random.choice(pids))  # noqa: S311 - a choice, not a secret
+            os.kill(killed[-1], signal.SIGKILL)
+
+    memory = [coordinator_memory(settings)]
+    throughput = await load.at_rate(0.8 * peak, duration_s, every=kill)
+    await load.settle()
+    memory.append(coordinator_memory(settings))
+    figures = account(load, written_down(record))
+    return {
+        "peak_per_s": round(peak, 1),
+        "load_per_s": round(0.8 * peak, 1),
+        "success_per_s": round(throughput, 1),
+        "seconds": duration_s,
+        "kills": len(killed),
+        **figures,
+        "coordinator_mb": memory,
+    }
+
+
+async def overload(
+    settings: Settings, record: Path, kinds: list[str], *, duration_s: float, seconds: float, places: int, times: float
+) -> dict[str, Any]:
+    """Send many times what the organism can do; how fast are refusals, ping and status, and what is still done?"""
+    load = Load(settings, kinds, seconds=seconds)
+    coordinator = ray.get_actor("seedcore_coordinator", namespace=settings.namespace)
+    peak = await load.at_once(places, duration_s / 2)
+    memory = [coordinator_memory(settings)]
+    pings: list[float] = []
+    states: list[float] = []
+
+    async def ask() -> None:
+        while True:
+            began = time.monotonic()
+            await coordinator.ping.remote()
+            pings.append(time.monotonic() - began)
+            began = time.monotonic()
+            await asyncio.to_thread(status, settings)
+            states.append(time.monotonic() - began)
+            await asyncio.sleep(0.1)
+
+    asking = asyncio.create_task(ask())
+    throughput = await load.at_rate(times * peak, duration_s)
+    asking.cancel()
+    memory.append(coordinator_memory(settings))
+    await load.settle()
+    refusals = [each for name, found in load.seconds_to_answer.items() if "Overloaded" in name for each in found]
+    return {
+        "peak_per_s": round(peak, 1),
+        "load_per_s": round(times * peak, 1),
+        "success_per_s": round(throughput, 1),
+        "success_of_peak": round(throughput / peak, 3),
+        "refusal_ms": _quantiles(refusals),
+        "ping_ms": _quantiles(pings),
+        "status_ms": _quantiles(states),
+        **account(load, written_down(record)),
+        "coordinator_mb": memory,
+    }
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """Ask the Coordinator over HTTP how it is."""
+    response = request(f"{settings.http_url}/coordinator/status", token=settings.token(), timeout_s=10)
+    return dict(response.body)
+
+
+def coordinator_memory(settings: Settings) -> float:
+    """Resident memory of the Coordinator's process in MB."""
+    text = Path(f"/proc/{status(settings)['pid']}/status").read_text(encoding="ascii", errors="replace")
+    (line,) = [line for line in text.splitlines() if line.startswith("VmRSS:")]
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def organism(record: Path, *, queue_limit: int) -> bytes:
+    """An organism.yaml of two organs, one of them with two processes, whose agents write down what they have done."""
+    agent = {"type": "Soak", "agent": "helpers:Counts", "options": {"path": str(record)}, "queue_limit": queue_limit}
+    organs = [
+        {"id": "pair", "agent_count": 4, "replicas": 2, "task_types": ["pair"], **agent},
+        {"id": "single", "agent_count": 2, "task_types": ["single"], **agent},
+    ]
+    return json.dumps({"seedcore": {"organism": {"organ_types": organs}}}).encode()
+
+
+def _outcome(answer: dict[str, Any]) -> str:
+    if answer.get("success") is True:
+        return "success"
+    return f"{answer['error_type']}, executed {answer['executed']}"
+
+
+def _quantiles(values: list[float]) -> dict[str, float]:
+    if len(values) < 2:  # noqa: PLR2004 - what quantiles wants
+        return {}
+    cut = statistics.quantiles(values, n=100, method="inclusive")
+    return {"p50": round(1000 * cut[49], 1), "p99": round(1000 * cut[98], 1), "max": round(1000 * max(values), 1)}
+
+
+def measure(minutes: float, kill_every_s: float) -> bool:
+    """Bring an organism up on the cluster of the environment, and print what was found; True if all adds up."""
+    settings = Settings.from_env()
+    with tempfile.TemporaryDirectory() as directory:
+        record = Path(directory) / "done"
+        ray.init(namespace=settings.namespace, log_to_driver=False, logging_level=logging.ERROR)
+        outcome = bootstrap(settings, parse_config(organism(record, queue_limit=20)))
+        if not outcome.report.healthy:
+            raise SystemExit(outcome.report.message)
+        flood = overload(settings, record, ["pair", "single"], duration_s=20, seconds=0.1, places=6, times=10)
+        figures = {"overload": asyncio.run(flood)}
+        record.unlink()
+        long = soak(settings, record, ["pair", "single"], duration_s=60 * minutes, kill_every_s=kill_every_s)
+        figures["soak"] = asyncio.run(long)
+    print(json.dumps(figures, indent=2))
+    return not any(part["faults"] for part in figures.values())
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(0.1, 600), default=10.0, show_default=True)
+@click.option("--kill-every", type=click.FloatRange(1, 600), default=20.0, show_default=True, help="Seconds.")
+@click.option("--inside", is_flag=True, hidden=True)
+def main(*, minutes: float, kill_every: float, inside: bool) -> None:
+    """Overload an organism, then soak it; fails unless every single task is accounted for."""
+    if inside:
+        sys.exit(0 if measure(minutes, kill_every) else 1)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    head = RayHead()
+    try:
+        head.start()
+        # A driver of its own: Ray reads where its token is when it is imported, and that is known only now.
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.soak",
+            "--inside",
+            f"--minutes={minutes}",
+            f"--kill-every={kill_every}",
+        ]
+        code = subprocess.run(command, env=head.env(), cwd=ROOT, check=False).returncode  # noqa: S603 - ours
+    finally:
+        head.close()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
