@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from seedcore.organism.fence import Raised, call, check_result
+from seedcore.organism.stream import Emit, collector, each, is_generator
 from seedcore.task import Task
 
 STOP_TIMEOUT_S = 5.0
@@ -62,12 +63,19 @@ class AgentRunner:
         self.state = AgentState.READY
         return True
 
-    async def execute(self, task: Task) -> Any | Raised:
-        """Do one task; returns the agent's result, checked for serialization, or what it raised."""
-        if inspect.isclass(self._target):
-            result = await call(self._instance.execute, task, executor=self._executor)
+    async def execute(self, task: Task, emit: Emit | None = None) -> Any | Raised:
+        """Do one task; returns the agent's result, checked for serialization, or what it raised.
+
+        The items of a generator go to ``emit`` one by one, and the result is how many they were; without ``emit`` the
+        result is the list of them.
+        """
+        function = self._instance.execute if inspect.isclass(self._target) else self._bound
+        if is_generator(function):
+            items: list[Any] = []
+            emitted = await each(function, task, executor=self._executor, emit=emit or collector(items))
+            result = emitted if emit is not None or isinstance(emitted, Raised) else items
         else:
-            result = await call(self._bound, task, executor=self._executor)
+            result = await call(function, task, executor=self._executor)
         if isinstance(result, Raised):
             return result
         return await check_result(result, executor=self._executor) or result

@@ -3,7 +3,7 @@
 An agent is one of two things. A class, constructed once per agent as ``cls(agent_id, **options)``, with a method
 ``execute(task)`` and, if it likes, ``start()``, ``check_health()`` and ``stop()``, each sync or async. Or a plain
 function ``fn(task, **options)``, sync or async, which keeps nothing between two tasks. ``task`` is a
-:class:`seedcore.task.Task`.
+:class:`seedcore.task.Task`. Either may be a generator, sync or async: then the task's result comes item by item.
 
 The configuration uses this in the process of whoever runs ``seedcore``, an organ in its own.
 """
@@ -95,7 +95,7 @@ def agent_problems(agent: object, options: Mapping[str, Any] | None) -> list[Pro
     if inspect.isclass(agent):
         return [*_class_problems(agent), *_call_problems(agent, options, first="the agent id")]
     if callable(agent):
-        return [*_generator_problems(agent, "it"), *_call_problems(agent, options, first="the task")]
+        return list(_call_problems(agent, options, first="the task"))
     return [Problem(f"it is of type {type(agent).__name__}, allowed is a class with a method 'execute' or a function")]
 
 
@@ -109,10 +109,8 @@ def _class_problems(agent: type) -> Iterable[Problem]:
         yield Problem(f"class {agent.__name__} has no method 'execute(task)'")
     elif not callable(execute):
         yield Problem(f"'execute' of class {agent.__name__} is of type {type(execute).__name__}, allowed is a method")
-    else:
-        yield from _generator_problems(execute, f"'execute' of class {agent.__name__}")
-        if not _takes(agent, "execute", 1):
-            yield Problem(f"'execute' of class {agent.__name__} does not take one argument, the task")
+    elif not _takes(agent, "execute", 1):
+        yield Problem(f"'execute' of class {agent.__name__} does not take one argument, the task")
     for name in _OPTIONAL_METHODS:
         method = getattr(agent, name, None)
         if method is None:
@@ -121,11 +119,6 @@ def _class_problems(agent: type) -> Iterable[Problem]:
             yield Problem(f"{name!r} of class {agent.__name__} is of type {type(method).__name__}, allowed is a method")
         elif not _takes(agent, name, 0):
             yield Problem(f"{name!r} of class {agent.__name__} wants arguments, allowed is none")
-
-
-def _generator_problems(function: Callable[..., Any], name: str) -> Iterable[Problem]:
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        yield Problem(f"{name} is a generator, allowed is a function that returns its result")
 
 
 def _call_problems(agent: Callable[..., Any], options: Mapping[str, Any] | None, *, first: str) -> Iterable[Problem]:

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,6 +32,9 @@ MAX_THREADS = 64
 START_CONCURRENCY = 64
 MAX_REPORTED_FAILURES = 20
 _LAST_ANSWERS_S = 0.05
+# Items of a stream that wait in this process; the generator pauses beyond that.
+_STREAM_BUFFER = 16
+_END = object()
 RESTART_BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -85,6 +88,25 @@ class Organ:
             return await answer
         finally:
             work.cancel()  # nothing, if it has been answered
+
+    async def stream(self, task: Mapping[str, Any], timeout_s: float) -> AsyncIterator[dict[str, Any]]:
+        """Do one task; yields ``{"item": ...}`` for each item as it comes, and at last the answer.
+
+        The answer has the documented shape; ``result`` is the number of items if the agent is a generator. Nobody is
+        told when the caller is gone: the deadline, or ``ray.cancel``, ends the task then.
+        """
+        items: asyncio.Queue[Any] = asyncio.Queue(_STREAM_BUFFER)
+        answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
+        work = self._work.submit(Task(**task), timeout_s, answer.set_result, items.put)
+        answer.add_done_callback(lambda _: items.put_nowait(_END) if not items.full() else None)
+        try:
+            while not (answer.done() and items.empty()):
+                item = await items.get()
+                if item is not _END:
+                    yield {"item": item}
+            yield answer.result()
+        finally:
+            work.cancel()
 
     async def canary(self, nonce: str) -> dict[str, Any]:
         """Send a nonce back from this process."""

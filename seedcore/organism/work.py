@@ -16,6 +16,7 @@ from typing import Any
 from seedcore.counts import TaskCounts
 from seedcore.organism.agent import AgentRunner, AgentState
 from seedcore.organism.fence import Raised
+from seedcore.organism.stream import Emit
 from seedcore.spec import OrganSpec
 from seedcore.task import Task, failure
 
@@ -110,10 +111,18 @@ class Work:
     is given back when the code has really ended, so that the bound on concurrency is true.
     """
 
-    __slots__ = ("_began", "_done", "_limit_s", "_queue", "_running", "_seat", "_started", "_timer", "task")
+    __slots__ = ("_began", "_done", "_emit", "_limit_s", "_queue", "_running", "_seat", "_started", "_timer", "task")
 
-    def __init__(self, queue: WorkQueue, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        queue: WorkQueue,
+        task: Task,
+        limit_s: float,
+        done: Callable[[dict[str, Any]], None],
+        emit: Emit | None,
+    ) -> None:
         self.task = task
+        self._emit = emit
         self._queue = queue
         self._limit_s = limit_s
         self._done: Callable[[dict[str, Any]], None] | None = done
@@ -126,7 +135,7 @@ class Work:
         """Let an agent do it."""
         self._seat = seat
         self._began = time.monotonic()
-        self._running = self._queue.loop.create_task(seat.agent.execute(self.task))
+        self._running = self._queue.loop.create_task(seat.agent.execute(self.task, self._emit))
         self._running.add_done_callback(self._ended)
 
     def cancel(self) -> None:
@@ -267,9 +276,14 @@ class WorkQueue:
         """Tasks that wait for an agent."""
         return len(self._waiting)
 
-    def submit(self, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None]) -> Work:
-        """Take one task, which has ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape."""
-        work = Work(self, task, limit_s, done)
+    def submit(
+        self, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None], emit: Emit | None = None
+    ) -> Work:
+        """Take one task, which has ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape.
+
+        If the agent is a generator, ``emit`` gets each of its items before that.
+        """
+        work = Work(self, task, limit_s, done, emit)
         self.in_flight += 1
         self._active.add(work)
         seat = self._seats.take() if not self._waiting and not self._closed else None

@@ -77,10 +77,6 @@ def test_a_path_of_another_form_is_a_fault_without_an_import(path: str) -> None:
             "'execute' of class x does not take one argument, the task",
         ),
         (
-            f"{INIT} async def execute(self, task): yield 1",
-            "'execute' of class x is a generator, allowed is a function that returns its result",
-        ),
-        (
             f"{INIT} def execute(self, task): ...\n def start(self, when): ...",
             "'start' of class x wants arguments, allowed is none",
         ),
@@ -100,7 +96,6 @@ def test_a_path_of_another_form_is_a_fault_without_an_import(path: str) -> None:
         ),
         ("def x(task, size): ...", "x wants the option 'size', which is missing"),
         ("def x(task, size, /): ...", "x wants a second positional argument 'size', allowed are options by name"),
-        ("def x(task):\n yield 1", "it is a generator, allowed is a function that returns its result"),
     ],
 )
 def test_something_that_cannot_be_an_agent_is_a_fault_at_its_path(module: Any, source: str, problem: str) -> None:

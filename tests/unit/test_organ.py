@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -51,6 +51,25 @@ def spins(task: Task) -> None:
         pass
 
 
+def counts_in_thread(task: Task) -> Iterator[int]:
+    try:
+        yield from range(task.params["count"])
+    finally:
+        started.append("closed")
+
+
+async def counts(task: Task) -> AsyncIterator[int]:
+    try:
+        for number in range(task.params["count"]):
+            if number == task.params.get("raise_at"):
+                raise ValueError("no further")
+            if number == task.params.get("wait_at"):
+                await release[0].wait()
+            yield number
+    finally:
+        started.append("closed")
+
+
 def stop_iteration(task: Task) -> None:
     raise StopIteration("a sync agent may raise anything")
 
@@ -80,7 +99,8 @@ async def until(organ: Organ, check: Callable[[dict[str, Any]], bool]) -> dict[s
     boot, version = "", -1
     async with asyncio.timeout(20):
         while True:
-            snapshot = await organ.watch(boot, version, 5.0)
+            # What is not worth a report of its own, a queue for one, shows at the next.
+            snapshot = await organ.watch(boot, version, 0.1)
             if check(snapshot):
                 return snapshot
             boot, version = snapshot["boot"], snapshot["version"]
@@ -237,6 +257,49 @@ async def test_an_option_may_have_any_name() -> None:
     async with running("takes_options", options={"executor": 1, "function": 2}) as organ:
         answer = await organ.execute(task(), 5.0)
         assert answer["result"] == {"executor": 1, "function": 2}
+
+
+@pytest.mark.parametrize("agent", ["counts", "counts_in_thread"])
+async def test_the_items_of_a_generator_come_one_by_one_or_all_together(agent: str) -> None:
+    async with running(agent) as organ:
+        parts = [part async for part in organ.stream(task(params={"count": 100}), 10.0)]
+        assert parts[:-1] == [{"item": number} for number in range(100)]
+        assert (parts[-1]["success"], parts[-1]["result"]) == (True, 100)
+        assert (await organ.execute(task(params={"count": 3}), 10.0))["result"] == [0, 1, 2]
+        (nothing,) = [part async for part in organ.stream(task(params={"count": 0}), 10.0)]
+        assert nothing["result"] == 0
+        assert started == ["closed"] * 3
+
+
+async def test_a_stream_that_breaks_ends_with_the_reason() -> None:
+    async with running("counts") as organ:
+        parts = [part async for part in organ.stream(task(params={"count": 5, "raise_at": 2}), 10.0)]
+        assert [part.get("item") for part in parts[:-1]] == [0, 1]
+        assert (parts[-1]["success"], parts[-1]["error_type"], parts[-1]["error"]) == (
+            False,
+            "ValueError",
+            "no further",
+        )
+        late = [part async for part in organ.stream(task(params={"count": 5, "wait_at": 1}), 0.2)]
+        assert (late[0], late[1]["error_type"]) == ({"item": 0}, "TimeoutError")
+        await until(organ, lambda snapshot: snapshot["stuck"] == 0)
+        assert started == ["closed", "closed"]
+
+
+async def test_a_generator_waits_for_a_caller_that_is_slow_and_ends_with_one_that_is_gone() -> None:
+    async with running("counts") as organ:
+        stream = organ.stream(task(params={"count": 10**9}), 30.0)
+        assert [await anext(stream) for _ in range(3)] == [{"item": number} for number in range(3)]
+        await stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        await until(organ, lambda snapshot: snapshot["stuck"] == 0 and snapshot["in_flight"] == 0)
+        assert started == ["closed"]
+        assert (await organ.execute(task(params={"count": 10**9}), 0.5))["error_type"] == "TimeoutError"
+
+
+async def test_an_agent_that_is_no_generator_has_an_answer_and_no_items() -> None:
+    async with running("takes_options", options={"a": 1}) as organ:
+        (answer,) = [part async for part in organ.stream(task(), 10.0)]
+        assert answer["result"] == {"a": 1}
 
 
 async def test_an_agent_that_cannot_be_loaded_is_told_with_its_traceback() -> None:
