@@ -18,7 +18,7 @@ variables := $(strip \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench molecule lock wheelhouse docs help
+.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench soak molecule lock wheelhouse docs help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -59,6 +59,9 @@ wheelhouse: $(VENV)/deploy ## dist/wheelhouse.tar, for hosts that reach no packa
 docs: $(VENV)/dev ## docs/reference from the code, and the documentation as a site in dist/site
 	$(VENV)/bin/python -m scripts.reference
 	$(VENV)/bin/mkdocs build --quiet
+
+soak: $(VENV)/dev ## ten minutes of load while organs are killed, every task accounted for (ARGS="--minutes 60")
+	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 
 bench: $(VENV)/dev ## measure; see benchmarks/
 	$(VENV)/bin/python -m benchmarks $(ARGS)

@@ -65,7 +65,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 action:
-  description: V(none), V(create) or V(replace); in check mode, what would be done.
+  description:
+    - V(none), V(create), V(replace), or V(reload) - the Coordinator stays and takes over another organism.
+    - In check mode, what would be done.
   returned: always
   type: str
   sample: create
