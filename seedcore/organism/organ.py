@@ -22,7 +22,7 @@ from seedcore.organism.agent import AgentRunner, AgentState
 from seedcore.organism.fence import Raised
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.loading import check_agent, load_agent
-from seedcore.organism.work import WorkQueue
+from seedcore.organism.work import WorkQueue, settle
 from seedcore.spec import OrganSpec
 from seedcore.task import Task
 
@@ -83,7 +83,7 @@ class Organ:
     async def execute(self, task: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Do one task on the agent with the least to do; always answers in the documented shape."""
         answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
-        work = self._work.submit(Task(**task), timeout_s, answer.set_result)
+        work = self._work.submit(Task(**task), timeout_s, settle(answer))
         try:
             return await answer
         finally:
@@ -97,7 +97,7 @@ class Organ:
         """
         items: asyncio.Queue[Any] = asyncio.Queue(_STREAM_BUFFER)
         answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
-        work = self._work.submit(Task(**task), timeout_s, answer.set_result, items.put)
+        work = self._work.submit(Task(**task), timeout_s, settle(answer), items.put)
         answer.add_done_callback(lambda _: items.put_nowait(_END) if not items.full() else None)
         try:
             while not (answer.done() and items.empty()):

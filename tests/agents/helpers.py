@@ -65,7 +65,7 @@ class DiesWhileFileExists:
 
 
 class Counts:
-    """Appends a line to a file for each task that it really does, when it is done."""
+    """Appends a line to a file for each task that it really does, when it has done what ``params.do`` says."""
 
     def __init__(self, agent_id: str, path: str) -> None:
         self.agent_id = agent_id
@@ -73,8 +73,17 @@ class Counts:
 
     async def execute(self, task: Task) -> dict[str, Any]:
         await asyncio.sleep(float(task.params.get("seconds", 0.0)))
+        what = task.params.get("do")
+        if what == "die":
+            os._exit(9)
+        if what == "block":
+            time.sleep(60)  # noqa: ASYNC251 - an agent that blocks its loop, on purpose
         with self.path.open("a") as stream:
             stream.write(f"{task.id}\n")
+        if what == "exit":
+            raise SystemExit(3)
+        if what == "raise":
+            raise ValueError("as it was told")
         return {"id": task.id, "pid": os.getpid()}
 
 
