@@ -29,6 +29,8 @@ JOIN_TIMEOUT_S = 30.0
 UNRESPONSIVE_GRACE_S = 10.0
 UNRESPONSIVE_GRACE_SHARE = 0.25
 RELOAD_SHARE = 0.8
+# An organ may need its drain_timeout_s and then its agents' stop.
+GRACEFUL_S = 20.0
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
 _POLL_S = 0.25
 _LOCK_POLL_S = 0.1
@@ -308,7 +310,7 @@ class _Run:
         if graceful:
             with contextlib.suppress(RayError, TimeoutError):
                 # One that hangs cannot stop anything: its organs are killed by the caller.
-                ray.get(handle.shutdown.remote(), timeout=max(0.1, min(10.0, self.remaining())))
+                ray.get(handle.shutdown.remote(), timeout=max(0.1, min(GRACEFUL_S, self.remaining() - 2.0)))
         ray.kill(handle, no_restart=True)
         return True
 

@@ -27,7 +27,8 @@ class ActorRecord:
     """
 
     def __init__(self, *, namespace: str, actor_id: str) -> None:
-        self._prefix = f"{namespace}/".encode()
+        # No namespace that begins like another one may be taken for it.
+        self._prefix = f"{namespace}\n".encode()
         self._key = self._prefix + actor_id.encode()
 
     async def read(self) -> Mapping[str, Any] | None:

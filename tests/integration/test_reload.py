@@ -120,7 +120,7 @@ def test_an_organism_that_cannot_be_placed_is_given_up_in_time(organism: Organis
     before = organism.probe()
     path = organism.config({"id": "one"}, {"id": "big", "resources": {"quantum": 1}})
 
-    done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "12", "--json")
+    done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "30", "--json")
 
     assert done.returncode == 1
     assert "organs big did not come up within" in json.loads(done.stdout)["message"]
