@@ -1,5 +1,7 @@
 """Load for a long time while organs are killed, and far more load than can be served: ``python -m benchmarks.soak``.
 
+Before that, what a second process of an organ brings for work that keeps a core busy.
+
 Every task has a number, and every agent writes down the numbers that it has done, so that at the end each task can be
 accounted for: answered with success (and done once), answered with a reason (and done at most once, or not at all if
 the answer says so), and nothing else.
@@ -218,6 +220,23 @@ async def overload(
     }
 
 
+def cores(settings: Settings, *, rounds: int = 5, tasks: int = 8, steps: int = 3_000_000) -> dict[str, Any]:
+    """Let two agents in one process, and two in a process each, do the same sync work; the ratio of their times."""
+    coordinator = ray.get_actor("seedcore_coordinator", namespace=settings.namespace)
+
+    def took(kind: str) -> float:
+        began = time.monotonic()
+        task = {"type": kind, "params": {"steps": steps}}
+        answers: list[dict[str, Any]] = ray.get([coordinator.handle.remote(task) for _ in range(tasks)], timeout=300)
+        if not all(answer["success"] for answer in answers):
+            raise SystemExit(str(answers))
+        return time.monotonic() - began
+
+    took("burn_in_two")
+    ratios = [took("burn_in_one") / took("burn_in_two") for _ in range(rounds)]
+    return {"cores": os.cpu_count(), "speed_up": round(statistics.median(ratios), 2), "rounds": ratios, "faults": []}
+
+
 def status(settings: Settings) -> dict[str, Any]:
     """Ask the Coordinator over HTTP how it is."""
     response = request(f"{settings.http_url}/coordinator/status", token=settings.token(), timeout_s=10)
@@ -232,11 +251,19 @@ def coordinator_memory(settings: Settings) -> float:
 
 
 def organism(record: Path, *, queue_limit: int) -> bytes:
-    """An organism.yaml of two organs, one of them with two processes, whose agents write down what they have done."""
+    """An organism.yaml: two organs, one of them with two processes, whose agents write down what they have done.
+
+    And two for :func:`cores`.
+    """
     agent = {"type": "Soak", "agent": "helpers:Counts", "options": {"path": str(record)}, "queue_limit": queue_limit}
-    organs = [
+    organs: list[dict[str, Any]] = [
         {"id": "pair", "agent_count": 4, "replicas": 2, "task_types": ["pair"], **agent},
         {"id": "single", "agent_count": 2, "task_types": ["single"], **agent},
+    ]
+    burn = {"type": "Soak", "agent": "helpers:burn", "agent_count": 2}
+    organs += [
+        {"id": "burn_1", "task_types": ["burn_in_one"], **burn},
+        {"id": "burn_2", "task_types": ["burn_in_two"], "replicas": 2, **burn},
     ]
     return json.dumps({"seedcore": {"organism": {"organ_types": organs}}}).encode()
 
@@ -263,8 +290,9 @@ def measure(minutes: float, kill_every_s: float) -> bool:
         outcome = bootstrap(settings, parse_config(organism(record, queue_limit=20)))
         if not outcome.report.healthy:
             raise SystemExit(outcome.report.message)
+        figures = {"cores": cores(settings)}
         flood = overload(settings, record, ["pair", "single"], duration_s=20, seconds=0.1, places=6, times=10)
-        figures = {"overload": asyncio.run(flood)}
+        figures["overload"] = asyncio.run(flood)
         record.unlink()
         long = soak(settings, record, ["pair", "single"], duration_s=60 * minutes, kill_every_s=kill_every_s)
         figures["soak"] = asyncio.run(long)

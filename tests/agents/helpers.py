@@ -64,6 +64,14 @@ class DiesWhileFileExists:
         return task.type
 
 
+def burn(task: Task) -> int:
+    """Keeps a core busy, in Python."""
+    total = 0
+    for number in range(int(task.params["steps"])):
+        total += number * number % 7
+    return total
+
+
 class Counts:
     """Appends a line to a file for each task that it really does, when it has done what ``params.do`` says."""
 
