@@ -36,6 +36,7 @@ from tests.support.ray_head import RayHead
 
 ROOT = Path(__file__).parents[1]
 TICK_S = 0.02
+PING_PAUSE_S = 0.1
 ANSWER_TIMEOUT_S = 120.0
 
 
@@ -181,7 +182,14 @@ async def soak(
 
 
 async def overload(
-    settings: Settings, record: Path, kinds: list[str], *, duration_s: float, seconds: float, places: int, times: float
+    settings: Settings,
+    record: Path,
+    kinds: list[str],
+    *,
+    duration_s: float,
+    seconds: float,
+    places: int,
+    times: float,
 ) -> dict[str, Any]:
     """Send many times what the organism can do; how fast are refusals, ping and status, and what is still done?"""
     load = Load(settings, kinds, seconds=seconds)
@@ -199,7 +207,7 @@ async def overload(
             began = time.monotonic()
             await asyncio.to_thread(status, settings)
             states.append(time.monotonic() - began)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(PING_PAUSE_S)
 
     asking = asyncio.create_task(ask())
     throughput = await load.at_rate(times * peak, duration_s)
@@ -213,6 +221,7 @@ async def overload(
         "success_per_s": round(throughput, 1),
         "success_of_peak": round(throughput / peak, 3),
         "refusal_ms": _quantiles(refusals),
+        "success_ms": _quantiles(load.seconds_to_answer.get("success", [])),
         "ping_ms": _quantiles(pings),
         "status_ms": _quantiles(states),
         **account(load, written_down(record)),
@@ -250,7 +259,7 @@ def coordinator_memory(settings: Settings) -> float:
     return round(int(line.split()[1]) / 1024, 1)
 
 
-def organism(record: Path, *, queue_limit: int) -> bytes:
+def organism_file(record: Path, *, queue_limit: int) -> bytes:
     """An organism.yaml: two organs, one of them with two processes, whose agents write down what they have done.
 
     And two for :func:`cores`.
@@ -287,7 +296,7 @@ def measure(minutes: float, kill_every_s: float) -> bool:
     with tempfile.TemporaryDirectory() as directory:
         record = Path(directory) / "done"
         ray.init(namespace=settings.namespace, log_to_driver=False, logging_level=logging.ERROR)
-        outcome = bootstrap(settings, parse_config(organism(record, queue_limit=20)))
+        outcome = bootstrap(settings, parse_config(organism_file(record, queue_limit=20)))
         if not outcome.report.healthy:
             raise SystemExit(outcome.report.message)
         figures = {"cores": cores(settings)}
