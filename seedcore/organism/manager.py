@@ -123,10 +123,10 @@ class OrganismManager:
                     await self._bring_up(group)
                 await commit()
         except Exception as error:
+            waiting = ", ".join(key for key in began if self._state(key) is not ReplicaState.READY) or ", ".join(began)
             await self._undo(began, old)
             if not isinstance(error, TimeoutError):
                 raise
-            waiting = ", ".join(key for key in began if self._state(key) is ReplicaState.STARTING) or ", ".join(began)
             raise InitializationError(f"organs {waiting} did not come up within {timeout_s:g} s") from error
         self.spec = spec
         self._routes = RoutingTable(spec.organs)
