@@ -63,7 +63,7 @@ docs: $(VENV)/dev ## docs/reference from the code, and the documentation as a si
 soak: $(VENV)/dev ## ten minutes of load while organs are killed, every task accounted for (ARGS="--minutes 60")
 	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 
-bench: $(VENV)/dev ## measure; see benchmarks/
+bench: $(VENV)/bench ## ratios against raw Ray, measured in one run; see docs/benchmarks.md
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 containers: $(VENV)/dev ## the same as molecule, but no fault where there is no Docker: the last line says so

@@ -10,15 +10,16 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seedcore.client import Client
+    from seedcore.client import AsyncClient, Client
     from seedcore.config import load_config
     from seedcore.settings import Settings
     from seedcore.status import Report, probe
     from seedcore.task import Task
 
-__all__ = ["Client", "Report", "Settings", "Task", "__version__", "load_config", "probe"]
+__all__ = ["AsyncClient", "Client", "Report", "Settings", "Task", "__version__", "load_config", "probe"]
 
 _HOMES = {
+    "AsyncClient": "seedcore.client",
     "Client": "seedcore.client",
     "Report": "seedcore.status",
     "Settings": "seedcore.settings",

@@ -27,13 +27,15 @@ from seedcore.lifecycle import Lifecycle, Phase, Record
 from seedcore.nodes import NodeList
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.runtime import OrganRuntime
+from seedcore.organism.table import TableNews
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
-from seedcore.task import BUILTIN_TASK_TYPES, Task, describe, failure, task_type_of
+from seedcore.task import BUILTIN_TASK_TYPES, Task, describe, failure, normalise, task_type_of
 
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2_000
+MAX_BATCH = 1_000
 BEAT_S = 0.5
 # A loop that has not turned for this long is not to be believed.
 STALE_AFTER_S = 5.0
@@ -79,6 +81,7 @@ class Coordinator:
         self._in_flight = 0
         self._runtime = runtime
         self._counts = TaskCounts()
+        self._table = TableNews()
         self._activity = Activity()
         self._nodes = NodeList()
         self._said: tuple[str, str] = ("", "")
@@ -143,7 +146,7 @@ class Coordinator:
         try:
             parsed = Task.parse(task)
             kind = parsed.type
-            builtin = self._builtins().get(parsed.type)
+            builtin = self._builtins()[parsed.type] if parsed.type in BUILTIN_TASK_TYPES else None
             if builtin is None:
                 # Not for what is built in: whoever looks after an overloaded Coordinator must get through.
                 if self._in_flight > MAX_IN_FLIGHT:
@@ -157,8 +160,7 @@ class Coordinator:
             raise
         except BaseException as error:
             # Whatever goes wrong with one task ends with that task.
-            extra: dict[str, Any] = {"retry_after_s": 1.0} if isinstance(error, OverloadedError) else {}
-            answer = failure(error, task_type=kind, **extra)
+            answer = failure(error, task_type=kind)
         finally:
             self._in_flight -= 1
         self._count(kind, answer, time.monotonic() - started)
@@ -185,6 +187,10 @@ class Coordinator:
             text = cause.traceback_text if isinstance(cause, AgentStartError) else ""
             return failure(error, task_type="reload", traceback=text)
         return {"success": True, **changes}
+
+    async def watch_table(self, epoch: str | None, max_wait_s: float) -> dict[str, Any]:
+        """Return the routing table as soon as its epoch is not ``epoch``, or after ``max_wait_s``: see TableNews."""
+        return await self._table.wait(epoch, max_wait_s)
 
     async def shutdown(self) -> bool:
         """Stop every organ, after its tasks; the process is ended by whoever called."""
@@ -255,6 +261,7 @@ class Coordinator:
             "get_organism_summary": self._get_organism_summary,
             "execute_on_organ": self._execute_on_organ,
             "execute_on_random_organ": self._execute_on_random_organ,
+            "execute_many": self._execute_many,
             "initialize_organism": self._initialize_organism,
             "shutdown_organism": self._shutdown_organism,
             "get_metrics": self._get_metrics,
@@ -301,6 +308,15 @@ class Coordinator:
         inner = self._inner(task)
         return _Answer(await self._life.organism.run_on_any(inner))
 
+    async def _execute_many(self, task: Task) -> list[dict[str, Any]]:
+        """Do many tasks that came as one; the result has each one's own answer, in their order."""
+        tasks = task.params.get("tasks")
+        if not isinstance(tasks, list | tuple) or len(tasks) > MAX_BATCH:
+            raise TaskError(f"params key 'tasks' has to be a list of at most {MAX_BATCH} tasks")
+        if any(normalise(task_type_of(inner)) == task.type for inner in tasks):
+            raise TaskError(f"params key 'tasks' has a task of type {task.type!r} in it, which may hold no other")
+        return list(await asyncio.gather(*(self.handle(inner) for inner in tasks)))
+
     async def _initialize_organism(self, _: Task) -> dict[str, Any]:
         """Bring the organism up again, in the background; the status is ``initializing`` meanwhile."""
         self._life.start_again()
@@ -335,6 +351,9 @@ class Coordinator:
         # During construction the manager may report before there is anything to say.
         if hasattr(self, "_life"):
             self._snapshot = self.status()
+            runs = self._life.phase in {Phase.RUNNING, Phase.RELOADING}
+            why = "" if runs else self._snapshot["message"]
+            self._table.publish({"state": str(self._life.phase), "why": why, **self._life.organism.table()})
             self._activity.organs(self._snapshot["organs"])
 
     async def _keep_beating(self) -> None:

@@ -72,19 +72,25 @@ class PayloadTooLargeError(TaskError):
 
 
 class OverloadedError(SeedCoreError):
-    """A bound (queue, tasks in flight) is reached; nothing was started."""
+    """A bound (queue, tasks in flight) is reached; nothing was started. ``retry_after_s`` says when to try again."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class OrganUnavailableError(SeedCoreError):
     """The organ that would do the work is not there, or its process died with the task.
 
-    ``executed`` is ``no`` in the first case, ``unknown`` in the second.
+    ``executed`` is ``no`` in the first case, ``unknown`` in the second; ``retry_after_s`` is None if nobody is about to
+    bring it back.
     """
 
-    def __init__(self, message: str, executed: Executed = "no") -> None:
-        super().__init__(message, executed)
+    def __init__(self, message: str, executed: Executed = "no", retry_after_s: float | None = None) -> None:
+        super().__init__(message, executed, retry_after_s)
         self.message = message
         self.executed = executed
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         return self.message

@@ -142,7 +142,7 @@ class Lifecycle:
     def require_running(self) -> None:
         """Raise OrganUnavailableError if no task can be done now."""
         if self.phase is Phase.STARTING:
-            raise OrganUnavailableError(f"the organism is initializing: {self.organism.stage}")
+            raise OrganUnavailableError(f"the organism is initializing: {self.organism.stage}", retry_after_s=1.0)
         if self.phase in {Phase.FAILED, Phase.STOPPED}:
             raise OrganUnavailableError(self.failure or "the organism is shut down")
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from seedcore.errors import Executed, OrganUnavailableError, PayloadTooLargeError, TaskError
+from seedcore.errors import Executed, OrganUnavailableError, OverloadedError, PayloadTooLargeError, TaskError
 
 MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 100
@@ -22,6 +22,7 @@ MAX_NAME_CHARS = 200
 BUILTIN_TASK_TYPES = frozenset(
     {
         "canary",
+        "execute_many",
         "execute_on_organ",
         "execute_on_random_organ",
         "get_metrics",
@@ -78,36 +79,7 @@ class Task:
             TaskError: The shape is wrong; the message names the key and what is allowed.
             PayloadTooLargeError: It is larger than ``max_bytes`` or nested deeper than MAX_DEPTH.
         """
-        if not isinstance(raw, Mapping):
-            raise TaskError(f"a task is a mapping with a 'type', not {type(raw).__name__}")
-        # First of all: what is known to be small can be looked at, and named in a message, without care.
-        if payload_bytes(raw, limit=max_bytes) > max_bytes:
-            raise PayloadTooLargeError(f"the task is larger than the {max_bytes} bytes allowed")
-        kind = raw.get("type")
-        if kind is None:
-            kind = raw.get("task_type")
-        if not isinstance(kind, str) or not kind.strip() or len(kind) > MAX_NAME_CHARS:
-            raise TaskError(
-                f"task key 'type' is {_short(kind)}, allowed is a string of 1 to {MAX_NAME_CHARS} characters"
-            )
-        params = _optional(raw, "params", Mapping, {})
-        if not all(isinstance(key, str) for key in params):
-            raise TaskError("task key 'params' is allowed string keys only")
-        domain = _optional(raw, "domain", str, None)
-        if domain is not None and len(domain) > MAX_NAME_CHARS:
-            raise TaskError(f"task key 'domain' is {_short(domain)}, allowed are up to {MAX_NAME_CHARS} characters")
-        timeout = _number(raw, "timeout_s", None)
-        if timeout is not None and timeout <= 0:
-            raise TaskError(f"task key 'timeout_s' is {timeout}, allowed is a number of seconds above 0")
-        return cls(
-            type=normalise(kind),
-            params=params,
-            description=_optional(raw, "description", str, ""),
-            domain=(normalise(domain) or None) if domain is not None else None,
-            drift_score=_number(raw, "drift_score", 0.0) or 0.0,
-            id=_optional(raw, "id", str, None),
-            timeout_s=timeout,
-        )
+        return parse_sized(raw, max_bytes=max_bytes)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`parse` takes."""
@@ -120,6 +92,40 @@ class Task:
             "id": self.id,
             "timeout_s": self.timeout_s,
         }
+
+
+def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, int]:
+    """Do as :meth:`Task.parse`; returns the size of what was sent, in bytes, as well."""
+    if not isinstance(raw, Mapping):
+        raise TaskError(f"a task is a mapping with a 'type', not {type(raw).__name__}")
+    # First of all: what is known to be small can be looked at, and named in a message, without care.
+    size = payload_bytes(raw, limit=max_bytes)
+    if size > max_bytes:
+        raise PayloadTooLargeError(f"the task is larger than the {max_bytes} bytes allowed")
+    kind = raw.get("type")
+    if kind is None:
+        kind = raw.get("task_type")
+    if not isinstance(kind, str) or not kind.strip() or len(kind) > MAX_NAME_CHARS:
+        raise TaskError(f"task key 'type' is {_short(kind)}, allowed is a string of 1 to {MAX_NAME_CHARS} characters")
+    params = _optional(raw, "params", Mapping, {})
+    if not all(isinstance(key, str) for key in params):
+        raise TaskError("task key 'params' is allowed string keys only")
+    domain = _optional(raw, "domain", str, None)
+    if domain is not None and len(domain) > MAX_NAME_CHARS:
+        raise TaskError(f"task key 'domain' is {_short(domain)}, allowed are up to {MAX_NAME_CHARS} characters")
+    timeout = _number(raw, "timeout_s", None)
+    if timeout is not None and timeout <= 0:
+        raise TaskError(f"task key 'timeout_s' is {timeout}, allowed is a number of seconds above 0")
+    task = Task(
+        type=normalise(kind),
+        params=params,
+        description=_optional(raw, "description", str, ""),
+        domain=(normalise(domain) or None) if domain is not None else None,
+        drift_score=_number(raw, "drift_score", 0.0) or 0.0,
+        id=_optional(raw, "id", str, None),
+        timeout_s=timeout,
+    )
+    return task, size
 
 
 def normalise(key: str) -> str:
@@ -137,13 +143,21 @@ def failure(
 ) -> dict[str, Any]:
     """Build the documented answer of a task that did not succeed.
 
-    ``executed`` says whether anything was done: ``no``, ``yes``, or ``unknown``; default: what the error implies.
+    Args:
+        error: What went wrong.
+        task_type: The task's.
+        error_type: For programs; default: the error's own type.
+        executed: Whether anything was done: ``no``, ``yes``, or ``unknown``; default: what the error implies.
+        extra: More keys. An error that knows when to try again gives ``retry_after_s``, which is there only if that
+            can help.
     """
     if error_type is None:
         error_type = type(error).__name__ if isinstance(error, BaseException) else "TaskError"
     if executed is None:
         told = error.executed if isinstance(error, OrganUnavailableError) else None
         executed = told or _EXECUTED.get(error_type, "unknown")
+    if isinstance(error, OverloadedError | OrganUnavailableError) and error.retry_after_s is not None:
+        extra.setdefault("retry_after_s", error.retry_after_s)
     return {
         "success": False,
         "error": describe(error) if isinstance(error, BaseException) else _encodable(error[:_MAX_ERROR_CHARS]),
@@ -189,23 +203,36 @@ def payload_bytes(value: Any, *, limit: int) -> int:
         PayloadTooLargeError: Nested deeper than MAX_DEPTH (a loop of containers, for one).
     """
     total = 0
-    stack: list[tuple[Any, int]] = [(value, 0)]
+    # What is in a container, and how deep that is; only containers come here, for most of what there is are leaves.
+    stack: list[tuple[Iterable[Any], int]] = [((value,), 0)]
     while stack and total <= limit:
-        item, depth = stack.pop()
+        items, depth = stack.pop()
         if depth > MAX_DEPTH:
             raise PayloadTooLargeError(f"the task is nested deeper than {MAX_DEPTH} levels")
-        if isinstance(item, Mapping | list | tuple | set | frozenset):
-            # What it holds is at least so large: a list of millions must not be copied to find out.
-            parts = 2 * len(item) if isinstance(item, Mapping) else len(item)
-            if total + _SCALAR_BYTES * (parts + 1) > limit:
-                return limit + 1
-            total += _SCALAR_BYTES
-            stack.extend((entry, depth + 1) for entry in item)
-            if isinstance(item, Mapping):
-                stack.extend((entry, depth + 1) for entry in item.values())
-        else:
-            total += _leaf_bytes(item, room=limit - total)
+        for item in items:
+            kind = type(item)
+            if kind in _FIXED:
+                total += _SCALAR_BYTES
+            elif kind is dict or isinstance(item, _CONTAINERS):
+                # What it holds is at least so large: a list of millions must not be copied to find out.
+                parts = 2 * len(item) if isinstance(item, Mapping) else len(item)
+                if total + _SCALAR_BYTES * (parts + 1) > limit:
+                    return limit + 1
+                total += _SCALAR_BYTES
+                if parts:
+                    stack.append((item, depth + 1))
+                    if isinstance(item, Mapping):
+                        stack.append((item.values(), depth + 1))
+            else:
+                total += _leaf_bytes(item, room=limit - total)
+                if total > limit:
+                    return total
     return total
+
+
+_FIXED = frozenset({type(None), bool, int, float})
+# What is usual first: to ask whether something is a Mapping takes long.
+_CONTAINERS = (dict, list, tuple, set, frozenset, Mapping)
 
 
 def _leaf_bytes(item: Any, *, room: int) -> int:

@@ -22,8 +22,6 @@ from seedcore.task import Task, describe
 
 logger = logging.getLogger(__name__)
 
-# The organ keeps a task's deadline itself; this much later the Coordinator stops waiting for the organ.
-ANSWER_GRACE_S = 2.0
 CANARY_TIMEOUT_S = 5.0
 
 
@@ -152,18 +150,17 @@ class OrganismManager:
         """Do a task on one organ, on the usable replica with the least to do.
 
         Raises:
-            OrganUnavailableError: No replica can work now, or the one that had the task died with it.
-            TimeoutError: The replica did not answer in time.
+            OrganUnavailableError: No replica can work now.
         """
         organ = self._organs.get(organ_id)
         if organ is None:
             raise OrganUnavailableError(f"there is no organ {organ_id!r}, organs are: {', '.join(self._organs)}")
         usable = [replica for replica in self._replicas[organ_id] if replica.usable]
         if not usable:
-            raise OrganUnavailableError(f"organ {organ_id} cannot work now: {self._why(organ_id)}")
+            raise OrganUnavailableError(f"organ {organ_id} cannot work now: {self._why(organ_id)}", retry_after_s=0.5)
         replica = min(usable, key=lambda candidate: candidate.in_flight)
         timeout_s = organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
-        return await replica.execute(task.to_dict(), timeout_s, grace_s=ANSWER_GRACE_S)
+        return await replica.execute(task.to_dict(), timeout_s)
 
     async def run_on_any(self, task: Task) -> dict[str, Any]:
         """Do a task on some organ that can work now."""
@@ -210,6 +207,10 @@ class OrganismManager:
     def routes(self) -> dict[str, Any]:
         """The routing table as plain data."""
         return self._routes.to_dict()
+
+    def table(self) -> dict[str, Any]:
+        """What a client needs to reach the organs by itself: see :class:`seedcore.organism.table.TableNews`."""
+        return {**self._routes.to_dict(), "organs": {organ.id: self._entry(organ) for organ in self._organs.values()}}
 
     def missing(self) -> tuple[list[str], list[str]]:
         """What is not as it should be: (required organs below their minimum, everything else that is missing)."""
@@ -334,6 +335,18 @@ class OrganismManager:
             )
         )
 
+    def _entry(self, organ: OrganSpec) -> dict[str, Any]:
+        usable = [replica for replica in self._replicas[organ.id] if replica.usable and replica.handle is not None]
+        replicas = [
+            {
+                "handle": replica.handle,
+                "capacity": len(organ.agent_ids(replica.index)) * organ.max_concurrency + organ.queue_limit,
+            }
+            for replica in usable
+        ]
+        why = "" if usable else f"organ {organ.id} cannot work now: {self._why(organ.id)}"
+        return {"task_timeout_s": organ.task_timeout_s, "why": why, "replicas": replicas}
+
     def _report(self, organ: OrganSpec) -> dict[str, Any]:
         replicas = self._replicas[organ.id]
         state = self._state(organ.id)
@@ -347,7 +360,7 @@ class OrganismManager:
             "ready_agents": ready,
             "min_ready_agents": organ.min_ready_agents,
             "required": organ.required,
-            "in_flight": sum(replica.in_flight for replica in replicas),
+            "in_flight": sum(replica.tasks_in_flight for replica in replicas),
             "queued": sum(replica.snapshot.get("queued", 0) for replica in replicas if replica.usable),
             "replicas": [replica.report() for replica in replicas],
             "failed": [

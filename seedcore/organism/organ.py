@@ -14,17 +14,18 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import ray
 
 from seedcore.organism.agent import AgentRunner, AgentState
+from seedcore.organism.batch import Batch, Batches
 from seedcore.organism.fence import Raised
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.loading import check_agent, load_agent
 from seedcore.organism.work import WorkQueue, settle
 from seedcore.spec import OrganSpec
-from seedcore.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Organ:
         self._agents: list[AgentRunner] = []
         self._load_failure: Raised | None = None
         self._work = WorkQueue(self._spec, on_change=self._bump)
+        self._batches = Batches()
         self._restarting: set[AgentRunner] = set()
         self._stopping = False
         self._life = asyncio.create_task(self._live())
@@ -80,14 +82,47 @@ class Organ:
                 pass
         return self._snapshot()
 
-    async def execute(self, task: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Do one task on the agent with the least to do; always answers in the documented shape."""
+    async def execute(self, task: Mapping[str, Any], timeout_s: float, *, direct: bool = False) -> dict[str, Any]:
+        """Do one task on the agent with the least to do; always answers in the documented shape.
+
+        Args:
+            task: ``Task.to_dict()``.
+            timeout_s: Seconds from now that it has, waiting included.
+            direct: It comes from a client and not from the Coordinator: its type must be one of the organ's, for the
+                client's routes may be old.
+        """
         answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
-        work = self._work.submit(Task(**task), timeout_s, settle(answer))
+        work = self._work.submit(task, timeout_s, settle(answer), direct=direct)
         try:
             return await answer
         finally:
-            work.cancel()  # nothing, if it has been answered
+            if work is not None:
+                work.cancel()  # nothing, if it has been answered
+
+    async def call(self, order: tuple[Mapping[str, Any], float, bool]) -> dict[str, Any]:
+        """Do what a lane sends: the arguments of :meth:`execute` as one, for Ray packs each by itself."""
+        task, timeout_s, direct = order
+        return await self.execute(task, timeout_s, direct=direct)
+
+    async def call_many(self, order: tuple[list[Mapping[str, Any]], list[float], float, bool]) -> dict[str, Any]:
+        """Do many tasks, each as :meth:`execute` does; quick ones are not kept back by slow ones.
+
+        Args:
+            order: ``tasks, timeouts_s, max_wait_s, direct``.
+
+        Returns:
+            ``answers``: pairs (place in ``tasks``, answer) of those that have ended; ``rest``: None, or the number
+            with which :meth:`collect` gives more. It comes as soon as there is an answer, or after ``max_wait_s``.
+        """
+        tasks, timeouts_s, max_wait_s, direct = order
+        batch = Batch(len(tasks))
+        for index, (task, timeout_s) in enumerate(zip(tasks, timeouts_s, strict=True)):
+            self._work.submit(task, timeout_s, partial(batch.add, index), direct=direct)
+        return await self._batches.reply(batch, max_wait_s, lifetime_s=max(timeouts_s, default=0.0))
+
+    async def collect(self, number: int, max_wait_s: float) -> dict[str, Any]:
+        """Return more answers of :meth:`call_many`; ``lost`` is there if it is too late for that."""
+        return await self._batches.collect(number, max_wait_s)
 
     async def stream(self, task: Mapping[str, Any], timeout_s: float) -> AsyncIterator[dict[str, Any]]:
         """Do one task; yields ``{"item": ...}`` for each item as it comes, and at last the answer.
@@ -97,7 +132,7 @@ class Organ:
         """
         items: asyncio.Queue[Any] = asyncio.Queue(_STREAM_BUFFER)
         answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
-        work = self._work.submit(Task(**task), timeout_s, settle(answer), items.put)
+        work = self._work.submit(task, timeout_s, settle(answer), emit=items.put)
         answer.add_done_callback(lambda _: items.put_nowait(_END) if not items.full() else None)
         try:
             while not (answer.done() and items.empty()):
@@ -106,7 +141,8 @@ class Organ:
                     yield {"item": item}
             yield answer.result()
         finally:
-            work.cancel()
+            if work is not None:
+                work.cancel()
 
     async def canary(self, nonce: str) -> dict[str, Any]:
         """Send a nonce back from this process."""

@@ -19,7 +19,9 @@ from ray.exceptions import ActorDiedError, RayError
 from seedcore.counts import merge
 from seedcore.errors import OrganUnavailableError
 from seedcore.organism.crashes import CrashLoop
+from seedcore.organism.lane import Call, Lane
 from seedcore.organism.runtime import KILL_TIMEOUT_S, OrganRuntime, kill, retire
+from seedcore.organism.work import settle
 from seedcore.spec import OrganSpec
 from seedcore.task import describe
 
@@ -70,7 +72,6 @@ class Replica:
         self.error: str | None = None
         self.snapshot: dict[str, Any] = {}
         self.restarts = 0
-        self.in_flight = 0
         self.actor_id: str | None = None
         self._identity = identity
         self._runtime = runtime
@@ -92,10 +93,26 @@ class Replica:
         self._fresh = True
         self._supervision: asyncio.Task[None] | None = None
         self._creation: asyncio.Task[Any] | None = None
+        self._lane = Lane(spec.id, lambda: self._handle)
 
     def start(self) -> None:
         """Begin to bring the process up and to watch it."""
         self._supervision = asyncio.create_task(self._supervise())
+
+    @property
+    def handle(self) -> Any:
+        """Its actor, or None while there is none."""
+        return self._handle
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks sent there by the Coordinator and not answered yet."""
+        return self._lane.load
+
+    @property
+    def tasks_in_flight(self) -> int:
+        """Tasks that are there, as of its last report, and no less than the Coordinator has sent."""
+        return max(self.in_flight, int(self.snapshot.get("in_flight", 0))) if self.usable else self.in_flight
 
     @property
     def settled(self) -> bool:
@@ -147,28 +164,14 @@ class Replica:
         """Whether a task may be sent there."""
         return self.state in {ReplicaState.READY, ReplicaState.DEGRADED}
 
-    async def execute(self, task: dict[str, Any], timeout_s: float, *, grace_s: float) -> dict[str, Any]:
-        """Run one task there.
-
-        Raises:
-            OrganUnavailableError: The process died with the task.
-            TimeoutError: The process did not answer in time, nor within the grace after it.
-            RayError: Anything else that Ray reports, an answer that cannot be read for one.
-        """
-        self.in_flight += 1
-        try:
-            async with asyncio.timeout(timeout_s + grace_s):
-                answer: dict[str, Any] = await self._handle.execute.remote(task, timeout_s)
-        except RayError as error:
-            if type(error).__name__ in _DEATHS:
-                self._died_with = str(task.get("type"))
-                text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
-                raise OrganUnavailableError(text, "unknown") from error
-            raise
-        else:
-            return answer
-        finally:
-            self.in_flight -= 1
+    async def execute(self, task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Run one task there; answers in the documented shape, also if the process dies with it or does not answer."""
+        waiter: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._lane.send(Call(task, timeout_s, settle(waiter)))
+        answer = await waiter
+        if answer.get("executed") == "unknown" and answer.get("error_type") == "OrganUnavailableError":
+            self._died_with = str(task.get("type"))
+        return answer
 
     async def canary(self, nonce: str, timeout_s: float) -> dict[str, Any]:
         """Send a nonce there and back.
@@ -214,7 +217,7 @@ class Replica:
             "node_id": self.snapshot.get("node_id"),
             "agent_count": len(self.spec.agent_ids(self.index)),
             "ready_agents": self.ready_agents,
-            "in_flight": self.snapshot.get("in_flight", 0),
+            "in_flight": self.tasks_in_flight,
             "queued": self.snapshot.get("queued", 0),
             "restarts": self.restarts,
             "error": self.error,
@@ -384,6 +387,3 @@ class Replica:
 
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {describe(error)}".splitlines()[0]
-
-
-_DEATHS = frozenset({"ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seedcore.errors import UnknownTaskTypeError
@@ -21,6 +21,16 @@ class RoutingTable:
             for domain, kinds in organ.domains.items():
                 for kind in kinds:
                     self._by_domain.setdefault((kind, domain), organ.id)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RoutingTable:
+        """Build from what :meth:`to_dict` gave."""
+        table = cls(())
+        table._by_type = dict(data["by_type"])
+        table._by_domain = {
+            (kind, domain): organ_id for domain, kinds in data["by_domain"].items() for kind, organ_id in kinds.items()
+        }
+        return table
 
     @property
     def known_types(self) -> list[str]:

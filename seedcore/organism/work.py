@@ -18,12 +18,14 @@ from seedcore.organism.agent import AgentRunner, AgentState
 from seedcore.organism.fence import Raised
 from seedcore.organism.stream import Emit
 from seedcore.spec import OrganSpec
-from seedcore.task import Task, failure
+from seedcore.task import Task, failure, task_type_of
 
 logger = logging.getLogger(__name__)
 
 # What a refused caller is told before it is known how long tasks take here, and the bounds of what it is told then.
 RETRY_AFTER_S = 1.0
+# Somebody else will soon do what this organ does not do any more, or never did.
+ELSEWHERE_AFTER_S = 0.1
 _MIN_RETRY_AFTER_S = 0.05
 _MAX_RETRY_AFTER_S = 60.0
 
@@ -287,12 +289,36 @@ class WorkQueue:
         return len(self._waiting)
 
     def submit(
-        self, task: Task, limit_s: float, done: Callable[[dict[str, Any]], None], emit: Emit | None = None
-    ) -> Work:
+        self,
+        raw: Mapping[str, Any],
+        limit_s: float,
+        done: Callable[[dict[str, Any]], None],
+        *,
+        emit: Emit | None = None,
+        direct: bool = False,
+    ) -> Work | None:
         """Take one task, which has ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape.
 
-        If the agent is a generator, ``emit`` gets each of its items before that.
+        Args:
+            raw: ``Task.to_dict()``.
+            limit_s: Seconds that it has.
+            done: Called once.
+            emit: Gets, before that, each item that an agent yields which is a generator.
+            direct: A client sends it, whose routes may be old: its type must be one of the organ's.
+
+        Returns:
+            The work, or None if it was refused for its shape or its type (``done`` has been called).
         """
+        try:
+            task = Task(**raw)
+        except Exception as error:
+            # A caller that does not check its tasks must not get Ray's traceback for an answer.
+            done(failure(error, task_type=task_type_of(raw), executed="no", organ_id=self.spec.id))
+            return None
+        if direct and not self._takes(task):
+            text = f"organ {self.spec.id} takes no task of type {task.type!r} in {task.domain or 'no'} domain"
+            done(self.failed(task, "UnknownTaskTypeError", text, retry_after_s=ELSEWHERE_AFTER_S))
+            return None
         work = Work(self, task, limit_s, done, emit)
         self.in_flight += 1
         self._active.add(work)
@@ -300,7 +326,7 @@ class WorkQueue:
         if seat is not None:
             work.start(seat)
         elif self._closed:
-            work.refuse("OrganUnavailableError", f"organ {self.spec.id} is being stopped")
+            self._turn_away(work)
         elif len(self._waiting) >= self.spec.queue_limit:
             text = f"{len(self._waiting)} tasks are waiting already"
             work.refuse("OverloadedError", text, retry_after_s=self._retry_after_s())
@@ -335,7 +361,7 @@ class WorkQueue:
         self._closed = True
         while self._waiting:
             work, _ = self._waiting.popitem(last=False)
-            work.refuse("OrganUnavailableError", f"organ {self.spec.id} is being stopped")
+            self._turn_away(work)
 
     def give_back(self, seat: Seat) -> None:
         """Note that a task has really ended: its place is free."""
@@ -378,6 +404,15 @@ class WorkQueue:
             return RETRY_AFTER_S
         turns = self._mean_s * (len(self._waiting) + 1) / (2 * max(1, self._seats.count))
         return round(min(_MAX_RETRY_AFTER_S, max(_MIN_RETRY_AFTER_S, turns)), 3)
+
+    def _takes(self, task: Task) -> bool:
+        if task.type in self.spec.task_types:
+            return True
+        return task.domain is not None and task.type in self.spec.domains.get(task.domain, ())
+
+    def _turn_away(self, work: Work) -> None:
+        text = f"organ {self.spec.id} is being stopped"
+        work.refuse("OrganUnavailableError", text, retry_after_s=ELSEWHERE_AFTER_S)
 
     def _serve(self) -> None:
         while self._waiting:

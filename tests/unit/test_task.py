@@ -276,7 +276,7 @@ def test_a_failure_has_the_documented_shape() -> None:
         (OverloadedError("full"), "no"),
         (UnknownTaskTypeError("what?"), "no"),
         (OrganUnavailableError("not there"), "no"),
-        (OrganUnavailableError("died with the task", "unknown"), "unknown"),
+        (OrganUnavailableError("died with the task", executed="unknown"), "unknown"),
         (TimeoutError("late"), "unknown"),
     ],
 )

@@ -16,6 +16,7 @@ from seedcore.spec import OrganSpec
 from seedcore.task import Task
 
 EXECUTOR = ThreadPoolExecutor(1)
+TASK = Task(type="work").to_dict()
 
 
 async def wait_for_ever(task: Task) -> None:
@@ -94,8 +95,10 @@ def test_no_agent_ever_gets_more_than_it_may(capacity: int, steps: list[str], ra
 async def test_a_task_that_nobody_awaits_is_cancelled_and_frees_its_agent() -> None:
     work = await queue(1)
     answers: list[dict[str, Any]] = []
-    running = work.submit(Task(type="work"), 60.0, answers.append)
-    waiting = work.submit(Task(type="work"), 60.0, answers.append)
+    running = work.submit(TASK, 60.0, answers.append)
+    waiting = work.submit(TASK, 60.0, answers.append)
+    assert running
+    assert waiting
     assert (work.in_flight, work.queued) == (2, 1)
 
     waiting.cancel()
@@ -112,13 +115,14 @@ async def test_every_refusal_says_that_nothing_was_done() -> None:
     work = await queue(1, queue_limit=1)
     answers: list[dict[str, Any]] = []
     late: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-    running = work.submit(Task(type="work"), 60.0, answers.append)
-    work.submit(Task(type="work"), 0.05, late.set_result)
-    work.submit(Task(type="work"), 60.0, answers.append)
+    running = work.submit(TASK, 60.0, answers.append)
+    work.submit(TASK, 0.05, late.set_result)
+    work.submit(TASK, 60.0, answers.append)
     waited = await late
-    work.submit(Task(type="work"), 60.0, answers.append)
+    work.submit(TASK, 60.0, answers.append)
     work.close_all()
-    work.submit(Task(type="work"), 60.0, answers.append)
+    work.submit(TASK, 60.0, answers.append)
+    assert running
     running.cancel()
 
     assert [(answer["error_type"], answer["executed"]) for answer in [waited, *answers]] == [
@@ -128,3 +132,34 @@ async def test_every_refusal_says_that_nothing_was_done() -> None:
         ("OrganUnavailableError", "no"),
     ]
     assert work.in_flight == 0
+
+
+async def test_what_is_no_task_is_answered_and_takes_no_room() -> None:
+    work = await queue(1)
+    answers: list[dict[str, Any]] = []
+
+    assert work.submit({"kind": "work"}, 60.0, answers.append) is None
+
+    assert [(answer["success"], answer["executed"]) for answer in answers] == [(False, "no")]
+    assert work.in_flight == 0
+
+
+async def test_a_client_with_old_routes_is_refused_before_it_takes_any_room() -> None:
+    work = await queue(1, task_types=("work",), domains={"lab": ("dig",)})
+    answers: list[dict[str, Any]] = []
+    for kind, domain in [
+        ("work", None),
+        ("work", "lab"),
+        ("dig", "lab"),
+        ("dig", None),
+        ("dig", "sea"),
+        ("cook", "lab"),
+    ]:
+        work.submit(Task(type=kind, domain=domain).to_dict(), 0.02, answers.append, direct=True)
+    async with asyncio.timeout(10):
+        while work.in_flight:  # noqa: ASYNC110 - the last deadline is awaited
+            await asyncio.sleep(0.01)
+
+    refused = [answer for answer in answers if answer["error_type"] == "UnknownTaskTypeError"]
+    assert [(answer["task_type"], answer["executed"]) for answer in refused] == [("dig", "no")] * 2 + [("cook", "no")]
+    assert len(answers) - len(refused) == 3

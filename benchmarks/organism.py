@@ -1,0 +1,69 @@
+"""Organisms for the measurements, each in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seedcore.bootstrap import Outcome, bootstrap, shutdown
+from seedcore.config import load_config
+from seedcore.settings import Settings
+from tests.support.ray_head import free_ports
+
+ECHO = {
+    "id": "echo",
+    "type": "Benchmark",
+    "agent": "benchmarks.agents:echo",
+    "task_types": ["echo"],
+    "max_concurrency": 1000,
+    "queue_limit": 10_000,
+}
+
+
+def scope(namespace: str) -> Settings:
+    """Settings with a namespace, a port and a state directory of their own."""
+    settings = Settings.from_env()
+    directory = settings.state_dir.parent / namespace
+    return replace(settings, namespace=namespace, http_port=free_ports(1)[0], state_dir=directory)
+
+
+def config_file(directory: Path, *organs: dict[str, Any]) -> Path:
+    """Write an organism.yaml."""
+    path = directory / "organism.yaml"
+    path.write_text(json.dumps({"seedcore": {"organism": {"organ_types": organs}}}))
+    return path
+
+
+@contextmanager
+def running(namespace: str, *organs: dict[str, Any]) -> Iterator[tuple[Settings, Outcome]]:
+    """An organism while the block lasts; it is healthy, or this raises."""
+    settings = scope(namespace)
+    with tempfile.TemporaryDirectory() as directory:
+        spec = load_config(config_file(Path(directory), *organs))
+        try:
+            outcome = bootstrap(settings, spec, wait_timeout_s=180)
+            if not outcome.report.healthy:
+                raise RuntimeError(f"the organism {namespace} did not come up: {outcome.report.message}")
+            yield settings, outcome
+        finally:
+            shutdown(settings)
+
+
+def pids_of(outcome: Outcome) -> list[int]:
+    """Process ids of an organism's organs."""
+    organs = (outcome.report.coordinator or {}).get("organs", ())
+    return [replica["pid"] for organ in organs for replica in organ["replicas"]]
+
+
+def memory_mb(*pids: int) -> float:
+    """Memory of some processes in MB, pages that they share counted in parts (PSS)."""
+    total = 0
+    for pid in pids:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return total / 1024

@@ -1,0 +1,148 @@
+"""The client for programs with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from seedcore.client.attempts import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Sink
+from seedcore.client.http import HttpEngine, HttpLink
+from seedcore.client.transport import Transport, choose
+from seedcore.settings import Settings
+
+if TYPE_CHECKING:
+    from seedcore.client.direct import RayEngine
+    from seedcore.client.routes import Routes
+
+
+class AsyncClient:
+    """The same as :class:`seedcore.Client`, with ``await``, for one event loop; made and used on that loop.
+
+    Tasks that are submitted while others are under way travel together. Who stops to wait for an answer does not stop
+    the task, which goes on to its own end or deadline.
+
+    Args:
+        settings: As for ``Client``, like everything else here.
+        transport: ``auto``, ``ray`` or ``http``.
+        timeout_s: Seconds that each task has.
+        max_in_flight: Tasks that are under way at a time, all methods together; more wait for their turn, and their
+            time runs only from then on.
+
+    Raises:
+        ClusterError: ``transport`` is ``ray``, and this process has not joined Ray.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        transport: Transport = "auto",
+        timeout_s: float | None = None,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        self._settings = settings or Settings.from_env()
+        self._timeout_s = timeout_s
+        self._room = asyncio.Semaphore(max_in_flight)
+        self._loop = asyncio.get_running_loop()
+        self._http = HttpLink(self._settings)
+        self._bulk: HttpEngine | None = None
+        self._routes: Routes | None = None
+        self._engine: RayEngine | None = None
+        self.transport = choose(transport)
+        if self.transport == "ray":
+            from seedcore.client.direct import RayEngine  # noqa: PLC0415 - it imports Ray
+            from seedcore.client.routes import Routes  # noqa: PLC0415 - it imports Ray
+
+            self._routes = Routes(self._settings.namespace)
+            self._engine = RayEngine(self._routes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Return what the Coordinator says of itself; see ``Client.status``."""
+        limit_s = self._limit(timeout_s)
+        if self._engine is None:
+            return await asyncio.to_thread(self._http.status, limit_s)
+        return dict(await self._engine.ask("get_status", limit_s))
+
+    async def ping(self, *, timeout_s: float | None = None) -> str:
+        """Return ``pong``."""
+        limit_s = self._limit(timeout_s)
+        if self._engine is None:
+            return await asyncio.to_thread(self._http.ping, limit_s)
+        return str(await self._engine.ask("ping", limit_s))
+
+    async def submit(self, task: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Do one task and return its answer."""
+        return await (await self._start(task, self._timeout_s if timeout_s is None else timeout_s))
+
+    async def submit_many(
+        self, tasks: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Do many tasks at once; returns each one's answer, in the order of the tasks."""
+        return [answer async for answer in self.map(tasks, timeout_s=timeout_s)]
+
+    async def map(
+        self, tasks: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Do many tasks at once; yields each one's answer, in the order of the tasks: see ``Client.map``."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        window: deque[asyncio.Future[dict[str, Any]]] = deque()
+        async for task in _each(tasks):
+            # While this waits for room, the first answers must not wait for it: they make the room.
+            while window and (self._room.locked() or window[0].done()):
+                yield await window.popleft()
+            window.append(await self._start(task, limit_s))
+        while window:
+            yield await window.popleft()
+
+    async def close(self) -> None:
+        """End what runs in the background; tasks that have not been sent are answered."""
+        if self._engine is not None:
+            self._engine.close()
+        if self._routes is not None:
+            self._routes.close()
+        if self._bulk is not None:
+            await asyncio.to_thread(self._bulk.close)
+
+    async def _start(self, task: Any, limit_s: float | None) -> asyncio.Future[dict[str, Any]]:
+        await self._room.acquire()
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+
+        def put(given: dict[str, Any]) -> None:
+            self._room.release()
+            if not answer.done():  # else nobody waits any more
+                answer.set_result(given)
+
+        if self._engine is not None:
+            self._engine.add(task, limit_s, put)
+        else:
+            if self._bulk is None:
+                self._bulk = HttpEngine(self._http)
+            self._bulk.add(task, limit_s, partial(self._hand_over, put))
+        return answer
+
+    def _hand_over(self, put: Sink, answer: dict[str, Any]) -> None:
+        self._loop.call_soon_threadsafe(put, answer)
+
+    def _limit(self, timeout_s: float | None) -> float:
+        return next(limit for limit in (timeout_s, self._timeout_s, DEFAULT_TIMEOUT_S) if limit is not None)
+
+
+async def _each(tasks: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(tasks, AsyncIterable):
+        async for task in tasks:
+            yield task
+    else:
+        for task in tasks:
+            yield task

@@ -1,0 +1,36 @@
+"""Which way a client goes: ``ray`` in a process that has joined Ray, ``http`` in any other."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Literal
+
+from seedcore.errors import ClusterError
+
+Transport = Literal["auto", "ray", "http"]
+
+
+def choose(transport: Transport) -> Literal["ray", "http"]:
+    """Decide what ``auto`` means here, without importing Ray.
+
+    Raises:
+        ClusterError: ``ray`` is wanted, and this process has not joined Ray.
+        ValueError: There is no such transport.
+    """
+    if transport == "http":
+        return "http"
+    if transport not in {"auto", "ray"}:
+        raise ValueError(f"transport is {transport!r}, allowed are 'auto', 'ray' and 'http'")
+    # Who has not imported Ray has not joined it.
+    joined = "ray" in sys.modules and _is_member()
+    if transport == "ray" and not joined:
+        raise ClusterError("unreachable", "this process has not joined Ray: call ray.init() first, or use HTTP")
+    return "ray" if joined else "http"
+
+
+def _is_member() -> bool:
+    import ray  # noqa: PLC0415 - it is imported already
+
+    # A process behind ray:// (Ray Client) is no member: it cannot call actors by itself.
+    client: Any = ray.util.client.ray
+    return bool(ray.is_initialized()) and not client.is_connected()
