@@ -18,7 +18,7 @@ variables := $(strip \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench soak molecule lock wheelhouse docs help
+.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench soak molecule lock wheelhouse docs monitoring help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -29,13 +29,13 @@ status: $(VENV)/deploy ## what is true now: green only if the Coordinator is rea
 teardown: $(VENV)/deploy ## remove the deployment with all its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
-test: lint sanity unit integration deploy-test containers browser ## everything that is tested
+test: lint sanity unit integration deploy-test containers browser monitoring ## everything that is tested
 
 unit: $(VENV)/dev ## tests without Ray
 	$(VENV)/bin/pytest tests/unit
 
 integration: $(VENV)/dev ## tests with a Ray of their own
-	$(VENV)/bin/pytest tests --ignore tests/unit --ignore tests/deploy --ignore tests/browser
+	$(VENV)/bin/pytest tests --ignore tests/unit --ignore tests/deploy --ignore tests/browser --ignore tests/monitoring
 
 deploy-test: $(VENV)/dev ## the playbooks themselves, on this machine, in a directory of their own
 	$(VENV)/bin/pytest tests/deploy
@@ -57,6 +57,7 @@ wheelhouse: $(VENV)/deploy ## dist/wheelhouse.tar, for hosts that reach no packa
 	@VENV=$(VENV) EXTRA="$(seedcore_extra_requirements)" .ci/wheelhouse dist $(ARGS)
 
 docs: $(VENV)/dev ## docs/reference from the code, and the documentation as a site in dist/site
+	$(VENV)/bin/python -m scripts.dashboard
 	$(VENV)/bin/python -m scripts.reference
 	$(VENV)/bin/mkdocs build --quiet
 
@@ -72,6 +73,10 @@ containers: $(VENV)/dev ## the same as molecule, but no fault where there is no 
 browser: $(VENV)/dev ## the page in a real browser; where there is none the last line says so
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then $(VENV)/bin/pytest tests/browser; \
 	else echo "browser: SKIPPED, nothing was tested in a browser: there is no Chromium (Debian: apt-get install chromium, as root)"; fi
+
+monitoring: $(VENV)/dev ## a real Prometheus, its alerts, and the dashboard; where there is none the last line says so
+	@if command -v prometheus && command -v promtool; then $(VENV)/bin/pytest tests/monitoring; \
+	else echo "monitoring: SKIPPED, nothing was tested with Prometheus: there is none (Debian: apt-get install prometheus, as root)"; fi
 
 molecule: $(VENV)/dev ## the roles on hosts with systemd (needs Docker, or root to start it)
 	@VENV=$(VENV) molecule/run $(ARGS)

@@ -1,0 +1,203 @@
+"""A real Prometheus scrapes a real deployment; its alerts fire when something is broken. They run in this order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.conftest import ROOT, Deployment
+from tests.support.processes import kill
+from tests.support.ray_head import free_ports
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(900)
+
+ROLE = ROOT / "roles" / "monitoring"
+WORD = re.compile(r"\b(?:seedcore|ray)_[a-z_]+\b|\bup\b")
+ORGANISM = """\
+seedcore:
+  organism:
+    organ_types:
+      - id: slow
+        type: Test
+        agent: seedcore.agents:utility
+        options: {max_sleep_s: 300}
+        task_types: [sleep]
+        task_timeout_s: 300
+        queue_limit: 4
+      - {id: other, type: Test, agent: seedcore.agents:utility, task_types: [echo]}
+"""
+
+
+class Watched:
+    """A deployment with the group ``monitoring``."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.prefix = Path(f"{deployment.prefix}-monitoring")
+        self.grafana = deployment.directory / "grafana"
+        inventory = deployment.directory / "monitoring.yml"
+        inventory.write_text("monitoring: {hosts: {localhost: }}\n")
+        self.inventory = ["-i", str(ROOT / "inventory" / "local"), "-i", str(inventory)]
+        for part in ("datasources", "dashboards"):
+            (self.grafana / part).mkdir(parents=True)
+        config = deployment.directory / "organism.yaml"
+        config.write_text(ORGANISM)
+        deployment.variables |= {
+            "monitoring_port": free_ports(1)[0],
+            "monitoring_scrape_interval": 1,
+            "monitoring_grafana_provisioning": str(self.grafana),
+            "seedcore_config": str(config),
+        }
+
+    def run(self, playbook: str, *arguments: str, **variables: Any) -> Any:
+        return self.deployment.run(playbook, *self.inventory, *arguments, **variables)
+
+    def ask(self, path: str, **query: str) -> Any:
+        url = f"http://127.0.0.1:{self.deployment.variables['monitoring_port']}/api/v1/{path}"
+        with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def value(self, expression: str) -> float | None:
+        found = self.ask("query", query=expression)["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    def firing(self) -> set[str]:
+        return {entry["labels"]["alertname"] for entry in self.ask("alerts")["alerts"] if entry["state"] == "firing"}
+
+    def fires(self, name: str) -> None:
+        eventually(lambda: name in self.firing(), timeout_s=150, interval_s=1, what=f"alert {name}")
+
+    def pids(self) -> dict[str, int]:
+        done = self.deployment.seedcore("status", "--json")
+        own = json.loads(done.stdout)["coordinator"]
+        organs = {organ["organ_id"]: organ["replicas"][0]["pid"] for organ in own.get("organs") or []}
+        return {"coordinator": own.get("pid"), **organs}
+
+    def replaced(self, organ: str) -> None:
+        """Kill the process of an organ, and wait for the next one."""
+        before = self.pids()[organ]
+        kill(before)
+        eventually(lambda: self.pids().get(organ) not in {before, None}, timeout_s=120, what=f"another {organ}")
+
+
+@pytest.fixture(scope="module")
+def watched(make_deployment: Callable[..., Deployment]) -> Watched:
+    one = Watched(make_deployment())
+    one.run("deploy").check()
+    return one
+
+
+def test_it_scrapes_the_coordinator_and_every_node(watched: Watched) -> None:
+    targets = watched.ask("targets", state="active")["activeTargets"]
+
+    assert {target["labels"]["job"] for target in targets} == {"seedcore", "ray", "ray-head"}
+    assert {target["health"] for target in targets} == {"up"}, targets
+    assert watched.value('seedcore_coordinator_status{status="healthy"}') == 1
+
+
+def test_every_metric_of_an_alert_or_a_panel_is_there(watched: Watched) -> None:
+    assert watched.deployment.seedcore("submit", "echo", "--params", '{"text": "x"}').returncode == 0
+    rules = yaml.safe_load((ROLE / "files" / "rules.yml").read_text())["groups"][0]["rules"]
+    panels = json.loads((ROLE / "files" / "seedcore.json").read_text())["panels"]
+    expressions = [rule["expr"] for rule in rules]
+    expressions += [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    named = {word for expression in expressions for word in WORD.findall(re.sub(r"\{[^}]*\}", "", expression))}
+    assert len(named) > 15
+
+    def missing() -> set[str]:
+        return named - set(watched.ask("label/__name__/values"))
+
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not missing(), timeout_s=60)
+    assert missing() == set()
+
+
+def test_every_metric_of_ours_is_in_the_reference(watched: Watched) -> None:
+    written = set(re.findall(r"`(seedcore_\w+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text()))
+    real = {name for name in watched.ask("label/__name__/values") if name.startswith("seedcore_")}
+
+    parts = re.compile(r"_(?:sum|count|bucket|created)$")
+    assert {name for name in real if name not in written and parts.sub("", name) not in written} == set()
+
+
+def test_its_own_configuration_is_well_and_the_token_is_its_owners(watched: Watched) -> None:
+    done = subprocess.run(
+        ["promtool", "check", "config", watched.prefix / "etc" / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    token = watched.prefix / "etc" / "token"
+    assert token.stat().st_mode & 0o777 == 0o400
+    assert token.read_text() not in (watched.prefix / "etc" / "prometheus.yml").read_text()
+
+
+def test_grafana_finds_the_dashboard_and_its_source(watched: Watched) -> None:
+    source = yaml.safe_load((watched.grafana / "datasources" / "seedcore.yml").read_text())["datasources"][0]
+    provider = yaml.safe_load((watched.grafana / "dashboards" / "seedcore.yml").read_text())["providers"][0]
+
+    assert source["url"].endswith(f":{watched.deployment.variables['monitoring_port']}")
+    found = json.loads((Path(provider["options"]["path"]) / "seedcore.json").read_text())
+    assert {panel["datasource"]["uid"] for panel in found["panels"] if "targets" in panel} == {source["uid"]}
+
+
+def test_a_second_run_changes_nothing(watched: Watched) -> None:
+    before = watched.value("process_start_time_seconds") or 0
+
+    assert watched.run("monitoring").check().changed_tasks == []
+    assert watched.run("monitoring", "--check").check().changed_tasks == []
+    assert (watched.value("process_start_time_seconds") or 0) == before
+
+
+def test_alerts_of_a_cluster_that_works_badly(watched: Watched) -> None:
+    assert watched.firing() == set()
+    sleeping = [
+        subprocess.Popen(
+            [watched.deployment.prefix / "bin" / "seedcore", "submit", "sleep", "--params", '{"seconds": 250}'],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(5)
+    ]
+    try:
+        for _ in range(4):
+            watched.replaced("other")
+        watched.fires("SeedCoreOrganRestarts")
+        watched.fires("SeedCoreQueueFilling")
+    finally:
+        for process in sleeping:
+            process.kill()
+            process.wait()
+    kill(watched.pids()["coordinator"])
+    watched.fires("SeedCoreCoordinatorRestarted")
+    assert not watched.firing() & {"SeedCoreNotHealthy", "RayNodeMissing"}
+
+
+def test_alerts_of_a_cluster_that_is_gone(watched: Watched) -> None:
+    tools = watched.deployment.prefix / "tools" / "bin" / "supervisorctl"
+    config = watched.deployment.prefix / "etc" / "supervisord.conf"
+    subprocess.run([tools, "-c", config, "stop", "seedcore-ray"], check=True, capture_output=True, timeout=120)
+
+    watched.fires("SeedCoreNotHealthy")
+    watched.fires("RayNodeMissing")
+
+
+def test_teardown_leaves_nothing(watched: Watched) -> None:
+    watched.run("teardown", teardown_confirmed=True).check()
+
+    assert not watched.prefix.exists()
+    assert not list(watched.grafana.rglob("*.yml"))
+    assert watched.run("teardown", teardown_confirmed=True).check().recap["changed"] == 0
