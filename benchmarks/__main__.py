@@ -35,7 +35,7 @@ def main(*, rounds: int, only: str, quick: bool, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     head = RayHead(num_cpus=4)
     try:
-        head.start()
+        head.start(timeout_s=300)
         # A driver of its own: Ray reads where its token is when it is imported, and that is known only now.
         command = [sys.executable, "-m", "benchmarks.run", str(rounds), str(int(quick)), only, str(output.absolute())]
         code = subprocess.run(command, env=head.env(), cwd=ROOT, check=False).returncode  # noqa: S603 - ours

@@ -15,7 +15,14 @@ from ray.exceptions import RayError
 
 from seedcore.client.attempts import Attempts, Sink, parse
 from seedcore.client.routes import OrganEntry, Routes
-from seedcore.errors import ClusterError, DeadlineError, OrganUnavailableError, SeedCoreError, UnknownTaskTypeError
+from seedcore.errors import (
+    ClusterError,
+    DeadlineError,
+    Executed,
+    OrganUnavailableError,
+    SeedCoreError,
+    UnknownTaskTypeError,
+)
 from seedcore.organism.lane import ANSWER_GRACE_S, Call, Lane, down, is_down, lost_answer
 from seedcore.task import BUILTIN_TASK_TYPES, Task, failure
 
@@ -125,6 +132,7 @@ class RayEngine:
         self._lanes: dict[Any, Lane] = {}
         # Tasks that wait for another table, with the timer that ends the wait.
         self._patient: dict[_Entry, asyncio.TimerHandle] = {}
+        self._open: set[_Entry] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         routes.listen(self._on_news)
@@ -135,7 +143,9 @@ class RayEngine:
         if isinstance(parsed, dict):
             sink(parsed)
         else:
-            self._try(_Entry(*parsed, timeout_s, sink))
+            entry = _Entry(*parsed, timeout_s, sink)
+            self._open.add(entry)
+            self._try(entry)
 
     async def ask(self, method: str, timeout_s: float) -> Any:
         """Call a method of the Coordinator that changes nothing; see :func:`question`."""
@@ -150,14 +160,16 @@ class RayEngine:
             await asyncio.sleep(again)
 
     def close(self) -> None:
-        """Answer what still waits to be sent."""
+        """Answer what has no answer yet, and send nothing any more."""
         self._closed = True
         self._routes.unlisten(self._on_news)
-        for entry in list(self._patient):
-            self._patient.pop(entry).cancel()
-            entry.sink(
-                failure(ClusterError("closed", "the client was closed"), task_type=entry.task.type, executed="no")
-            )
+        error = ClusterError("closed", "the client was closed")
+        for entry in list(self._open):
+            waits = self._patient.pop(entry, None)
+            if waits is not None:
+                waits.cancel()
+            executed: Executed = "unknown" if waits is None else "no"
+            self._finish(entry, failure(error, task_type=entry.task.type, executed=executed))
 
     def _try(self, entry: _Entry) -> None:
         self._patient.pop(entry, None)
@@ -177,9 +189,14 @@ class RayEngine:
     def _answer(self, entry: _Entry, answer: dict[str, Any]) -> None:
         pause = None if self._closed else entry.attempts.pause(answer, entry.limit_s)
         if pause is None:
-            entry.sink(answer)
+            self._finish(entry, answer)
         else:
             self._patient[entry] = self._loop.call_later(pause, self._try, entry)
+
+    def _finish(self, entry: _Entry, answer: dict[str, Any]) -> None:
+        if entry in self._open:  # else the client was closed in the meantime
+            self._open.remove(entry)
+            entry.sink(answer)
 
     def _lane(self, organ: OrganEntry, replica: tuple[Any, int]) -> Lane:
         handle, capacity = replica

@@ -20,7 +20,7 @@ MAX_BATCH = 250
 MAX_BATCH_BYTES = 1024 * 1024
 # An answer that travels may come this much later than the Coordinator's own limit ends the task.
 ANSWER_GRACE_S = 5.0
-_REFUSALS = {HTTPStatus.UNAUTHORIZED: "wants a token", HTTPStatus.FORBIDDEN: "refuses this token"}
+_REFUSALS: dict[int, str] = {HTTPStatus.UNAUTHORIZED: "wants a token", HTTPStatus.FORBIDDEN: "refuses this token"}
 
 
 class HttpLink:
@@ -89,7 +89,7 @@ class HttpLink:
 
     def _post(self, tasks: list[Task], timeouts_s: list[float]) -> list[dict[str, Any]]:
         documents = [
-            {**task.to_dict(), "timeout_s": limit or None} for task, limit in zip(tasks, timeouts_s, strict=True)
+            {**task.to_dict(), "timeout_s": max(limit, 0.001)} for task, limit in zip(tasks, timeouts_s, strict=True)
         ]
         limit_s = max(timeouts_s) + ANSWER_GRACE_S
         document = documents[0] if len(tasks) == 1 else {"type": "execute_many", "params": {"tasks": documents}}
@@ -121,7 +121,7 @@ class HttpLink:
             timeout_s=timeout_s,
             certificate=self._settings.http_tls_cert,
         )
-        refusal = _REFUSALS.get(HTTPStatus(response.status))
+        refusal = _REFUSALS.get(response.status)
         if refusal is not None:
             text = f"the Coordinator at {url} {refusal} (HTTP {response.status})"
             raise ClusterError("unauthorized", text)
@@ -153,7 +153,7 @@ class HttpEngine:
             self._inbox.put(_Entry(*parsed, timeout_s, sink))
 
     def close(self) -> None:
-        """End the threads, each after the request that it has under way."""
+        """End the threads when everything that was given to them has its answer."""
         for _ in self._threads:
             self._inbox.put(None)
         for thread in self._threads:

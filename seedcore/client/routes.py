@@ -161,6 +161,11 @@ class Routes:
             self._error = error
             self._tell()
             self._later(RETRY_S)
+        except AttributeError as error:
+            # A Coordinator of a release that has no routing table.
+            self._error = ClusterError("wrong_release", f"the Coordinator is of another release: {error}")
+            self._tell()
+            self._later(RETRY_S)
         except Exception as error:
             # Ray is being shut down, or its head does not answer: whoever submits is told, here is nobody to tell.
             logger.debug("no routing table: %s", error)

@@ -10,6 +10,7 @@ QUIET_S = 0.002
 MAX_LINGER_S = 0.02
 # An answer that nobody fetches is dropped this long after its task's deadline.
 UNCOLLECTED_S = 30.0
+_DRAIN_POLL_S = 0.01
 
 Answers = list[tuple[int, dict[str, Any]]]
 """Answers, each with the place of its task in the batch."""
@@ -57,6 +58,12 @@ class Batches:
     def __init__(self) -> None:
         self._batches: dict[int, tuple[Batch, asyncio.TimerHandle]] = {}
         self._next_id = 1
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until the answers that are there have been fetched."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._batches and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - seldom, and short
+            await asyncio.sleep(_DRAIN_POLL_S)
 
     async def reply(self, batch: Batch, max_wait_s: float, *, lifetime_s: float) -> dict[str, Any]:
         """Wait for answers; the reply names the id for the rest, or None.

@@ -156,8 +156,10 @@ class Lane:
         handle = self._handle()
         sent = self._start(handle, "call_many", calls, order)
         pending = dict(enumerate(calls))
+        first = True
         while sent is not None:
-            body = await self._reply(sent, pending)
+            body = await self._reply(sent, pending, first=first)
+            first = False
             for index, answer in body["answers"]:
                 if (call := pending.pop(index, None)) is not None:
                     self._done(call, answer)
@@ -171,7 +173,7 @@ class Lane:
         for call in pending.values():
             self._done(call, self._gone(call, "unknown"))
 
-    async def _reply(self, sent: Any, pending: dict[int, Call]) -> dict[str, Any]:
+    async def _reply(self, sent: Any, pending: dict[int, Call], *, first: bool) -> dict[str, Any]:
         """Wait for a reply of a batch; what is overdue, or lost with the process, is answered meanwhile."""
         reply = asyncio.ensure_future(_result(sent))
         while pending and not reply.done():
@@ -184,7 +186,9 @@ class Lane:
         except Exception as error:
             # As for one task: ends with all that are in this batch.
             for call in pending.values():
-                self._done(call, self._lost(call, error))
+                answer = self._lost(call, error)
+                # That nobody was reached with a later call says nothing of the tasks: they went with the first.
+                self._done(call, answer if first or answer["executed"] != "no" else self._gone(call, "unknown"))
             pending.clear()
             return _NOTHING
 

@@ -33,6 +33,7 @@ MAX_THREADS = 64
 START_CONCURRENCY = 64
 MAX_REPORTED_FAILURES = 20
 _LAST_ANSWERS_S = 0.05
+_LAST_BATCHES_S = 2.0
 # Items of a stream that wait in this process; the generator pauses beyond that.
 _STREAM_BUFFER = 16
 _END = object()
@@ -159,6 +160,7 @@ class Organ:
         await self._work.drain(self._spec.drain_timeout_s)
         await asyncio.gather(*(agent.stop() for agent in self._agents), return_exceptions=True)
         # The last answers are on their way to their callers; the caller of this one kills the process.
+        await self._batches.drain(_LAST_BATCHES_S)
         await asyncio.sleep(_LAST_ANSWERS_S)
         return True
 

@@ -132,13 +132,22 @@ async def beside():
         order = [answer["result"]["echo"]["n"] async for answer in other.map(source())]
         return {"all": all(answer["success"] for answer in quick), "seconds": seconds, "waits": waits, "order": order,
                 "ping": await other.ping(), "status": (await other.status())["status"]}
-def counted():
-    organs = client.submit({"type": "get_metrics"})["result"]["organs"]
-    return sum(entry["count"] for organ in organs if organ["organ_id"] == "calm"
-               for entry in organ["tasks"] if entry["outcome"] == "success")
+def counted(organ_id="calm", key="tasks"):
+    (organ,) = [organ for organ in client.submit({"type": "get_metrics"})["result"]["organs"]
+                if organ["organ_id"] == organ_id]
+    return organ[key] if key != "tasks" else sum(
+        entry["count"] for entry in organ["tasks"] if entry["outcome"] == "success")
 # What does not come through the Coordinator, the organs count: their report is a health interval old at most.
 seen = {"order": order, "most": most, "mixed": mixed, "first": first["success"], "pids": len(pids_used),
         "beside": asyncio.run(beside())}
+closing, left = seedcore.Client(), []
+nap = {"type": "sleep", "params": {"seconds": 60}}
+waiting = threading.Thread(target=lambda: left.extend(closing.submit_many([nap] * 3)), daemon=True)
+waiting.start()
+until(lambda: counted("naps", "in_flight") >= 3, "three naps")
+closing.close()
+waiting.join(20)
+seen["closed"] = [[answer["error_type"], answer["executed"]] for answer in left]
 until(lambda: counted() >= 5000 + 400 + 300, "the organs' own counts")
 say(seen)
 """,
@@ -157,6 +166,7 @@ say(seen)
     assert beside["seconds"] < 15
     assert beside["order"] == list(range(300))
     assert (beside["ping"], beside["status"]) == ("pong", "healthy")
+    assert seen["closed"] == [["ClusterError", "unknown"]] * 3
 
 
 def test_no_task_is_done_twice_while_its_organ_is_killed_again_and_again(organism: Organism, tmp_path: Path) -> None:

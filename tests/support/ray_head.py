@@ -89,7 +89,7 @@ class RayHead:
             "SEEDCORE_STATE_DIR": str(chosen.state_dir),
         }
 
-    def start(self) -> None:
+    def start(self, *, timeout_s: float = 90) -> None:
         """Start the head and wait until its node is alive."""
         node_manager, object_manager, agent_grpc, runtime_env, agent_http, metrics, client, scaler, board = self._ports
         command = [
@@ -129,7 +129,7 @@ class RayHead:
             self.process = subprocess.Popen(
                 command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        eventually(self._alive, timeout_s=90, interval_s=0.2, what="a living head node")
+        eventually(self._alive, timeout_s=timeout_s, interval_s=0.2, what="a living head node")
 
     def add_node(self, name: str, *, num_cpus: int = 2, resources: str = "{}", labels: str = "") -> None:
         """Start one more node of the cluster on this machine and wait until it is alive; ``kill`` ends it too."""

@@ -82,3 +82,17 @@ def test_every_answer_comes_exactly_once_in_whatever_order_tasks_end(order: list
         assert sorted(got, key=lambda entry: entry[0]) == [(index, answer(index)) for index in range(len(order))]
 
     asyncio.run(run())
+
+
+async def test_a_process_that_ends_waits_until_its_answers_are_fetched() -> None:
+    batch, batches = Batch(2), Batches()
+    batch.add(0, answer(0))
+    reply = await batches.reply(batch, 10.0, lifetime_s=10.0)
+    batch.add(1, answer(1))
+
+    draining = asyncio.create_task(batches.drain(60.0))
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    await batches.collect(reply["rest"], 10.0)
+
+    await asyncio.wait_for(draining, 10)
