@@ -39,7 +39,8 @@ MAX_CONNECTIONS = 4000
 KEEP_ALIVE_S = 15
 HEADER_TIMEOUT_S = 10.0
 STALLED_S = 30.0
-RENEW_INTERVAL_S = 30.0
+# Sooner than the supervisor gives up on a Coordinator whose new certificate nobody gets to see.
+RENEW_INTERVAL_S = 3.0
 _BIND_RETRY_S = 0.1
 _WORTH_RETRYING = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _ABORT_S = 1.0

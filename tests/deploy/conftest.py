@@ -122,6 +122,8 @@ class Deployment:
                 "PATH": f"{BIN}:{os.environ['PATH']}",
                 "ANSIBLE_HOME": str(self.directory / "ansible"),
                 "ANSIBLE_NOCOLOR": "1",
+                # Who asks for more than usual gets all of it.
+                **({"ANSIBLE_DISPLAY_OK_HOSTS": "1"} if "-vvv" in arguments else {}),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says last what matters: what to do next, or the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = r"""
+name: outcome
+type: aggregate
+short_description: The last lines of a run say what to do next, or the cause
+version_added: 0.1.0
+author:
+  - SeedCore maintainers
+description:
+  - After the recap it prints what the run has to say (set with M(ansible.builtin.set_stats) as C(seedcore_outcome)),
+    or, where something failed, where that was and the cause.
+  - Together with C(display_ok_hosts=false) the screen shows what changed, what is being waited for, and this.
+requirements:
+  - C(callbacks_enabled=seedcore.cluster.outcome) in the configuration of Ansible.
+"""
+
+MAX_HOSTS = 10
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible is not typed
+    """Collects failures, and prints after the recap."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "seedcore.cluster.outcome"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed: dict[str, tuple[str, str]] = {}
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's
+        """Remember the failure of a host; the last one counts."""
+        if not ignore_errors:
+            self._remember(result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Remember that a host was not reached."""
+        self._remember(result)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """Print, the cause last."""
+        red = {host: self._failed[host] for host in self._failed if stats.failures.get(host) or stats.dark.get(host)}
+        if not red:
+            for line in _lines(stats.custom.get("_run", {}).get("seedcore_outcome")):
+                self._display.display(line, color=constants.COLOR_OK)
+            return
+        for host, (task, cause) in list(red.items())[:MAX_HOSTS]:
+            self._display.display(f"\nRED on {host}, at: {task}", color=constants.COLOR_ERROR)
+            for line in cause.splitlines():
+                self._display.display(line, color=constants.COLOR_ERROR)
+
+    def _remember(self, result: Any) -> None:
+        self._failed[result.host.get_name()] = (result.task.get_name(), cause_of(result.result))
+
+
+def cause_of(result: Mapping[str, Any]) -> str:
+    """Return the text of a failure: its message, those of the items that failed, or what a command said last."""
+    items = [item for item in result.get("results") or () if isinstance(item, Mapping) and item.get("failed")]
+    if items:
+        return "\n".join(dict.fromkeys(cause_of(item) for item in items))
+    message = result.get("msg")
+    text = "\n".join(map(str, message)) if isinstance(message, list) else str(message or "").strip()
+    said = [
+        line for line in str(result.get("stderr") or result.get("module_stderr") or "").splitlines() if line.strip()
+    ]
+    if text in {"", "non-zero return code", "MODULE FAILURE"} and said:
+        return f"{text}: {said[-1].strip()}".removeprefix(": ")
+    return text or "no cause is known"
+
+
+def _lines(said: Any) -> list[str]:
+    return ["", *map(str, said)] if isinstance(said, list) else []
