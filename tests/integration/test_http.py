@@ -7,12 +7,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from seedcore.rest import request
 from tests.conftest import Organism
+from tests.support.processes import kill
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -84,3 +87,41 @@ def test_over_tls_everything_that_asks_asks_over_tls(organism: Organism) -> None
         assert (report.healthy, report.reason) == (False, "not_responding")
     finally:
         organism.settings = replace(plain, http_tls_cert=files["server.pem"], http_tls_key=files["server.key"])
+
+
+def test_it_tells_what_was_done_lately_and_where(organism: Organism) -> None:
+    organism.up({"id": "one", "agent": "helpers:Hostile", "task_types": ["do"]})
+    assert organism.submit("do", {"do": "echo"})["success"] is True
+    assert organism.submit("do", {"do": "raise"})["success"] is False
+    url, token = organism.settings.http_url, organism.settings.token()
+
+    def activity() -> dict[str, Any] | None:
+        body: dict[str, Any] = request(f"{url}/coordinator/activity", token=token).body
+        return body if sum(body["samples"]["failed_per_s"]) > 0 else None
+
+    lately = eventually(activity, what="an interval with a failure")
+
+    assert (lately["organs"][0]["done"], lately["organs"][0]["failed"]) == (1, 1)
+    assert [duration for duration in lately["samples"]["p95_s"] if duration]
+    (failure,) = lately["failures"]
+    assert (failure["kind"], failure["agent_id"], failure["error"]) == ("task", "one_agent_0", "a plain failure")
+    assert organism.probe().coordinator["nodes"]["names"] == ["head"]
+
+
+def test_many_tasks_survive_the_death_of_the_coordinator(organism: Organism) -> None:
+    organism.up({"id": "one", "task_types": ["echo"], "agent_count": 4})
+    path = organism.directory / "tasks.jsonl"
+    path.write_text("".join(json.dumps({"type": "echo", "params": {"n": n}}) + "\n" for n in range(3000)))
+    batch = organism.start("submit", "--jsonl", str(path), "--in-flight", "8", "--patience", "120")
+    assert batch.stdout is not None
+    lines = [batch.stdout.readline() for _ in range(100)]
+
+    kill(organism.probe().coordinator["pid"])
+    out, err = batch.communicate(timeout=300)
+
+    answers = [json.loads(line) for line in [*lines, *out.splitlines()]]
+    assert [answer["line"] for answer in answers] == list(range(1, 3001)), err
+    lost = [answer for answer in answers if not answer["success"]]
+    assert len(lost) <= 8, "no more than were under way"
+    assert {answer["executed"] for answer in lost} <= {"unknown"}
+    assert batch.returncode == (1 if lost else 0)

@@ -339,7 +339,17 @@ def test_a_proxy_of_the_environment_is_not_asked(cluster: FakeCluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["bootstrap", "--help"], ["--version"], ["status"], ["config", "check"]]
+    "arguments",
+    [
+        ["--help"],
+        ["bootstrap", "--help"],
+        ["--version"],
+        ["status"],
+        ["top", "--count", "1"],
+        ["completion", "zsh"],
+        ["submit", "echo"],
+        ["config", "check"],
+    ],
 )
 def test_what_only_looks_never_imports_ray(cluster: FakeCluster, arguments: list[str]) -> None:
     argv, env = command(cluster, *arguments)
@@ -352,7 +362,7 @@ def test_what_only_looks_never_imports_ray(cluster: FakeCluster, arguments: list
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "seedcore" in imported
     assert "ray" not in imported
-    if arguments[0] != "config":
+    if arguments[0] not in {"config", "submit"}:
         assert not imported & {"pydantic", "fastapi", "yaml", "asyncio"}
 
 

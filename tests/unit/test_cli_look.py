@@ -143,6 +143,19 @@ def test_a_watch_on_a_terminal_draws_anew_and_q_leaves(cluster: FakeCluster) -> 
     assert terminal.text.startswith("\x1b[?1049h")
 
 
+def test_a_wait_on_a_terminal_shows_how_far_it_is(cluster: FakeCluster) -> None:
+    cluster.initializing("1 of 2 organs ready; starting: thinker")
+    terminal = Terminal(cluster, "status", "--wait", "--timeout", "60")
+    terminal.until("[##########..........] ")
+    terminal.until(" of 1 min 0 s  initializing: 1 of 2 organs ready; starting: thinker")
+    assert cluster.coordinator is not None
+    cluster.coordinator["state"], cluster.code = "ALIVE", 200
+    cluster.body |= {"status": "healthy", "reason": "ready", "message": "all there"}
+    terminal.until("all there")
+
+    assert terminal.end() == 0
+
+
 def test_a_watch_elsewhere_prints_what_changes(cluster: FakeCluster) -> None:
     process = spawn(cluster, "status", "--watch", "--interval", "0.05", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
