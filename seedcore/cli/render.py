@@ -30,7 +30,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def out(text: str) -> None:
     """Write data; a reader that has gone away ends the command without a word."""
     try:
-        click.echo(text, color=_coloured(sys.stdout))
+        click.echo(text, color=coloured(sys.stdout))
     except BrokenPipeError:
         # Whatever else would be flushed at exit has to go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,7 +50,7 @@ def out_json(document: Any) -> None:
 def say(text: str) -> None:
     """Write a word to the person, or to the log that listens."""
     try:
-        click.echo(text, err=True, color=_coloured(sys.stderr))
+        click.echo(text, err=True, color=coloured(sys.stderr))
     except OSError:
         # Nobody listens any more. That is no reason to stop what was asked for.
         return
@@ -226,7 +226,8 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _coloured(stream: TextIO | None) -> bool:
+def coloured(stream: TextIO | None) -> bool:
+    """Say whether colours may be used on a stream."""
     # https://no-color.org: present and not empty, whatever its value.
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from seedcore.cli.render import cut, is_terminal
+import click
+
+from seedcore.cli.render import coloured, cut, is_terminal
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -50,7 +52,9 @@ class Screen:
     def draw(self, lines: Sequence[str]) -> None:
         """Show the lines, as many and as much of them as there is room for."""
         size = os.get_terminal_size(sys.stdout.fileno())
-        shown = [cut(line, size.columns) + _REST_OF_LINE for line in lines[: size.lines]]
+        plain = not coloured(sys.stdout)
+        fitting = [click.unstyle(line) if plain else line for line in lines[: size.lines]]
+        shown = [cut(line, size.columns) + _REST_OF_LINE for line in fitting]
         _write(_HOME + "\r\n".join(shown) + _BELOW)
 
     def wait(self, seconds: float) -> bool:

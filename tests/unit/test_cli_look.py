@@ -58,12 +58,14 @@ def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
 class Terminal:
     """A command on a terminal of 100 columns."""
 
-    def __init__(self, cluster: FakeCluster, *arguments: str) -> None:
+    def __init__(self, cluster: FakeCluster, *arguments: str, **environ: str) -> None:
         argv, env = command(cluster, *arguments)
         self.ours, theirs = pty.openpty()
         # A pty has no size of its own.
         subprocess.run(["stty", "rows", "40", "cols", "100"], stdin=theirs, check=True)
-        self.process = subprocess.Popen(argv, env={**env, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs)
+        self.process = subprocess.Popen(
+            argv, env={**env, "TERM": "xterm", **environ}, stdin=theirs, stdout=theirs, stderr=theirs
+        )
         os.close(theirs)
         self.text = ""
 
@@ -204,6 +206,17 @@ def test_top_shows_what_was_there_when_the_coordinator_is_gone(cluster: FakeClus
     terminal.type("q")
     terminal.until("\x1b[?1049l")
     assert terminal.end() == 0
+
+
+@pytest.mark.parametrize(("environ", "colour"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_drawn_screen_heeds_no_color(cluster: FakeCluster, environ: dict[str, str], *, colour: bool) -> None:
+    terminal = Terminal(cluster, "top", "--interval", "0.1", **environ)
+    terminal.until("LAST FAILURES")
+    terminal.type("q")
+    terminal.until("\x1b[?1049l")
+
+    assert terminal.end() == 0
+    assert bool(re.search(r"\x1b\[[0-9;]*m", terminal.text)) is colour
 
 
 def test_top_for_a_program(cluster: FakeCluster) -> None:
