@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says last what matters: what to do next, or the cause."""
+"""The screen of a run: what changes, and last what matters: what to do next, or the cause."""
 
 from __future__ import annotations
 
@@ -7,49 +7,66 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible import constants
-from ansible.plugins.callback import CallbackBase
+from ansible.playbook.task_include import TaskInclude
+from ansible.plugins.callback.default import CallbackModule as Default
 
 DOCUMENTATION = r"""
 name: outcome
-type: aggregate
+type: stdout
 short_description: The last lines of a run say what to do next, or the cause
 version_added: 0.1.0
 author:
   - SeedCore maintainers
 description:
+  - As P(ansible.builtin.default#callback), but that files are included is not said.
   - After the recap it prints what the run has to say (set with M(ansible.builtin.set_stats) as C(seedcore_outcome)),
     or, where something failed, where that was and the cause.
   - Together with C(display_ok_hosts=false) the screen shows what changed, what is being waited for, and this.
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
 requirements:
-  - C(callbacks_enabled=seedcore.cluster.outcome) in the configuration of Ansible.
+  - C(stdout_callback=seedcore.cluster.outcome) in the configuration of Ansible.
 """
 
 MAX_HOSTS = 10
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible is not typed
-    """Collects failures, and prints after the recap."""
+class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
+    """Ansible's own screen, and a word after the recap."""
 
     CALLBACK_VERSION = 2.0
-    CALLBACK_TYPE = "aggregate"
+    CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "seedcore.cluster.outcome"
-    CALLBACK_NEEDS_ENABLED = True
 
     def __init__(self) -> None:
         super().__init__()
         self._failed: dict[str, tuple[str, str]] = {}
 
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Show it, unless it only includes a file."""
+        if self.get_option("display_ok_hosts") or not isinstance(result.task, TaskInclude):
+            super().v2_runner_on_ok(result)
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        """Show it where everything is shown."""
+        if self.get_option("display_ok_hosts"):
+            super().v2_playbook_on_include(included_file)
+
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's
-        """Remember the failure of a host; the last one counts."""
+        """Show it, and remember the failure of the host; the last one counts."""
         if not ignore_errors:
             self._remember(result)
+        super().v2_runner_on_failed(result, ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """Remember that a host was not reached."""
+        """Show it, and remember that the host was not reached."""
         self._remember(result)
+        super().v2_runner_on_unreachable(result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Print, the cause last."""
+        """Print the recap, and after it what is to be said; a cause comes last."""
+        super().v2_playbook_on_stats(stats)
         red = {host: self._failed[host] for host in self._failed if stats.failures.get(host) or stats.dark.get(host)}
         if not red:
             for line in _lines(stats.custom.get("_run", {}).get("seedcore_outcome")):
