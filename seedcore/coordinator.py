@@ -360,6 +360,8 @@ class Coordinator:
         while True:
             self._renew()
             organs = self._snapshot["organs"]
+            for organ_id, tasks in self._life.organism.task_counts():
+                self._activity.counted(organ_id, tasks)
             self._activity.tick(
                 in_flight=sum(organ["in_flight"] for organ in organs), queued=sum(organ["queued"] for organ in organs)
             )

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from seedcore.counts import merge
@@ -198,6 +198,12 @@ class OrganismManager:
             report["queue_limit"] = sum(replica.spec.queue_limit for replica in replicas)
             report["tasks"] = merge(replica.tasks() for replica in replicas)
         return reports
+
+    def task_counts(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield the id of every organ that has reported whole, with the tasks it has counted in all."""
+        for organ_id, replicas in self._replicas.items():
+            if all(replica.snapshot for replica in replicas):
+                yield organ_id, merge(replica.tasks() for replica in replicas)
 
     @property
     def known_types(self) -> frozenset[str]:

@@ -149,3 +149,40 @@ def test_a_process_that_goes_down_is_remembered_with_its_cause(activity: Activit
     assert entry["count"] == 1
     activity.organs(organ("down", "it died"))
     assert activity.to_dict()["failures"][0]["count"] == 2
+
+
+def counts(**outcomes: int) -> list[dict[str, Any]]:
+    return [
+        {"task_type": "read", "outcome": outcome, "count": count, "seconds_sum": count * 0.25, "buckets": []}
+        for outcome, count in outcomes.items()
+    ]
+
+
+def test_what_came_to_an_organ_directly_counts_once_and_what_came_before_not_at_all(
+    activity: Activity, clock: Clock
+) -> None:
+    activity.counted("one", counts(success=1000))
+    for _ in range(4):
+        activity.task("read", done() | {"task_type": "read"}, 0.25, counts=True)
+    # The organ's own count of those four comes later, and two direct ones with it.
+    activity.counted("one", counts(success=1002))
+    activity.counted("one", counts(success=1006, OSError=3))
+    activity.counted("one", counts(success=1006, OSError=3))
+    ends(activity, clock)
+
+    said = activity.to_dict()
+    assert (said["samples"]["done_per_s"], said["samples"]["failed_per_s"]) == ([3.0], [1.5])
+    assert (said["organs"][0]["done"], said["organs"][0]["failed"], said["organs"][0]["mean_s"]) == (6, 3, 0.25)
+    (failure,) = said["failures"]
+    assert (failure["count"], failure["error_type"]) == (3, "OSError")
+    assert "directly" in failure["error"]
+
+
+def test_counts_that_begin_anew_are_no_news(activity: Activity, clock: Clock) -> None:
+    activity.counted("one", counts(success=10))
+    activity.counted("one", counts(success=12))
+    activity.counted("one", counts(success=1))
+    activity.counted("one", counts(success=3))
+    ends(activity, clock)
+
+    assert activity.to_dict()["organs"][0]["done"] == 4
