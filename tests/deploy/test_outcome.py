@@ -75,7 +75,8 @@ def test_the_last_lines_say_what_to_do_next(secure: Deployment, first: Run) -> N
 
 def test_the_screen_is_quiet(first: Run) -> None:
     assert "\nok: " not in first.output
-    assert "\nskipping: " not in first.output
+    assert "\nskipping: [" not in first.output
+    assert "\nincluded: " not in first.output
     assert re.search(r"^  \[localhost\] initializing: ", first.output, re.MULTILINE), "what is waited for is shown"
     assert set(re.findall(r"^(\w+): \[", first.output, re.MULTILINE)) == {"changed"}
 
@@ -87,7 +88,6 @@ def test_everything_speaks_tls(secure: Deployment, first: Run) -> None:
     key = secure.prefix / "etc" / "http.key"
     assert key.stat().st_mode & 0o777 == 0o600
     assert key.read_text() not in first.output
-    assert secure.run("deploy").check().changed_tasks == []
 
 
 def test_a_renewed_certificate_is_taken_without_a_restart(secure: Deployment, authority: trustme.CA) -> None:
@@ -103,7 +103,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(secure: Deployment, au
 
 
 def test_the_cause_is_the_last_thing_on_a_red_screen(secure: Deployment) -> None:
-    run = secure.run("status", seedcore_gate_timeout=5, seedcore_node_names=["localhost", "worker-9"])
+    run = secure.run("status", seedcore_gate_timeout=8, seedcore_node_names=["localhost", "worker-9"])
 
     assert run.returncode != 0
     lines = last_lines(run)
