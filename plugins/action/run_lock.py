@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's half of run_lock: says which run this is, and whether the one that has the lock is dead."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+MODULE = "seedcore.cluster.run_lock"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
+    """Runs the module for this run of ansible-playbook."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        # Tasks run in children of ansible-playbook.
+        pid = os.getppid()
+        run = {"key": _key(pid), "who": f"{getpass.getuser()} on {socket.gethostname()}", "pid": pid}
+        arguments = {**self._task.args, "run": run, "dead": ""}
+        answer: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        holder = answer.get("holder") or {}
+        if holder and _is_dead(str(holder.get("key", "")), int(holder.get("pid") or 0)):
+            arguments["dead"] = holder["key"]
+            answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        return {**result, **answer}
+
+
+def _key(pid: int) -> str:
+    """Name a process of this machine for ever: machine, boot, pid, and when it started."""
+    return f"{_machine()}/{pid}/{_started(pid)}"
+
+
+def _is_dead(key: str, pid: int) -> bool:
+    """Say whether the key is that of a process of this machine which has ended; of others nothing is known."""
+    return key.startswith(f"{_machine()}/") and key != _key(pid)
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    # Containers share the boot, not the processes.
+    return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+def _started(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

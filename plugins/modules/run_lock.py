@@ -1,0 +1,169 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: one run at a time works on a deployment."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: run_lock
+short_description: Let one run at a time work on a deployment
+version_added: 0.1.0
+description:
+  - Takes a lock for the run of C(ansible-playbook) that the task is part of, or renews it; fails if another run has it.
+  - A run that was interrupted does not release its lock. The next run from the same controller sees that it is dead.
+    For one from another controller, the lock is free when O(lease) seconds have passed since it was renewed.
+options:
+  prefix:
+    description: Directory of the deployment; it need not exist.
+    type: path
+    required: true
+  state:
+    description: V(present) takes or renews the lock, V(absent) releases it.
+    type: str
+    choices: [present, absent]
+    default: present
+  lease:
+    description: Seconds for which the lock holds without being renewed.
+    type: int
+    default: 1200
+  take:
+    description: Take the lock from whoever has it.
+    type: bool
+    default: false
+  run:
+    description: The run. Filled in on the controller, anything given is replaced.
+    type: dict
+    default: {}
+  dead:
+    description: Key of a run that is known to be dead. Filled in on the controller, anything given is replaced.
+    type: str
+    default: ""
+author:
+  - SeedCore maintainers (@seedcore)
+attributes:
+  check_mode: {support: full, description: "Nothing is locked, and nobody is waited for."}
+"""
+
+EXAMPLES = r"""
+- name: No other run is at work
+  seedcore.cluster.run_lock:
+    prefix: /opt/seedcore
+
+- name: The next run may work
+  seedcore.cluster.run_lock:
+    prefix: /opt/seedcore
+    state: absent
+"""
+
+RETURN = r"""
+path:
+  description: The file of the lock.
+  returned: always
+  type: str
+holder:
+  description: The run that has the lock, if it is another one.
+  returned: failure
+  type: dict
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+SYSTEM_DIRECTORY = "/run/lock"
+
+
+def lock_path(prefix: str) -> str:
+    """Return the file of a deployment's lock; outside of the deployment, which may not exist yet."""
+    digest = hashlib.sha256(os.path.abspath(prefix).encode()).hexdigest()[:16]  # noqa: PTH100 - links stay as they are
+    if os.geteuid() == 0 and os.access(SYSTEM_DIRECTORY, os.W_OK):
+        return f"{SYSTEM_DIRECTORY}/seedcore-{digest}"
+    return f"{tempfile.gettempdir()}/seedcore-{os.geteuid()}-{digest}.lock"
+
+
+def opened(path: str) -> int:
+    """Open the file and hold it for the moment of reading and writing."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        # Who had it has removed it meanwhile: this is not the file that the next one opens.
+        os.close(descriptor)
+
+
+def read(descriptor: int) -> dict[str, Any]:
+    """Return what stands in the file; an empty or broken one is nobody's."""
+    try:
+        found = json.loads(os.pread(descriptor, 65536, 0))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def others(holder: dict[str, Any], *, key: str, dead: str, now: float) -> bool:
+    """Say whether the lock is held, by somebody else."""
+    if not holder or holder.get("key") in (key, dead):
+        return False
+    return now < float(holder.get("renewed", 0)) + float(holder.get("lease", 0))
+
+
+def told(holder: dict[str, Any], now: float) -> str:
+    """Return who has the lock, for a person."""
+    since, renewed = (now - float(holder.get(name, now)) for name in ("since", "renewed"))
+    left = max(0.0, float(holder.get("lease", 0)) - renewed)
+    who = f"{holder.get('who')}, process {holder.get('pid')}, begun {since:.0f} s ago, last seen {renewed:.0f} s ago"
+    remedy = f"let it end; if it is dead, it counts as ended in {left:.0f} s, or at once with -e ray_take_lock=true"
+    return f"another run works on this deployment ({who}): {remedy}"
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "prefix": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "lease": {"type": "int", "default": 1200},
+            "take": {"type": "bool", "default": False},
+            "run": {"type": "dict", "default": {}},
+            "dead": {"type": "str", "default": "", "no_log": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    path = lock_path(params["prefix"])
+    if module.check_mode:
+        module.exit_json(changed=False, path=path)
+    if params["lease"] < 1:
+        module.fail_json(msg=f"lease is {params['lease']}, allowed is 1 or more seconds")
+    key = str(params["run"].get("key", ""))
+    try:
+        descriptor = opened(path)
+    except OSError as error:
+        module.fail_json(msg=f"{path} cannot be opened: {error.strerror}", path=path)
+    try:
+        holder, now = read(descriptor), time.time()
+        foreign = others(holder, key=key, dead=params["dead"], now=now) and not params["take"]
+        if foreign and params["state"] == "present":
+            module.fail_json(msg=told(holder, now), path=path, holder=holder)
+        if params["state"] == "present":
+            mine = holder if holder.get("key") == key else {**params["run"], "since": now}
+            data = json.dumps({**mine, "renewed": now, "lease": params["lease"]}).encode()
+            os.pwrite(descriptor, data, 0)
+            os.ftruncate(descriptor, len(data))
+        elif not foreign:
+            os.unlink(path)  # noqa: PTH108 - beside the calls above
+    finally:
+        os.close(descriptor)
+    # A lock is no part of what a host is: taking it is no change.
+    module.exit_json(changed=False, path=path)
+
+
+if __name__ == "__main__":
+    main()
