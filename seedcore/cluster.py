@@ -15,6 +15,7 @@ from seedcore.rest import request
 from seedcore.settings import COORDINATOR_NAME, Settings
 
 _LIMIT = 10_000
+_MAX_ASKED_AT_ONCE = 32
 _LIVE_STATES = frozenset({"ALIVE", "RESTARTING", "PENDING_CREATION", "DEPENDENCIES_UNREADY"})
 _UNAUTHORIZED = 401
 _FORBIDDEN = 403
@@ -78,6 +79,36 @@ def newest_actor(
         return int(actors.get(row["actor_id"], {}).get("startTime") or 0)
 
     return max(rows, key=started)
+
+
+def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> list[str]:
+    """Ask the agent of every living node, and say which do not answer, one text a node.
+
+    A host that has lost its power or its network counts as alive for up to a minute more: nobody has told Ray.
+
+    Raises:
+        ClusterError: ``unreachable`` or ``unauthorized``.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only a gate comes here, every command starts
+
+    document = _get(settings, "/nodes?view=summary", token=token, timeout_s=timeout_s)
+    summary = document.get("data", {}).get("summary", []) if isinstance(document, dict) else []
+    nodes = [entry["raylet"] for entry in summary if entry.get("raylet", {}).get("state") == "ALIVE"]
+    if not nodes:
+        return []
+
+    def ask(node: dict[str, Any]) -> str:
+        host = str(node.get("nodeManagerAddress"))
+        address = f"{f'[{host}]' if ':' in host else host}:{node.get('dashboardAgentListenPort')}"
+        try:
+            response = request(f"http://{address}/api/healthz", timeout_s=timeout_s)
+        except OSError as error:
+            detail = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
+            return f"{node.get('nodeName')} does not answer at {address}: {detail}"
+        return "" if response.status == _OK else f"{node.get('nodeName')} answers HTTP {response.status} at {address}"
+
+    with ThreadPoolExecutor(min(_MAX_ASKED_AT_ONCE, len(nodes))) as pool:
+        return sorted(filter(None, pool.map(ask, nodes)))
 
 
 def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from seedcore.cluster import ClusterState, newest_actor, read_cluster
+from seedcore.cluster import ClusterState, newest_actor, read_cluster, unwell_nodes
 from seedcore.errors import ClusterError
 from seedcore.processes import has_lost_its_raylet, is_living_actor
 from seedcore.rest import Response, request
@@ -27,6 +27,7 @@ PLACEMENT_S = 4.0
 # What a request of `wait` may take at least, also close to the deadline: a busy host is not a dead one.
 _MIN_REQUEST_S = 1.0
 CANARY_TIMEOUT_S = 10.0
+NODE_TIMEOUT_S = 3.0
 _ABSENT = frozenset({"absent", "not_installed"})
 _UNKNOWN = frozenset({"unreachable", "unauthorized"})
 # Waiting does not mend these. `absent` and `unreachable` may pass while something starts or restarts.
@@ -152,7 +153,7 @@ def wait(
         timeout_s: Seconds for everything.
         interval_s: Seconds between two probes.
         stable_s: How long it must have been healthy at a stretch, in the same process, with no organ restarted.
-        canary: Whether a nonce must come back through every organ before healthy counts.
+        canary: Whether, before healthy counts, every node must answer itself and a nonce come back through every organ.
         on_change: Called with each report that says something new.
         expectations: The other arguments of :func:`probe`.
 
@@ -166,7 +167,10 @@ def wait(
         report = probe(settings, timeout_s=max(_MIN_REQUEST_S, min(3.0, deadline - time.monotonic())), **expectations)
         remaining = deadline - time.monotonic()
         if canary and watch.is_stable(report):
-            report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, max(_MIN_REQUEST_S, remaining)))
+            limit = max(_MIN_REQUEST_S, remaining)
+            report = check_nodes(settings, report, timeout_s=min(NODE_TIMEOUT_S, limit))
+            if report.healthy:
+                report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, limit))
         if watch.is_stable(report):
             return report
         unplaced_s = watch.unplaced_s(report)
@@ -209,6 +213,15 @@ class _Watch:
         if self._unplaced_since is None:
             self._unplaced_since = time.monotonic()
         return time.monotonic() - self._unplaced_since
+
+
+def check_nodes(settings: Settings, report: Report, *, timeout_s: float = NODE_TIMEOUT_S) -> Report:
+    """Ask every node itself; the report turns bad if one that counts as alive does not answer."""
+    try:
+        unwell = unwell_nodes(settings, token=settings.token(), timeout_s=timeout_s)
+    except ClusterError as error:
+        return _bad(report, error.reason, error.message)
+    return _bad(report, "nodes_missing", "; ".join(unwell)) if unwell else report
 
 
 def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
