@@ -89,6 +89,21 @@ def test_a_coordinator_that_hangs_is_replaced_by_the_supervisor(deployed: Deploy
     assert journal(deployed, "kill")[-1]["pid"] == pid
 
 
+def test_a_node_that_runs_but_is_not_well_is_started_again(deployed: Deployment) -> None:
+    def raylets() -> set[int]:
+        return {pid for pid, name in deployed.processes().items() if name == "raylet"}
+
+    before = raylets()
+    (agent,) = (pid for pid, name in deployed.processes().items() if name.startswith("ray::Dashboard"))
+    kill(agent, signal.SIGSTOP)
+
+    eventually(lambda: not raylets() & before, timeout_s=180, what="the node is killed")
+    heals(deployed, {agent, *before}, timeout_s=170)
+
+    log = (deployed.prefix / "log" / "seedcore-ray-watchdog.log").read_text()
+    assert "kill the node: pid=" in log
+
+
 @pytest.mark.parametrize("victims", ["raylet", "everything"])
 def test_the_head(deployed: Deployment, victims: str) -> None:
     before = claimed(status(deployed))

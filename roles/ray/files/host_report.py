@@ -1,15 +1,53 @@
 """Print, as JSON, what a host has for a deployment under the directory in the first argument.
 
 Run by the Python that the deployment would be made from, which may be too old: nothing new in here.
+Usage: host_report.py PREFIX TIME NODE_ADDRESS [HEAD_ADDRESS HEAD_PORT], with the controller's time in seconds
 """  # noqa: INP001
 
 import importlib.util
 import json
 import os
 import platform
+import shutil
+import socket
 import ssl
 import sys
+import time
 from pathlib import Path
+
+CONNECT_TIMEOUT_S = 5.0
+# What is written last when something is installed.
+COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json")
+
+
+def unreachable(address: str, port: int) -> str:
+    """Say why a packet to the head does not arrive or has no answer; a port that nobody listens on yet has one."""
+    try:
+        socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return ""
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""
+
+
+def not_local(address: str) -> str:
+    """Say why an address is none of this host's."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as end:
+            end.bind((address, 0))
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""
+
+
+def unresolved(name: str) -> str:
+    """Say why a name has no address."""
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""
 
 
 def main() -> None:
@@ -22,14 +60,28 @@ def main() -> None:
         {entry.name for entry in prefix.iterdir()} if parent == prefix and os.access(str(prefix), os.R_OK) else set()
     )
     trust = [Path(path) for path in ssl.get_default_verify_paths()[:2] if path]
+    asked, node_ip, head = float(sys.argv[2]), sys.argv[3], sys.argv[4:6]
     report = {
+        "asked": asked,
+        "node_ip": node_ip,
+        "not_local": not_local(node_ip),
+        "time": time.time(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "libc": platform.libc_ver()[0],
+        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        "hostname": socket.gethostname(),
+        "unresolved": unresolved(socket.gethostname()),
+        "unreachable": unreachable(head[0], int(head[1])) if head else "",
         "python": platform.python_version(),
         "venv": importlib.util.find_spec("ensurepip") is not None,
         "certificates": any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in trust),
+        "nftables": shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin") is not None,
         "disk_mib": disk.f_bavail * disk.f_frsize // 2**20,
         "shm_mib": shm.f_blocks * shm.f_frsize // 2**20 if shm else 0,
         "writable": os.access(str(parent), os.W_OK | os.X_OK),
         "parent": str(parent),
+        "complete": sorted(str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern)),
         "foreign": bool(entries) and ".seedcore" not in entries,
     }
     sys.stdout.write(json.dumps(report) + "\n")

@@ -1,0 +1,60 @@
+"""Kill a Ray node that runs but is not well, so that its service starts it again.
+
+``ray start --block`` goes on when the processes below it hang, and after somebody's ``ray stop`` when there are none:
+the service is active, the node is dead. What tells is the node's own agent.
+Usage: watch_ray_node.py HEALTH_URL TEMP_DIR SECONDS_TO_START SECONDS_UNHEALTHY
+"""  # noqa: INP001
+
+import sys
+import time
+import urllib.request
+
+import node_processes
+
+INTERVAL_S = 5.0
+REQUEST_TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 10.0
+
+
+def say(text: str) -> None:
+    """Write one line to the log."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def trouble(url: str) -> str:
+    """Ask the agent; returns what is wrong, or nothing."""
+    # The node is asked directly, whatever proxy the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=REQUEST_TIMEOUT_S) as answer:
+            return "" if answer.status == 200 else f"{url} answers {answer.status}"  # noqa: PLR2004 - HTTP's OK
+    except OSError as error:
+        return f"{url} does not answer: {getattr(error, 'reason', error)}"
+
+
+def main() -> None:
+    """Watch for ever."""
+    url, temp_dir, start_s, unhealthy_s = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+    say(f"watching: url={url} start_s={start_s:g} unhealthy_s={unhealthy_s:g}")
+    node, well_until, said = 0, 0.0, ""
+    while True:
+        pid = node_processes.launcher(temp_dir)
+        now = time.monotonic()
+        if pid != node:
+            # A new start has its time; one that is not there is the service's business.
+            node, well_until, said = pid, now + start_s, ""
+        wrong = trouble(url) if pid else ""
+        if wrong != said:
+            say(f"node {pid}: {wrong or 'well'}")
+            said = wrong
+        if pid and not wrong:
+            well_until = time.monotonic()
+        elif pid and now - well_until >= unhealthy_s:
+            say(f"kill the node: pid={pid} why={wrong}")
+            left = node_processes.kill_all(temp_dir, timeout_s=KILL_TIMEOUT_S)
+            say(f"killed: left={left}")
+        time.sleep(INTERVAL_S)
+
+
+main()
