@@ -1,0 +1,59 @@
+"""What a deployment costs that has nothing to do, against gathering the facts of the same hosts.
+
+Usage: ``python -m benchmarks.noop_deploy [--rounds N] -- ARGUMENTS OF ansible-playbook``, for hosts that are deployed to.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).parents[1]
+PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
+DEPLOY, FACTS = "deploy.yml", "benchmarks/facts.yml"
+
+
+def run(playbook: str, arguments: tuple[str, ...]) -> tuple[float, str]:
+    """Run a playbook; returns the seconds it took and its output."""
+    begun = time.monotonic()
+    command = [str(PLAYBOOK), *arguments, playbook]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    if done.returncode:
+        raise click.ClickException(f"{playbook} is red:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.monotonic() - begun, done.stdout
+
+
+def tasks_of(output: str) -> Counter[str]:
+    """Return how many tasks (and items of loops) each host ran, skipped ones not counted."""
+    return Counter(re.findall(r"^(?:ok|changed): \[([^ \]]+)", output, re.MULTILINE))
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1, 20), default=3, show_default=True)
+@click.argument("arguments", nargs=-1)
+def main(*, rounds: int, arguments: tuple[str, ...]) -> None:
+    """Print both times, interleaved and as medians, their ratio, and the tasks of each host."""
+    times: dict[str, list[float]] = {FACTS: [], DEPLOY: []}
+    output = ""
+    for _ in range(rounds):
+        for playbook, measured in times.items():
+            seconds, output = run(playbook, arguments)
+            measured.append(seconds)
+    changed = re.findall(r"changed=([1-9]\d*)", output)
+    if changed:
+        raise click.ClickException(f"the deployment had something to do: changed={', '.join(changed)}")
+    facts, deploy = (statistics.median(times[name]) for name in (FACTS, DEPLOY))
+    print(f"facts  {facts:7.2f} s")
+    print(f"deploy {deploy:7.2f} s   {deploy / facts:.1f} x")
+    print(f"tasks  {', '.join(f'{host} {count}' for host, count in sorted(tasks_of(output).items()))}")
+
+
+if __name__ == "__main__":
+    main()
