@@ -1,0 +1,85 @@
+"""Ask ports of other hosts without a token, as somebody would who is on the same network, and print what they say.
+
+Each port is asked over HTTP for what it may have, and over gRPC for the list of nodes.
+Usage: ask_from_outside.py HOST:PORT...
+Fails if an answer has data: anything but an error, a demand for a token, or a health check's word.
+"""  # noqa: INP001
+
+import socket
+import struct
+import sys
+
+PATHS = ("/metrics", "/api/v0/nodes", "/nodes?view=summary", "/coordinator/status", "/")
+METHOD = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+TIMEOUT_S = 3.0
+MAX_BYTES = 65536
+# What only somebody with the token may learn: names of nodes and actors, figures.
+DATA = (b"head-1", b"worker-", b"seedcore_coordinator", b"# TYPE", b"ray_node", b"python_info")
+
+
+def talk(host: str, port: int, message: bytes) -> bytes:
+    """Send bytes, and return what comes back until it ends or the time is over."""
+    answer = b""
+    with socket.create_connection((host, port), timeout=TIMEOUT_S) as end:
+        end.sendall(message)
+        try:
+            while len(answer) < MAX_BYTES and (part := end.recv(MAX_BYTES)):
+                answer += part
+        except TimeoutError:
+            pass
+    return answer
+
+
+def grpc_request(authority: str) -> bytes:
+    """Return a whole HTTP/2 conversation of a client that calls METHOD with an empty message."""
+
+    def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+        return struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + body
+
+    def header(name: str, value: str) -> bytes:
+        return bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+    names = {":method": "POST", ":scheme": "http", ":path": METHOD, ":authority": authority}
+    names |= {"content-type": "application/grpc", "te": "trailers"}
+    headers = b"".join(header(name, value) for name, value in names.items())
+    return (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + frame(4, 0, 0, b"")
+        + frame(1, 4, 1, headers)
+        + frame(0, 1, 1, b"\0\0\0\0\0")
+    )
+
+
+def ask(host: str, port: int) -> tuple[list[str], bytes]:
+    """Return what a port says to each question, in short, and all of it."""
+    said, everything = [], b""
+    questions = [(f"GET {path}", f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode()) for path in PATHS]
+    for name, message in [*questions, ("gRPC", grpc_request(f"{host}:{port}"))]:
+        try:
+            answer = talk(host, port, message)
+        except ConnectionRefusedError:
+            return ["refused"], b""
+        except OSError as error:
+            return [str(error)], b""
+        everything += answer
+        first = answer.split(b"\r\n", 1)[0]
+        word = first.decode("ascii", "replace") if first.startswith(b"HTTP/") else f"{len(answer)} bytes"
+        if b"unauthenticated" in answer.lower():
+            word += ", unauthenticated"
+        said.append(f"{name}: {word}")
+    return said, everything
+
+
+def main() -> None:
+    """Ask them all."""
+    leaks = 0
+    for place in sys.argv[1:]:
+        host, _, port = place.rpartition(":")
+        said, everything = ask(host, int(port))
+        data = [word.decode() for word in DATA if word in everything]
+        leaks += bool(data)
+        print(f"{place:24} {'DATA ' + ', '.join(data) if data else 'no data'}; {'; '.join(dict.fromkeys(said))}")  # noqa: T201
+    sys.exit(bool(leaks))
+
+
+main()
