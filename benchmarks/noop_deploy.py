@@ -1,6 +1,6 @@
 """What a deployment costs that has nothing to do, against gathering the facts of the same hosts.
 
-Usage: ``python -m benchmarks.noop_deploy [--rounds N] -- ARGUMENTS OF ansible-playbook``, for hosts that are deployed to.
+Usage: ``python -m benchmarks.noop_deploy [--rounds N] -- ARGUMENTS OF ansible-playbook``, for hosts that have one.
 """
 
 from __future__ import annotations
