@@ -2,9 +2,11 @@
 
 ``ray start --block`` goes on when the processes below it hang, and after somebody's ``ray stop`` when there are none:
 the service is active, the node is dead. What tells is the node's own agent.
-Usage: watch_ray_node.py HEALTH_URL TEMP_DIR SECONDS_TO_START SECONDS_UNHEALTHY
+Of a worker whose head is away nothing is judged: it waits for the head, and its actors go on.
+Usage: watch_ray_node.py HEALTH_URL TEMP_DIR SECONDS_TO_START SECONDS_UNHEALTHY [HEAD_ADDRESS HEAD_PORT]
 """  # noqa: INP001
 
+import socket
 import sys
 import time
 import urllib.request
@@ -33,9 +35,21 @@ def trouble(url: str) -> str:
         return f"{url} does not answer: {getattr(error, 'reason', error)}"
 
 
+def is_away(head: list[str]) -> bool:
+    """Say whether the head does not listen; a head has none but itself."""
+    if not head:
+        return False
+    try:
+        socket.create_connection((head[0], int(head[1])), timeout=REQUEST_TIMEOUT_S).close()
+    except OSError:
+        return True
+    return False
+
+
 def main() -> None:
     """Watch for ever."""
     url, temp_dir, start_s, unhealthy_s = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+    head = sys.argv[5:7]
     say(f"watching: url={url} start_s={start_s:g} unhealthy_s={unhealthy_s:g}")
     node, well_until, said = 0, 0.0, ""
     while True:
@@ -48,7 +62,7 @@ def main() -> None:
         if wrong != said:
             say(f"node {pid}: {wrong or 'well'}")
             said = wrong
-        if pid and not wrong:
+        if pid and (not wrong or is_away(head)):
             well_until = time.monotonic()
         elif pid and now - well_until >= unhealthy_s:
             say(f"kill the node: pid={pid} why={wrong}")
