@@ -38,6 +38,10 @@ class NotSentError(ConnectionError):
     """There was no connection: nothing of the request has been sent."""
 
 
+class NotSentInTimeError(NotSentError, TimeoutError):
+    """There was no connection in time."""
+
+
 def request(
     url: str,
     *,
@@ -133,9 +137,9 @@ class Connection:
             self._http = self._new(timeout_s)
             try:
                 self._http.connect()
-            except TimeoutError:
+            except TimeoutError as error:
                 self.close()
-                raise
+                raise NotSentInTimeError("no connection in time") from error
             except OSError as error:
                 self.close()
                 raise NotSentError(error.errno, error.strerror or str(error)) from error
