@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _AHEAD = 64
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _LOOK_S = 0.2
-_NOTHING_STARTED = frozenset({429, 503})
+_MAY_CHANGE = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +69,8 @@ def run(
 ) -> Iterator[Outcome]:
     """Do the tasks of ``lines`` (one JSON object each; empty lines are none) and yield an outcome for each.
 
-    A task that has certainly not begun (the connection is refused, the Coordinator is still initializing, a bound is
-    reached) is sent again for up to ``patience_s`` seconds. One whose connection broke is not: it may have been done.
+    A task that has certainly not begun (the connection is refused, the organ is not there yet, a bound is reached) is
+    sent again for up to ``patience_s`` seconds. One whose connection broke is not: it may have been done.
 
     Args:
         settings: Where the Coordinator is.
@@ -215,7 +215,8 @@ class _Worker:
 
 
 def _try_again(response: Response) -> float | None:
-    """Return the seconds after which to try again, where nothing of the task was done; else None."""
-    if response.status in _NOTHING_STARTED and response.retry_after_s is not None:
-        return response.retry_after_s
+    """Return the seconds after which to try again, where nothing was done and that may change; else None."""
+    body = response.body if isinstance(response.body, Mapping) else {}
+    if response.status in _MAY_CHANGE and body.get("executed") == "no":
+        return response.retry_after_s or 0.0
     return None

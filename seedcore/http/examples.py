@@ -145,7 +145,7 @@ ACTIVITY = {
 }
 TASKS_IN = {
     "no params": {"type": "node_facts"},
-    "with params": {"type": "keywords", "params": {"text": "Organs have agents. Agents do tasks.", "limit": 1}},
+    "with params": {"type": "echo", "params": {"text": "hi"}, "timeout_s": 5},
     "on one organ": {
         "type": "execute_on_organ",
         "params": {"organ_id": "utility_organ_1", "task_data": {"type": "echo", "params": {"text": "hi"}}},

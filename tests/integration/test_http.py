@@ -117,11 +117,12 @@ def test_many_tasks_survive_the_death_of_the_coordinator(organism: Organism) -> 
     lines = [batch.stdout.readline() for _ in range(100)]
 
     kill(organism.probe().coordinator["pid"])
-    out, err = batch.communicate(timeout=300)
+    lines += batch.stdout.readlines()
+    batch.wait(timeout=60)
 
-    answers = [json.loads(line) for line in [*lines, *out.splitlines()]]
-    assert [answer["line"] for answer in answers] == list(range(1, 3001)), err
+    answers = [json.loads(line) for line in lines]
+    assert [answer["line"] for answer in answers] == list(range(1, 3001))
     lost = [answer for answer in answers if not answer["success"]]
-    assert len(lost) <= 8, "no more than were under way"
+    assert len(lost) <= 8, f"no more than were under way: {lost[:20]}"
     assert {answer["executed"] for answer in lost} <= {"unknown"}
     assert batch.returncode == (1 if lost else 0)

@@ -49,8 +49,14 @@ class Work:
         if kind == "break":
             return None
         if kind == "busy" and times < 3:
-            refused = {"success": False, "error": "busy", "error_type": "OverloadedError", "task_type": kind}
-            return 429, refused, {"Retry-After": "0.1"}
+            refused = {
+                "success": False,
+                "error": "busy",
+                "error_type": "OverloadedError",
+                "executed": "no",
+                "task_type": kind,
+            }
+            return (429, refused, {"Retry-After": "0.1"}) if times == 1 else (503, refused)
         if kind == "fail":
             return 500, {"success": False, "error": "no", "error_type": "OSError", "task_type": kind}
         return 200, {"success": True, "result": task.get("params"), "task_type": kind}
