@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,14 @@ class Deployment:
         package: What ``seedcore_package`` is.
         variables: More variables, or other values.
         collections: Where the collection is installed; None means this checkout.
+        wrapper: What the command is an argument of.
     """
 
     directory: Path
     package: Path
     variables: dict[str, Any] = field(default_factory=dict)
     collections: Path | None = None
+    wrapper: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         first, last = free_range(300)
@@ -114,7 +116,7 @@ class Deployment:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SEEDCORE_"))}
         command, here = self._command(playbook)
         done = subprocess.run(
-            [*command, "-e", f"@{variables}", *arguments],
+            [*self.wrapper, *command, "-e", f"@{variables}", *arguments],
             cwd=self.directory if self.collections else ROOT,
             env={
                 **environment,

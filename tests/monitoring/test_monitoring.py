@@ -94,6 +94,8 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(make_deployment: Callable[..., Deployment]) -> Watched:
     one = Watched(make_deployment())
+    assert one.run("monitoring", "--check").check().recap["changed"] > 0
+    assert not one.prefix.exists()
     one.run("deploy").check()
     return one
 
