@@ -334,7 +334,7 @@ class Coordinator:
             raise TaskError("params key 'nonce' is missing or not a non-empty string")
         self._life.require_running()
         echoes = await self._life.organism.canary(nonce)
-        lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if not echo["ok"]]
+        lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if echo["missed"]]
         result = {"nonce": nonce, "replicas": echoes}
         if lost:
             text = f"the nonce did not come back from {', '.join(lost)}"

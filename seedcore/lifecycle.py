@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
-from seedcore.errors import OrganUnavailableError
+from seedcore.errors import InitializationError, OrganUnavailableError
 from seedcore.organism.manager import OrganismManager
 from seedcore.organism.runtime import OrganRuntime
 from seedcore.spec import OrganismSpec
@@ -179,7 +179,10 @@ class Lifecycle:
 
     async def _reload(self, spec: OrganismSpec, timeout_s: float) -> dict[str, list[str]]:
         async def commit() -> None:
-            await self._keep(spec, stopped=False)
+            try:
+                await self._keep(spec, stopped=False)
+            except TimeoutError as error:
+                raise InitializationError("Ray's head does not answer, the new organism would be forgotten") from error
 
         try:
             changes = await self.organism.reload(spec, timeout_s=timeout_s, commit=commit)

@@ -170,7 +170,11 @@ class OrganismManager:
         return await self.run_on(random.choice(usable), task)  # noqa: S311 - a choice, not a secret
 
     async def canary(self, nonce: str) -> list[dict[str, Any]]:
-        """Send a nonce through every replica; one entry each, with ``ok`` and, if not, ``error``."""
+        """Send a nonce through every replica; one entry each, with ``ok`` and, if not, ``error``.
+
+        ``missed`` says whether the organism is not what it seems without it: a replica that is known to be down, in an
+        organism that is healthy (degraded) all the same, is not.
+        """
         return list(await asyncio.gather(*(self._canary(replica, nonce) for replica in self._all())))
 
     def organ_reports(self, *, brief: bool = False) -> list[dict[str, Any]]:
@@ -232,13 +236,19 @@ class OrganismManager:
         return down, degraded
 
     async def _canary(self, replica: Replica, nonce: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {"organ_id": replica.spec.id, "replica": replica.index, "ok": False}
+        organ = replica.spec
+        must = organ.required and self._ready_agents(organ.id) < organ.min_ready_agents
+        missed = replica.usable or must
+        entry: dict[str, Any] = {"organ_id": organ.id, "replica": replica.index, "ok": False, "missed": missed}
+        if not replica.usable and not must:
+            return {**entry, "error": replica.error or f"it is {replica.state}"}
         try:
             answer = await replica.canary(nonce, CANARY_TIMEOUT_S)
         except Exception as error:
             # Whatever Ray or the organ makes of it, a canary that does not return is a result, not a failure of ours.
             return {**entry, "error": describe(error).splitlines()[0]}
-        return {**entry, "ok": answer.get("nonce") == nonce, "pid": answer.get("pid")}
+        is_back = answer.get("nonce") == nonce
+        return {**entry, "ok": is_back, "missed": not is_back, "pid": answer.get("pid")}
 
     def _make(self, organ: OrganSpec) -> list[Replica]:
         replicas: list[Replica] = []

@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayHead]:
-    """A head of two CPUs, alone at first; the first test adds a node with two more, in the zone a."""
+    """A head of two CPUs, alone at first; see :func:`grown`."""
     head = RayHead(num_cpus=2)
     try:
         head.start()
@@ -35,6 +35,13 @@ def organism(cluster: RayHead, tmp_path: Path) -> Iterator[Organism]:
         yield deployment
     finally:
         deployment.close()
+
+
+def grown(cluster: RayHead) -> RayHead:
+    """Let the cluster have a second node with two CPUs, in the zone a."""
+    if not cluster.nodes:
+        cluster.add_node("worker", num_cpus=2, labels="zone=a")
+    return cluster
 
 
 def nodes_of(organism: Organism) -> dict[str, list[str]]:
@@ -60,12 +67,13 @@ def test_a_start_with_a_part_of_it_is_degraded_and_heals_when_there_is_room(
     assert outcome["status"]["coordinator"]["missing"] == [outcome["message"]]
     assert organism.submit("task_2")["success"] is True
 
-    cluster.add_node("worker", num_cpus=2, labels="zone=a")
+    grown(cluster)
     eventually(lambda: organism.probe().healthy, timeout_s=90, what="the second replica, on the new node")
     assert len(set(nodes_of(organism)["wide"])) == 2
 
 
-def test_the_replicas_of_each_organ_are_on_different_nodes(organism: Organism) -> None:
+def test_the_replicas_of_each_organ_are_on_different_nodes(organism: Organism, cluster: RayHead) -> None:
+    grown(cluster)
     organs = [{"id": f"organ_{index}", "replicas": 2, "agent_count": 2} for index in range(3)]
     organism.up(*organs)
 
@@ -76,7 +84,8 @@ def test_the_replicas_of_each_organ_are_on_different_nodes(organism: Organism) -
     }
 
 
-def test_an_organ_goes_where_its_labels_say(organism: Organism) -> None:
+def test_an_organ_goes_where_its_labels_say(organism: Organism, cluster: RayHead) -> None:
+    grown(cluster)
     organism.up(
         {"id": "inside", "labels": {"zone": "in(a,b)"}, "replicas": 2, "agent_count": 2},
         {"id": "outside", "labels": {"zone": "!a"}},
