@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ class DiesWhileFileExists:
 
     def execute(self, task: Task) -> str:
         return task.type
+
+
+async def count_up(task: Task) -> AsyncIterator[int]:
+    """Yields numbers, as fast as somebody takes them."""
+    for number in range(int(task.params["count"])):
+        yield number
 
 
 def burn(task: Task) -> int:

@@ -68,7 +68,7 @@ def test_a_start_with_a_part_of_it_is_degraded_and_heals_when_there_is_room(
     assert organism.submit("task_2")["success"] is True
 
     grown(cluster)
-    eventually(lambda: organism.probe().healthy, timeout_s=90, what="the second replica, on the new node")
+    eventually(lambda: organism.probe().healthy, timeout_s=150, what="the second replica, on the new node")
     assert len(set(nodes_of(organism)["wide"])) == 2
 
 
