@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import sys
 import zlib
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import ray
@@ -25,6 +25,7 @@ from seedcore import release
 from seedcore.coordinator import Coordinator
 from seedcore.organism.organ import Organ
 from seedcore.organism.placement import choose_node
+from seedcore.organism.replica import STREAM_AHEAD
 from seedcore.organism.runtime import organ_name
 from seedcore.record import ActorRecord
 from seedcore.settings import COORDINATOR_NAME, ORGAN_NAME_PREFIX
@@ -93,6 +94,12 @@ class CoordinatorActor(Coordinator):
     async def get_status(self) -> dict[str, Any]:  # type: ignore[override]
         """Answer from the last snapshot."""
         return await super().get_status()
+
+    @ray.method(_generator_backpressure_num_objects=STREAM_AHEAD)
+    async def stream(self, task: Any) -> AsyncIterator[dict[str, Any]]:  # type: ignore[override]
+        """Do one task whose agent is a generator; see :meth:`Coordinator.stream`."""
+        async for part in super().stream(task):
+            yield part
 
 
 class RayOrganRuntime:

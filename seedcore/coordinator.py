@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,41 @@ class Coordinator:
             self._in_flight -= 1
         self._count(kind, answer, time.monotonic() - started)
         return dict(answer)
+
+    async def stream(self, task: Any) -> AsyncIterator[dict[str, Any]]:
+        """Do one task whose agent is a generator; yields ``{"item": ...}`` for each item as it comes, then the answer.
+
+        The answer is the last that is yielded and has the documented shape, with the number of items as ``result``. A
+        task of another agent, or of a built-in type, has its answer only.
+        """
+        started = time.monotonic()
+        kind = task_type_of(task)
+        if kind in BUILTIN_TASK_TYPES:
+            yield await self.handle(task)
+            return
+        answer: dict[str, Any] | None = None
+        self._in_flight += 1
+        try:
+            parsed = Task.parse(task)
+            kind = parsed.type
+            if self._in_flight > MAX_IN_FLIGHT:
+                raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")  # noqa: TRY301 - one fence
+            self._life.require_running()
+            async for part in self._life.organism.stream(parsed):
+                if "success" in part:
+                    answer = part
+                else:
+                    yield part
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            answer = failure(error, task_type=kind)
+        finally:
+            self._in_flight -= 1
+        if answer is None:
+            answer = failure("the stream ended without an answer", error_type="OrganUnavailableError", task_type=kind)
+        self._count(kind, answer, time.monotonic() - started)
+        yield answer
 
     async def reload(self, spec: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Become another organism in place: only organs whose spec has changed are replaced.

@@ -7,12 +7,13 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from seedcore.counts import merge
 from seedcore.errors import AgentStartError, InitializationError, OrganUnavailableError
 from seedcore.organism.agent import AgentState
+from seedcore.organism.lane import ANSWER_GRACE_S
 from seedcore.organism.replica import Replica, ReplicaState
 from seedcore.organism.routing import RoutingTable
 from seedcore.organism.runtime import OrganRuntime, organ_name, retire
@@ -152,15 +153,14 @@ class OrganismManager:
         Raises:
             OrganUnavailableError: No replica can work now.
         """
-        organ = self._organs.get(organ_id)
-        if organ is None:
-            raise OrganUnavailableError(f"there is no organ {organ_id!r}, organs are: {', '.join(self._organs)}")
-        usable = [replica for replica in self._replicas[organ_id] if replica.usable]
-        if not usable:
-            raise OrganUnavailableError(f"organ {organ_id} cannot work now: {self._why(organ_id)}", retry_after_s=0.5)
-        replica = min(usable, key=lambda candidate: candidate.in_flight)
-        timeout_s = organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
+        replica, timeout_s = self._choose(organ_id, task)
         return await replica.execute(task.to_dict(), timeout_s)
+
+    async def stream(self, task: Task) -> AsyncIterator[dict[str, Any]]:
+        """Route a task and do it; yields and raises as :meth:`Replica.stream`, and raises as the routing does."""
+        replica, timeout_s = self._choose(self._routes.route(task.type, task.domain), task)
+        async for part in replica.stream(task.to_dict(), timeout_s, grace_s=ANSWER_GRACE_S):
+            yield part
 
     async def run_on_any(self, task: Task) -> dict[str, Any]:
         """Do a task on some organ that can work now."""
@@ -249,6 +249,16 @@ class OrganismManager:
             return {**entry, "error": describe(error).splitlines()[0]}
         is_back = answer.get("nonce") == nonce
         return {**entry, "ok": is_back, "missed": not is_back, "pid": answer.get("pid")}
+
+    def _choose(self, organ_id: str, task: Task) -> tuple[Replica, float]:
+        organ = self._organs.get(organ_id)
+        if organ is None:
+            raise OrganUnavailableError(f"there is no organ {organ_id!r}, organs are: {', '.join(self._organs)}")
+        usable = [replica for replica in self._replicas[organ_id] if replica.usable]
+        if not usable:
+            raise OrganUnavailableError(f"organ {organ_id} cannot work now: {self._why(organ_id)}", retry_after_s=0.5)
+        replica = min(usable, key=lambda candidate: candidate.in_flight)
+        return replica, organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
 
     def _make(self, organ: OrganSpec) -> list[Replica]:
         replicas: list[Replica] = []

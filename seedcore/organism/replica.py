@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from enum import StrEnum
 from typing import Any
 
-from ray.exceptions import ActorDiedError, RayError
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayError, WorkerCrashedError
 
 from seedcore.counts import merge
 from seedcore.errors import OrganUnavailableError
@@ -27,6 +28,8 @@ from seedcore.task import describe
 
 logger = logging.getLogger(__name__)
 
+# Items that a stream may be ahead of whoever takes them, on each of its hops.
+STREAM_AHEAD = 64
 # Ray tells a caller of a dead actor after up to a second; a killed organ is back within two.
 _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
@@ -93,6 +96,7 @@ class Replica:
         self._fresh = True
         self._supervision: asyncio.Task[None] | None = None
         self._creation: asyncio.Task[Any] | None = None
+        self._streams = 0
         self._lane = Lane(spec.id, lambda: self._handle)
 
     def start(self) -> None:
@@ -107,7 +111,7 @@ class Replica:
     @property
     def in_flight(self) -> int:
         """Tasks sent there by the Coordinator and not answered yet."""
-        return self._lane.load
+        return self._lane.load + self._streams
 
     @property
     def tasks_in_flight(self) -> int:
@@ -172,6 +176,34 @@ class Replica:
         if answer.get("executed") == "unknown" and answer.get("error_type") == "OrganUnavailableError":
             self._died_with = str(task.get("type"))
         return answer
+
+    async def stream(self, task: dict[str, Any], timeout_s: float, *, grace_s: float) -> AsyncIterator[dict[str, Any]]:
+        """Run one task there; yields what :meth:`Organ.stream` yields.
+
+        Raises:
+            OrganUnavailableError: The process died with the task.
+            TimeoutError: The process did not answer in time, nor within the grace after it.
+            RayError: Anything else that Ray reports, an item that cannot be read for one.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s + grace_s
+        self._streams += 1
+        method = self._handle.stream.options(_generator_backpressure_num_objects=STREAM_AHEAD)
+        parts = method.remote(task, timeout_s)
+        try:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    part: dict[str, Any] = await (await anext(parts))
+                yield part
+        except StopAsyncIteration:
+            return
+        except _DEATHS as error:
+            self._died_with = str(task.get("type"))
+            text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
+            raise OrganUnavailableError(text, "unknown") from error
+        finally:
+            self._streams -= 1
+            # Nothing, if it has ended; else nobody waits for what is still to come.
+            ray.cancel(parts)
 
     async def canary(self, nonce: str, timeout_s: float) -> dict[str, Any]:
         """Send a nonce there and back.
@@ -387,3 +419,6 @@ class Replica:
 
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {describe(error)}".splitlines()[0]
+
+
+_DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, NodeDiedError)
