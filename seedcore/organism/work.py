@@ -22,6 +22,8 @@ from seedcore.task import Task, failure, task_type_of
 
 logger = logging.getLogger(__name__)
 
+# Code that has been cancelled and goes on for so long does not mean to end.
+STUCK_AFTER_S = 1.0
 # What a refused caller is told before it is known how long tasks take here, and the bounds of what it is told then.
 RETRY_AFTER_S = 1.0
 # Somebody else will soon do what this organ does not do any more, or never did.
@@ -123,7 +125,20 @@ class Work:
     is given back when the code has really ended, so that the bound on concurrency is true.
     """
 
-    __slots__ = ("_began", "_done", "_emit", "_limit_s", "_queue", "_running", "_seat", "_started", "_timer", "task")
+    __slots__ = (
+        "_began",
+        "_done",
+        "_emit",
+        "_is_stuck",
+        "_limit_s",
+        "_patience",
+        "_queue",
+        "_running",
+        "_seat",
+        "_started",
+        "_timer",
+        "task",
+    )
 
     def __init__(
         self,
@@ -140,6 +155,8 @@ class Work:
         self._done: Callable[[dict[str, Any]], None] | None = done
         self._seat: Seat | None = None
         self._running: asyncio.Task[Any] | None = None
+        self._is_stuck = False
+        self._patience: asyncio.TimerHandle | None = None
         self._started = self._began = time.monotonic()
         self._timer = queue.loop.call_later(limit_s, self._late)
 
@@ -186,14 +203,22 @@ class Work:
         if self._running is None:
             self._queue.forget(self)
         else:
-            self._queue.count_stuck(1)
+            # Most code ends in the next turns of the loop: a process must not be replaced for that.
+            self._patience = self._queue.loop.call_later(STUCK_AFTER_S, self._call_stuck)
             self._running.cancel()
+
+    def _call_stuck(self) -> None:
+        self._is_stuck = True
+        self._queue.count_stuck(1)
 
     def _ended(self, running: asyncio.Task[Any]) -> None:
         if self._seat is None:
             return
         if self._done is None:
-            self._queue.count_stuck(-1)
+            if self._patience is not None:
+                self._patience.cancel()
+            if self._is_stuck:
+                self._queue.count_stuck(-1)
             if not running.cancelled():
                 running.exception()  # looked at, or asyncio complains
         elif running.cancelled():
@@ -262,7 +287,7 @@ class WorkQueue:
 
     Attributes:
         in_flight: Tasks accepted and not yet answered.
-        stuck: Tasks answered at their deadline, or given up, whose code has not ended.
+        stuck: Tasks answered at their deadline, or given up, whose code has not ended STUCK_AFTER_S later.
         counts: Tasks answered so far.
     """
 

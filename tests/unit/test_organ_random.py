@@ -139,4 +139,5 @@ async def test_every_task_has_one_answer(
     assert max(MOST.values(), default=0) <= at_a_time
     snapshot = await organ.watch("", -1, 0.0)
     assert (snapshot["in_flight"], snapshot["queued"]) == (0, 0)
-    assert sum(entry["count"] for entry in snapshot["tasks"]) == answered
+    # A caller may give up in the very turn of the loop in which its answer is made, and counted.
+    assert answered <= sum(entry["count"] for entry in snapshot["tasks"]) <= len(tasks)
