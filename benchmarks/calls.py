@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
 
 from benchmarks import raw
 from benchmarks.organism import ECHO, running
-from benchmarks.timing import Round, Row, gathered, median_ms, median_ms_async, pipelined
+from benchmarks.timing import Round, Row, cpu_us, gathered, median_ms, median_ms_async, pipelined
 from seedcore.client import AsyncClient, Client
 from seedcore.settings import Settings
 
@@ -62,6 +64,21 @@ class Contestants:
             }
         )
 
+    def cost(self, calls: int) -> Round:
+        """CPU time per task, of all processes that have a part in it."""
+        me = os.getpid()
+        status = self.client.status()
+        (organ,) = [replica["pid"] for organ in status["organs"] for replica in organ["replicas"]]
+        echo, relay = ray.get([self.echo.pids.remote(), self.relay.pids.remote()], timeout=60)
+        run = self.throughput(calls).contestants
+        pids = {
+            "handle": [me, status["pid"], organ],
+            "two hops": [me, *relay],
+            "submit_many": [me, organ],
+            "one call": [me, *echo],
+        }
+        return Round({name: partial(cpu_us, run[name], calls, members) for name, members in pids.items()})
+
     def latency(self, alone: int) -> Round:
         """Median milliseconds, one call after the other."""
 
@@ -88,12 +105,13 @@ def measure(*, rounds: int, quick: bool) -> list[Row]:
         if not contestants.client.submit(TASK)["success"]:
             raise RuntimeError("the organism does not answer")
         throughput, latency = contestants.throughput(calls), contestants.latency(alone)
-        for contest in (throughput, latency):
+        cost = contestants.cost(calls)
+        for contest in (throughput, latency, cost):
             contest.run(1)
             for values in contest.values.values():
                 values.clear()  # the first round makes connections and warms caches
             contest.run(rounds)
-    return [*_throughput_rows(throughput), *_latency_rows(latency)]
+    return [*_throughput_rows(throughput), *_latency_rows(latency), *_cost_rows(cost)]
 
 
 @contextmanager
@@ -160,5 +178,15 @@ def _latency_rows(contest: Round) -> list[Row]:
             ),
             ("Coordinator.handle, p50", "handle", "serve", SERVE, ""),
             ("Client.submit direct, p50", "submit", "serve", SERVE, ""),
+        ]
+    ]
+
+
+def _cost_rows(contest: Round) -> list[Row]:
+    return [
+        contest.row(what, ours, theirs, against=against, goal="", unit="us", note="all processes together")
+        for what, ours, theirs, against in [
+            ("Coordinator.handle, pipelined: CPU per task", "handle", "two hops", TWO_HOPS),
+            ("Client.submit_many: CPU per task", "submit_many", "one call", f"{ONE_CALL}, pipelined"),
         ]
     ]

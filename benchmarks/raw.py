@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ray
@@ -16,9 +17,9 @@ class Echo:
         """Give the task back."""
         return task
 
-    async def ping(self) -> str:
-        """Answer."""
-        return "pong"
+    async def pids(self) -> list[int]:
+        """Return the ids of the processes that have a part in it."""
+        return [os.getpid()]
 
 
 class Relay:
@@ -31,6 +32,10 @@ class Relay:
         """Ask the second hop."""
         answer: dict[str, Any] = await self._inner.echo.remote(task)
         return answer
+
+    async def pids(self) -> list[int]:
+        """Return the ids of the processes that have a part in it."""
+        return [os.getpid(), *await self._inner.pids.remote()]
 
 
 def bare_actor(kind: type, **options: Any) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -55,16 +57,16 @@ class Round:
     """Values of several contestants, one list each, measured in turn in every round."""
 
     def __init__(self, contestants: dict[str, Callable[[], float]]) -> None:
-        self._contestants = contestants
+        self.contestants = contestants
         self.values: dict[str, list[float]] = {name: [] for name in contestants}
 
     def run(self, rounds: int) -> None:
         """Measure; who goes first changes from round to round."""
-        names = list(self._contestants)
+        names = list(self.contestants)
         for index in range(rounds):
             shift = index % len(names)
             for name in names[shift:] + names[:shift]:
-                self.values[name].append(self._contestants[name]())
+                self.values[name].append(self.contestants[name]())
 
     def row(self, what: str, ours: str, theirs: str, *, against: str, goal: str, unit: str, **more: Any) -> Row:
         """Compare two of them."""
@@ -86,6 +88,19 @@ def pipelined(call: Callable[[], Any], count: int) -> float:
     started = time.perf_counter()
     ray.get([call() for _ in range(count)], timeout=TIMEOUT_S)
     return count / (time.perf_counter() - started)
+
+
+def cpu_us(run: Callable[[], Any], count: int, pids: Sequence[int]) -> float:
+    """CPU microseconds per task in some processes together: they hold on a machine that others load too."""
+    before = sum(map(_cpu_s, pids))
+    run()
+    return (sum(map(_cpu_s, pids)) - before) / count * 1e6
+
+
+def _cpu_s(pid: int) -> float:
+    # The name of a process, in parentheses, may have blanks in it; user and system time are the 12th and 13th after it.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def gathered(call: Callable[[], Awaitable[Any]], count: int) -> float:
