@@ -16,7 +16,8 @@ from seedcore.settings import Settings
 
 TASK = {"type": "echo", "params": {"x": 1}}
 LOAD = 0.8
-BATCH = 1_000
+# Two of these are under way at a time; the Coordinator takes no more than 2,000 tasks.
+BATCH = 500
 FEW = 10_000
 MANY = 1_000_000
 
@@ -92,7 +93,7 @@ def _status_under_load(settings: Settings, coordinator: Any, rounds: int) -> Row
 
 
 def _memory(coordinator: Any, pid: int, total: int) -> Row:
-    """Feed tasks through ``handle``, a thousand in a call: what a task leaves behind it leaves either way."""
+    """Feed tasks through ``handle``, many in a call: what a task leaves behind it leaves either way."""
     handle = coordinator.handle
     document = {"type": "execute_many", "params": {"tasks": [TASK] * BATCH}}
 
@@ -103,8 +104,9 @@ def _memory(coordinator: Any, pid: int, total: int) -> Row:
             if len(under_way) > 1:
                 first = under_way.pop(0)
                 answers = ray.get(first, timeout=120)["result"]
-                if not all(answer["success"] for answer in answers):
-                    raise RuntimeError("a task failed")
+                failed = [answer for answer in answers if not answer["success"]]
+                if failed:
+                    raise RuntimeError(f"a task failed: {failed[0]}")
         ray.get(under_way, timeout=120)
 
     feed(FEW)
