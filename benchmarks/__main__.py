@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 def main(*, rounds: int, only: str, quick: bool, output: Path) -> None:
     """Print what SeedCore adds to Ray, as ratios measured in one run on one Ray.
 
-    Takes some ten minutes. A goal that is missed is a result and no error.
+    A goal that is missed is a result and no error.
     """
     # The agents of the benchmark are found by every process of the cluster.
     os.environ["PYTHONPATH"] = str(ROOT)

@@ -62,10 +62,10 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - only here, and it is slow to import
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "seedcore"
+    mpl.rcParams.update({"svg.hashsalt": "seedcore", "svg.fonttype": "none"})
     import matplotlib.pyplot as plt  # noqa: PLC0415 - after the choice of how to draw
 
-    figure, axes = plt.subplots(figsize=(9, 0.42 * len(rows) + 1.2))
+    figure, axes = plt.subplots(figsize=(9, 0.5 * len(rows) + 1.2))
     for place, row in enumerate(reversed(rows)):
         values = sorted(_margin(row, ratio) for ratio in row.ratios)
         colour = "tab:green" if row.met else "tab:red"
@@ -73,13 +73,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.plot([_margin(row, row.ratio)], [place], "o", color=colour)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(rows)), [f"{row.what}  (goal {row.goal})" for row in reversed(rows)], fontsize=8)
+    names = [f"{row.what}\nagainst {row.against}: goal {row.goal}" for row in reversed(rows)]
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_xlabel("times better than the goal: median, and the range of the rounds")
     axes.grid(axis="x", which="both", alpha=0.2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
 
 
