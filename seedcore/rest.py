@@ -109,6 +109,8 @@ class Connection:
             connection.request(method, target, body=payload, headers=headers)
             response = connection.getresponse()
             data = _read(response, connection, deadline)
+            # Not the connection: an answer that has been read does not count as over before that.
+            response.close()
         except http.client.HTTPException as error:
             self.close()
             raise ConnectionError(f"not an HTTP answer: {error!r}") from error
