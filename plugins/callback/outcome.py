@@ -3,20 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ansible import constants
-from ansible.playbook.task_include import TaskInclude
-from ansible.plugins.callback.default import CallbackModule as Default
-
 DOCUMENTATION = r"""
 name: outcome
 type: stdout
 short_description: The last lines of a run say what to do next, or the cause
 version_added: 0.1.0
 author:
-  - SeedCore maintainers
+  - SeedCore maintainers (@seedcore)
 description:
   - As P(ansible.builtin.default#callback), but that files are included is not said.
   - After the recap it prints what the run has to say (set with M(ansible.builtin.set_stats) as C(seedcore_outcome)),
@@ -28,6 +21,13 @@ extends_documentation_fragment:
 requirements:
   - C(stdout_callback=seedcore.cluster.outcome) in the configuration of Ansible.
 """
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible import constants
+from ansible.playbook.task_include import TaskInclude
+from ansible.plugins.callback.default import CallbackModule as Default
 
 MAX_HOSTS = 10
 
