@@ -296,7 +296,7 @@ def measure(minutes: float, kill_every_s: float) -> bool:
     with tempfile.TemporaryDirectory() as directory:
         record = Path(directory) / "done"
         ray.init(namespace=settings.namespace, log_to_driver=False, logging_level=logging.ERROR)
-        outcome = bootstrap(settings, parse_config(organism_file(record, queue_limit=20)))
+        outcome = bootstrap(settings, parse_config(organism_file(record, queue_limit=20)), wait_timeout_s=300)
         if not outcome.report.healthy:
             raise SystemExit(outcome.report.message)
         figures = {"cores": cores(settings)}
