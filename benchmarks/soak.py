@@ -75,7 +75,7 @@ class Load:
 
         async def one_after_the_other() -> None:
             while time.monotonic() < end:
-                await self._one()
+                await self._one(self._next())
 
         await asyncio.gather(*(one_after_the_other() for _ in range(in_flight)))
         return (self.counts()["success"] - before) / (time.monotonic() - began)
@@ -85,7 +85,7 @@ class Load:
         began, first, before = time.monotonic(), self._sent, self.counts()["success"]
         while (elapsed := time.monotonic() - began) < duration_s:
             while self._sent - first < elapsed * rate:
-                task = asyncio.ensure_future(self._one())
+                task = asyncio.ensure_future(self._one(self._next()))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             if every is not None:
@@ -98,10 +98,14 @@ class Load:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ANSWER_TIMEOUT_S + 10)
 
-    async def _one(self) -> None:
-        number = str(self._sent)
-        kind = self._kinds[self._sent % len(self._kinds)]
+    def _next(self) -> int:
+        # Counted when it is meant to be sent: a task of asyncio begins only when the loop turns again.
         self._sent += 1
+        return self._sent
+
+    async def _one(self, count: int) -> None:
+        number = str(count)
+        kind = self._kinds[count % len(self._kinds)]
         began = time.monotonic()
         reference: Any = self._coordinator.handle.remote(
             {"type": kind, "id": number, "params": {"seconds": self._seconds}}
