@@ -170,8 +170,10 @@ def test_nothing_is_in_the_way_of_anybody(living: Organism, open_page: Open, sch
 
 def test_its_start_can_be_watched(coming: Organism, open_page: Open) -> None:
     slow = {"id": "slow", "agent": "helpers:Slow", "agent_count": 1, "options": {"seconds": 12}}
-    bootstrap = coming.start("bootstrap", "--config", str(coming.config({"id": "quick"}, slow)))
-    eventually(lambda: coming.probe().coordinator.get("stage"), timeout_s=90, what="its HTTP server")
+    bootstrap = coming.start(
+        "bootstrap", "--wait-timeout", "240", "--config", str(coming.config({"id": "quick"}, slow))
+    )
+    eventually(lambda: coming.probe().coordinator.get("stage"), timeout_s=200, what="its HTTP server")
     page = open_page(coming)
 
     word(page, "initializing")
