@@ -27,7 +27,7 @@ class Keeper:
         return {"pid": os.getpid(), "count": self.count}
 
 
-ray.init(log_to_driver=False, logging_level="ERROR")
+ray.init(namespace="molecule", log_to_driver=False, logging_level="ERROR")
 if sys.argv[1] == "start":
     (node_id,) = (node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeName"] == sys.argv[2])
     affinity = NodeAffinitySchedulingStrategy(node_id, soft=False)
