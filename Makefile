@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 ARGS ?=
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Whom the machine trusts, uv trusts.
+export UV_SYSTEM_CERTS ?= true
 
 # A path becomes an absolute one, anything else stays (a requirement such as "my-agents==1.0").
 absolute = $(foreach word,$(1),$(if $(wildcard $(word)),$(abspath $(word)),$(word)))

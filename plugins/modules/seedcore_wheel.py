@@ -98,6 +98,7 @@ wheels:
 """
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -201,9 +202,11 @@ def build(source: Path, params: dict[str, Any]) -> str:
         raise PackageError(f"{source} is no Python package: it has neither pyproject.toml nor setup.py")
     with tempfile.TemporaryDirectory(dir=params["dest"]) as out:
         argv = [params["uv"], "build", "--wheel", "--no-create-gitignore", "--no-config", "--out-dir", out, str(source)]
+        # The index is trusted if the controller trusts it.
+        environ = {"SOURCE_DATE_EPOCH": _EPOCH, "UV_SYSTEM_CERTS": os.environ.get("UV_SYSTEM_CERTS", "true")}
         answer = cli.Answer(None, "", "")
         for more in (["--offline"], []):
-            answer = cli.run([*argv, *more], timeout_s=params["timeout"], environ={"SOURCE_DATE_EPOCH": _EPOCH})
+            answer = cli.run([*argv, *more], timeout_s=params["timeout"], environ=environ)
             if answer.rc == 0:
                 break
         if answer.rc is None:
