@@ -33,6 +33,8 @@ RELOAD_SHARE = 0.8
 GRACEFUL_S = 20.0
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
 _POLL_S = 0.25
+# An answer that is there already.
+_FETCH_S = 5.0
 _LOCK_POLL_S = 0.1
 
 
@@ -343,7 +345,7 @@ class _Run:
     def reload(self) -> dict[str, Any] | None:
         """Let the Coordinator become this organism in place; its answer, None if it goes on beyond the deadline."""
         import ray  # noqa: PLC0415
-        from ray.exceptions import GetTimeoutError, RayError  # noqa: PLC0415
+        from ray.exceptions import RayError  # noqa: PLC0415
 
         from seedcore import actor  # noqa: PLC0415
 
@@ -352,11 +354,18 @@ class _Run:
             return {"success": False, "error": "there is no Coordinator any more"}
         # It has to be undone in time as well, if it fails.
         budget = max(1.0, self.remaining() * RELOAD_SHARE)
+        deadline = time.monotonic() + max(1.0, self.remaining())
+        said = ""
         try:
             reference: Any = handle.reload.remote(self.spec.to_dict(), budget)
-            answer: dict[str, Any] = ray.get(reference, timeout=max(1.0, self.remaining()))
-        except GetTimeoutError:
-            return None
+            while not ray.wait([reference], timeout=_POLL_S)[0]:
+                if time.monotonic() >= deadline:
+                    return None
+                report = self.probe()
+                if report.status == INITIALIZING and report.message != said:
+                    said = report.message
+                    self.say(f"{report.status}: {said}")
+            answer: dict[str, Any] = ray.get(reference, timeout=_FETCH_S)
         except RayError as error:
             return {"success": False, "error": f"the Coordinator died meanwhile: {str(error).splitlines()[0]}"}
         return answer

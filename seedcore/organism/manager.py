@@ -126,7 +126,7 @@ class OrganismManager:
             await self._undo(began, old)
             if not isinstance(error, TimeoutError):
                 raise
-            raise InitializationError(f"organs {waiting} did not come up within {timeout_s:g} s") from error
+            raise InitializationError(f"organs {waiting} did not come up within {timeout_s:.1f} s") from error
         self.spec = spec
         self._routes = RoutingTable(spec.organs)
         self._known_types = frozenset(self._routes.known_types)

@@ -165,7 +165,10 @@ def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(site: Site) -> No
     red = site.status()
 
     assert run.returncode != 0
-    assert re.search(r"\w+: still initializing: .+ \(after \d+ s\)", run.output), run.output[-4000:]
+    # The Coordinator gives up a little before we do; which of the two is told first is a matter of a second.
+    goes_on = r"\w+: still initializing: .+"
+    undone = r"init_failed: the running organism was not changed: organs first did not come up within [\d.]+ s"
+    assert re.search(rf"({goes_on}|{undone}) \(after \d+ s\)", run.output), run.output[-4000:]
     assert seconds(run) < 20
     assert "[localhost] initializing: " in run.output, "its stages are shown"
     assert red["status"] in {"initializing", "healthy"}
