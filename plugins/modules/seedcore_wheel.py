@@ -31,9 +31,9 @@ options:
     type: path
     required: true
   dest:
-    description: Directory for the wheels; must exist.
+    description:
+      - Directory for the wheels; must exist. Without one, they are in a directory that is gone when the playbook ends.
     type: path
-    required: true
   directory:
     description: Where relative paths start.
     type: path
@@ -65,7 +65,6 @@ EXAMPLES = r"""
       - examples/textdesk
       - numpy>=2
     lock: /home/me/seedcore/roles/seedcore/files/requirements.txt
-    dest: /tmp/wheels
     directory: /home/me/seedcore
   delegate_to: localhost
 """
@@ -90,8 +89,12 @@ extra:
   returned: success
   type: list
   elements: str
+dest:
+  description: The directory with the wheels.
+  returned: success
+  type: str
 wheels:
-  description: The files in O(dest).
+  description: The files in RV(dest).
   returned: success
   type: list
   elements: str
@@ -138,7 +141,7 @@ def main() -> None:
             "package": {"type": "path", "required": True},
             "extra": {"type": "list", "elements": "path", "default": []},
             "lock": {"type": "path", "required": True},
-            "dest": {"type": "path", "required": True},
+            "dest": {"type": "path"},
             "directory": {"type": "path", "required": True},
             "uv": {"type": "path", "default": "uv"},
             "timeout": {"type": "int", "default": 300},
@@ -147,6 +150,8 @@ def main() -> None:
     )
     if module.params["timeout"] < 1:
         module.fail_json(msg=f"timeout is {module.params['timeout']}, allowed is 1 or more")
+    if not module.params["dest"]:
+        module.fail_json(msg="dest is missing: the action of this name fills it in, on the controller")
     try:
         module.exit_json(changed=False, **collect(module.params))
     except PackageError as error:

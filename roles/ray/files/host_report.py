@@ -11,6 +11,7 @@ import platform
 import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -50,6 +51,15 @@ def unresolved(name: str) -> str:
     return ""
 
 
+def nft_tables() -> "list[str]":
+    """Name the tables of nftables; none are seen without nft, or without the right to look."""
+    nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if nft is None:
+        return []
+    done = subprocess.run([nft, "list", "tables"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)  # noqa: S603
+    return sorted(line.split()[-1] for line in done.stdout.decode().splitlines())
+
+
 def main() -> None:
     """Look, and print one document."""
     prefix = Path(sys.argv[1])
@@ -77,11 +87,13 @@ def main() -> None:
         "venv": importlib.util.find_spec("ensurepip") is not None,
         "certificates": any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in trust),
         "nftables": shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin") is not None,
+        "nft_tables": nft_tables(),
         "disk_mib": disk.f_bavail * disk.f_frsize // 2**20,
         "shm_mib": shm.f_blocks * shm.f_frsize // 2**20 if shm else 0,
         "writable": os.access(str(parent), os.W_OK | os.X_OK),
         "parent": str(parent),
         "complete": sorted(str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern)),
+        "releases": sorted(path.name for path in prefix.glob("releases/*")),
         "foreign": bool(entries) and ".seedcore" not in entries,
     }
     sys.stdout.write(json.dumps(report) + "\n")

@@ -1,0 +1,222 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: directories, files and links, many at once."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: files
+short_description: Make directories, files and links what they shall be, many in one go
+version_added: 0.1.0
+description:
+  - What M(ansible.builtin.file) and M(ansible.builtin.copy) do for one path, for many of them in one go.
+  - A file is written beside its place and then put there, so that nobody ever reads half of one.
+options:
+  files:
+    description: What there shall be, in the order in which it is made. Whatever is below a directory comes after it.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Where it is.
+        type: path
+        required: true
+      state:
+        description: V(absent) removes a file or a link; directories are never removed.
+        type: str
+        choices: [file, directory, link, absent]
+        default: file
+      content:
+        description: Text of a file; needed for one.
+        type: str
+      target:
+        description: Where a link leads; needed for one.
+        type: str
+      owner:
+        description: Who owns a file or a directory. Without it that stays as it is.
+        type: str
+      group:
+        description: Its group. Without it that stays as it is.
+        type: str
+      mode:
+        description: Its mode, as octal text; needed for a file or a directory.
+        type: str
+author:
+  - SeedCore maintainers (@seedcore)
+attributes:
+  check_mode: {support: full, description: Says what would be made or changed.}
+  diff_mode: {support: full, description: Shows each that differs before and after. It is not for secrets.}
+"""
+
+EXAMPLES = r"""
+- name: The files exist
+  seedcore.cluster.files:
+    files:
+      - {path: /opt/seedcore, state: directory, owner: root, group: ray, mode: "0750"}
+      - {path: /opt/seedcore/ray.env, content: "RAY_ADDRESS=10.0.0.1:6379\n", group: ray, mode: "0640"}
+      - {path: /opt/seedcore/current, state: link, target: releases/2}
+      - {path: /opt/seedcore/old.env, state: absent}
+"""
+
+RETURN = r"""
+different:
+  description: The paths that were made, changed or removed, or would be.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import grp
+import os
+import pwd
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+NEEDS = {"file": ("content", "mode"), "directory": ("mode",), "link": ("target",), "absent": ()}
+_KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
+
+
+@dataclass(frozen=True)
+class State:
+    """What is at a path, or shall be there; text is a file's content or where a link leads."""
+
+    kind: str
+    text: str = ""
+    owner: str = ""
+    group: str = ""
+    mode: int = 0
+
+    def attributes(self) -> str:
+        """Say in one line what it is, without its text."""
+        more = f" {self.owner}:{self.group} {self.mode:04o}" if self.kind in ("file", "directory") else ""
+        return f"{self.kind}{more}"
+
+
+def found(entry: dict[str, Any]) -> State:
+    """Look what is at a path. A link that leads to a directory is good for one."""
+    path = Path(entry["path"])
+    try:
+        status = path.stat() if entry["state"] == "directory" and path.is_dir() else path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return State("absent")
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+    if kind == "link":
+        return State(kind, text=str(path.readlink()))
+    text = path.read_bytes().decode(errors="replace") if kind == "file" else ""
+    owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+    return State(kind, text, owner, group, stat.S_IMODE(status.st_mode))
+
+
+def _name(database: Any, number: int) -> str:
+    try:
+        return str(database(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def wanted(entry: dict[str, Any], now: State) -> State:
+    """Return what shall be there; an owner or group that nobody asked for is the one that is there, or ours."""
+    kind = entry["state"]
+    if kind in ("link", "absent"):
+        return State(kind, text=entry["target"] if kind == "link" else "")
+    owner = entry["owner"] or now.owner or _name(pwd.getpwuid, os.geteuid())
+    group = entry["group"] or now.group or _name(grp.getgrgid, os.getegid())
+    return State(kind, entry["content"] if kind == "file" else "", owner, group, int(entry["mode"], 8))
+
+
+def fault(entry: dict[str, Any], now: State) -> str:
+    """Say why an entry cannot be: what it lacks, or what is in its place."""
+    missing = [name for name in NEEDS[entry["state"]] if entry[name] is None]
+    if missing:
+        return f"{entry['path']}: a {entry['state']} needs {' and '.join(missing)}"
+    if entry["mode"] is not None and not (entry["mode"].isdigit() and set(entry["mode"]) <= set("01234567")):
+        return f'{entry["path"]}: mode is {entry["mode"]!r}, allowed is octal text such as "0640"'
+    is_directory = entry["state"] == "directory"
+    if now.kind == "something else" or (now.kind != "absent" and (now.kind == "directory") != is_directory):
+        return f"{entry['path']} is a {now.kind}, and would have to be a {entry['state']}: move it away"
+    return ""
+
+
+def put(path: Path, then: State) -> None:
+    """Put a file or a link into its place, whole; a file is closed until it has its owner and its mode."""
+    if then.kind == "link":
+        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            Path(beside, "link").symlink_to(then.text)
+            Path(beside, "link").replace(path)
+        finally:
+            beside.rmdir()
+        return
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            stream.write(then.text)
+        if path.exists():
+            # Whose it is stays, unless something else is asked for.
+            os.chown(name, path.stat().st_uid, path.stat().st_gid)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def make(module: AnsibleModule, entry: dict[str, Any], now: State, then: State) -> None:
+    """Make one path what it shall be."""
+    path = Path(entry["path"])
+    try:
+        if then.kind == "absent":
+            path.unlink()
+        elif then.kind == "directory":
+            # Closed until it has its owner.
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif (now.kind, now.text) != (then.kind, then.text):
+            put(path, then)
+    except OSError as error:
+        module.fail_json(msg=f"{path} cannot be made a {then.kind}: {error.strerror}")
+    if then.kind in ("file", "directory"):
+        attributes = {name: entry[name] for name in ("owner", "group", "mode")}
+        attributes["path"] = str(path.resolve())
+        module.set_fs_attributes_if_different(module.load_file_common_arguments(attributes), changed=False)
+
+
+def difference(path: str, now: State, then: State) -> dict[str, str]:
+    """Return what Ansible shows of one path."""
+    shown = {"before_header": f"{path} ({now.attributes()})", "after_header": f"{path} ({then.attributes()})"}
+    if now.text == then.text:
+        return {**shown, "before": f"{now.attributes()}\n", "after": f"{then.attributes()}\n"}
+    return {**shown, "before": now.text, "after": then.text}
+
+
+def main() -> None:
+    """Run the module."""
+    options: dict[str, Any] = {name: {"type": "str"} for name in ("content", "target", "owner", "group", "mode")}
+    options["path"] = {"type": "path", "required": True}
+    options["state"] = {"type": "str", "choices": list(NEEDS), "default": "file"}
+    module = AnsibleModule(
+        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": options}},
+        supports_check_mode=True,
+    )
+    entries = [(entry, found(entry)) for entry in module.params["files"]]
+    faults = [message for message in (fault(entry, now) for entry, now in entries) if message]
+    if faults:
+        module.fail_json(msg="\n".join(faults))
+    different, shown = [], []
+    for entry, now in entries:
+        then = wanted(entry, now)
+        if now == then:
+            continue
+        different.append(entry["path"])
+        if not module.check_mode:
+            make(module, entry, now, then)
+        shown.append(difference(entry["path"], now, then))
+    module.exit_json(changed=bool(different), different=different, diff=shown)
+
+
+if __name__ == "__main__":
+    main()
