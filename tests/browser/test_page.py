@@ -169,7 +169,9 @@ def test_nothing_is_in_the_way_of_anybody(living: Organism, open_page: Open, sch
 
 
 def test_its_start_can_be_watched(coming: Organism, open_page: Open) -> None:
-    slow = {"id": "slow", "agent": "helpers:Slow", "agent_count": 1, "options": {"seconds": 12}}
+    lock = coming.directory / "lock"
+    lock.touch()
+    slow = {"id": "slow", "agent": "helpers:StartsWhenFileIsGone", "agent_count": 1, "options": {"path": str(lock)}}
     bootstrap = coming.start(
         "bootstrap", "--wait-timeout", "240", "--config", str(coming.config({"id": "quick"}, slow))
     )
@@ -183,6 +185,7 @@ def test_its_start_can_be_watched(coming: Organism, open_page: Open) -> None:
     expect(bar).to_have_attribute("aria-valuemax", "2")
     expect(page.get_by_text("Process 0: starting, 0 of 1 agents ready")).to_have_count(1)
     accessible(page)
+    lock.unlink()
     word(page, "healthy")
     expect(bar).to_be_hidden()
     bootstrap.communicate(timeout=60)
@@ -205,17 +208,22 @@ def test_what_is_missing_is_named_with_its_cause(coming: Organism, open_page: Op
     word(page, "healthy")
 
 
-def test_a_killed_organ_is_seen_and_remembered(living: Organism, open_page: Open) -> None:
-    page = open_page(living)
+def test_a_killed_organ_is_seen_and_remembered(coming: Organism, open_page: Open) -> None:
+    # As long as the file is there, no new process comes up: otherwise the page may never have seen that one was away.
+    lock = coming.directory / "lock"
+    slow = {"agent": "helpers:StartsWhenFileIsGone", "agent_count": 4, "replicas": 2, "options": {"path": str(lock)}}
+    coming.up({"id": "thinker", **slow})
+    page = open_page(coming)
     word(page, "healthy")
-    pid = living.probe().coordinator["organs"][0]["replicas"][1]["pid"]
+    lock.touch()
 
-    kill(pid)
+    kill(coming.probe().coordinator["organs"][0]["replicas"][1]["pid"])
 
     word(page, "unhealthy")
     expect(page.locator("#message")).to_contain_text("organs_down: thinker: 2 of 4 agents ready")
-    expect(page.get_by_text(re.compile("Process 1: down"))).to_have_count(1)
+    expect(page.get_by_text(re.compile("Process 1: (down|starting)"))).to_have_count(1)
     expect(page.locator("#overall .shape use")).to_have_attribute("href", "#shape-bad")
+    lock.unlink()
     word(page, "healthy")
     failures = page.get_by_role("region", name="Last failures")
     expect(failures).to_contain_text("thinker \u00b7 process 1")
