@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.support.ray_head import NODE_IP, free_ports, free_range
 
@@ -38,6 +39,13 @@ PORTS = (
     "seedcore_http_port",
 )
 RUN_TIMEOUT_S = 900
+
+
+def issue(directory: Path, authority: trustme.CA) -> None:
+    """Write ``server.pem`` and ``server.key``; the certificate is for ``head.example``."""
+    issued = authority.issue_cert("head.example")
+    (directory / "server.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    (directory / "server.key").write_bytes(issued.private_key_pem.bytes())
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,14 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.deploy.conftest import Deployment, Run
+from tests.deploy.conftest import Deployment, Run, issue
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(900)
-
-
-def issue(directory: Path, authority: trustme.CA) -> None:
-    issued = authority.issue_cert("head.example")
-    (directory / "server.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    (directory / "server.key").write_bytes(issued.private_key_pem.bytes())
 
 
 @pytest.fixture(scope="module")

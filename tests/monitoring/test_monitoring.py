@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
-from tests.deploy.conftest import ROOT, Deployment
+from tests.deploy.conftest import ROOT, Deployment, issue
 from tests.support.processes import kill
 from tests.support.ray_head import free_ports
 from tests.support.waiting import eventually
@@ -67,6 +68,10 @@ class Watched:
         url = f"http://127.0.0.1:{self.deployment.variables['monitoring_port']}/api/v1/{path}"
         with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
             return json.load(answer)["data"]
+
+    def target(self, job: str) -> dict[str, Any]:
+        targets = self.ask("targets", state="active")["activeTargets"]
+        return next(dict(target) for target in targets if target["labels"]["job"] == job)
 
     def value(self, expression: str) -> float | None:
         found = self.ask("query", query=expression)["result"]
@@ -195,6 +200,26 @@ def test_alerts_of_a_cluster_that_is_gone(watched: Watched) -> None:
 
     watched.fires("SeedCoreNotHealthy")
     watched.fires("RayNodeMissing")
+
+
+def test_it_believes_the_certificate_of_the_coordinator_and_no_other(watched: Watched) -> None:
+    authority = trustme.CA()
+    issue(watched.deployment.directory, authority)
+    watched.deployment.variables |= {
+        "seedcore_http_tls_certificate": str(watched.deployment.directory / "server.pem"),
+        "seedcore_http_tls_key": str(watched.deployment.directory / "server.key"),
+        "monitoring_tls_server_name": "head.example",
+    }
+
+    watched.run("deploy").check()
+
+    target = watched.target("seedcore")
+    assert (target["health"], target["scrapeUrl"].partition(":")[0]) == ("up", "https"), target
+    issue(watched.deployment.directory, authority)
+    (watched.prefix / "etc" / "http.pem").write_bytes((watched.deployment.directory / "server.pem").read_bytes())
+    eventually(lambda: "certificate" in watched.target("seedcore")["lastError"], what="a scrape that believes nobody")
+    watched.run("deploy").check()
+    eventually(lambda: watched.target("seedcore")["health"] == "up", what="a scrape with the new certificate")
 
 
 def test_teardown_leaves_nothing(watched: Watched) -> None:
