@@ -5,6 +5,7 @@ Usage: ``python -m benchmarks.noop_deploy [--rounds N] -- ARGUMENTS OF ansible-p
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import subprocess
@@ -24,7 +25,8 @@ def run(playbook: str, arguments: tuple[str, ...]) -> tuple[float, str]:
     """Run a playbook; returns the seconds it took and its output."""
     begun = time.monotonic()
     command = [str(PLAYBOOK), *arguments, playbook]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    environ = {**os.environ, "ANSIBLE_DISPLAY_OK_HOSTS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise click.ClickException(f"{playbook} is red:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return time.monotonic() - begun, done.stdout
@@ -33,6 +35,11 @@ def run(playbook: str, arguments: tuple[str, ...]) -> tuple[float, str]:
 def tasks_of(output: str) -> Counter[str]:
     """Return how many tasks (and items of loops) each host ran, skipped ones not counted."""
     return Counter(re.findall(r"^(?:ok|changed): \[([^ \]]+)", output, re.MULTILINE))
+
+
+def round_trips_of(output: str) -> Counter[str]:
+    """Return how often each host was asked to run something, by its address, from the output of a run with ``-vvv``."""
+    return Counter(re.findall(r"^<([^>]+)> (?:SSH: )?EXEC ", output, re.MULTILINE))
 
 
 @click.command()
@@ -52,7 +59,9 @@ def main(*, rounds: int, arguments: tuple[str, ...]) -> None:
     facts, deploy = (statistics.median(times[name]) for name in (FACTS, DEPLOY))
     print(f"facts  {facts:7.2f} s")
     print(f"deploy {deploy:7.2f} s   {deploy / facts:.1f} x")
-    print(f"tasks  {', '.join(f'{host} {count}' for host, count in sorted(tasks_of(output).items()))}")
+    counts = {"tasks": tasks_of(output), "round trips": round_trips_of(run(DEPLOY, ("-vvv", *arguments))[1])}
+    for name, found in counts.items():
+        print(f"{name}: {', '.join(f'{host} {count}' for host, count in sorted(found.items()))}")
 
 
 if __name__ == "__main__":
