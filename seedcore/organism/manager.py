@@ -65,7 +65,7 @@ class OrganismManager:
         return {
             "organs_ready": sum(self._state(i) in {ReplicaState.READY, ReplicaState.DEGRADED} for i in self._organs),
             "organs": len(self._organs),
-            "agents_ready": sum(replica.snapshot.get("ready_agents", 0) for replica in self._all()),
+            "agents_ready": sum(replica.started_agents for replica in self._all()),
             "agents": sum(organ.agent_count for organ in self._organs.values()),
         }
 

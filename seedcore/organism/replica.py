@@ -164,6 +164,12 @@ class Replica:
         return int(self.snapshot.get("ready_agents", 0)) if self.usable else 0
 
     @property
+    def started_agents(self) -> int:
+        """Agents of the living process that have started, also while others of it have not."""
+        living = not self._fresh and (self.usable or self.state is ReplicaState.STARTING)
+        return int(self.snapshot.get("ready_agents", 0)) if living else 0
+
+    @property
     def usable(self) -> bool:
         """Whether a task may be sent there."""
         return self.state in {ReplicaState.READY, ReplicaState.DEGRADED}

@@ -222,6 +222,7 @@ def test_a_killed_organ_is_seen_and_remembered(coming: Organism, open_page: Open
     word(page, "unhealthy")
     expect(page.locator("#message")).to_contain_text("organs_down: thinker: 2 of 4 agents ready")
     expect(page.get_by_text(re.compile("Process 1: (down|starting)"))).to_have_count(1)
+    assert re.search(r"Agents ready\s+2 of 4", part(page, "Overall state"))
     expect(page.locator("#overall .shape use")).to_have_attribute("href", "#shape-bad")
     lock.unlink()
     word(page, "healthy")
