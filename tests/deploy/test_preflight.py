@@ -23,6 +23,12 @@ def test_check_mode_on_a_blank_host_changes_nothing(blank: Deployment) -> None:
     assert not blank.processes()
 
 
+def test_a_variable_may_be_made_of_facts(blank: Deployment) -> None:
+    run = blank.run("preflight", ray_node_ip="{{ ansible_facts['lo']['ipv4']['address'] }}").check()
+
+    assert run.recap["failed"] == 0
+
+
 def test_every_fault_of_the_variables_is_said_at_once(blank: Deployment) -> None:
     run = blank.run(
         "deploy",
