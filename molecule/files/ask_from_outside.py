@@ -8,6 +8,7 @@ Fails if an answer has data: anything but an error, a demand for a token, or a h
 import socket
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 PATHS = ("/metrics", "/api/v0/nodes", "/nodes?view=summary", "/coordinator/status", "/")
 METHOD = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
@@ -73,9 +74,10 @@ def ask(host: str, port: int) -> tuple[list[str], bytes]:
 def main() -> None:
     """Ask them all."""
     leaks = 0
-    for place in sys.argv[1:]:
-        host, _, port = place.rpartition(":")
-        said, everything = ask(host, int(port))
+    places = [(place, *place.rpartition(":")[::2]) for place in sys.argv[1:]]
+    with ThreadPoolExecutor(len(places)) as together:
+        answers = list(together.map(lambda place: ask(place[1], int(place[2])), places))
+    for (place, _, _), (said, everything) in zip(places, answers, strict=True):
         data = [word.decode() for word in DATA if word in everything]
         leaks += bool(data)
         print(f"{place:24} {'DATA ' + ', '.join(data) if data else 'no data'}; {'; '.join(dict.fromkeys(said))}")  # noqa: T201
