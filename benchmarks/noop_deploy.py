@@ -29,7 +29,8 @@ def run(playbook: str, arguments: tuple[str, ...]) -> tuple[float, str]:
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise click.ClickException(f"{playbook} is red:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return time.monotonic() - begun, done.stdout
+    # Where what -vvv adds is written to is a setting of Ansible.
+    return time.monotonic() - begun, done.stdout + done.stderr
 
 
 def tasks_of(output: str) -> Counter[str]:
@@ -39,7 +40,7 @@ def tasks_of(output: str) -> Counter[str]:
 
 def round_trips_of(output: str) -> Counter[str]:
     """Return how often each host was asked to run something, by its address, from the output of a run with ``-vvv``."""
-    return Counter(re.findall(r"^<([^>]+)> (?:SSH: )?EXEC ", output, re.MULTILINE))
+    return Counter(re.findall(r"^(?:\x1b\[[\d;]*m)?<([^>]+)> (?:SSH: )?EXEC ", output, re.MULTILINE))
 
 
 @click.command()
