@@ -90,6 +90,7 @@ lock: $(VENV)/deploy ## make the lists with hashes anew, from pyproject.toml and
 	$(compile) pyproject.toml --group dev --constraint roles/seedcore/files/requirements.txt --output-file requirements/dev.txt
 	$(compile) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
 	$(compile) --group molecule --constraint requirements/dev.txt --output-file requirements/molecule.txt
+	$(compile) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 
 compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(ARGS)
@@ -106,4 +107,8 @@ $(VENV)/deploy: requirements/deploy.txt
 $(VENV)/dev: requirements/dev.txt pyproject.toml $(VENV)/deploy
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes --requirement $<
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/bench: requirements/bench.txt $(VENV)/dev
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes --requirement $<
 	@touch $@
