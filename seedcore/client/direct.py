@@ -23,7 +23,7 @@ from seedcore.errors import (
     SeedCoreError,
     UnknownTaskTypeError,
 )
-from seedcore.organism.lane import ANSWER_GRACE_S, Call, Lane, down, is_down, lost_answer
+from seedcore.organism.lane import ANSWER_GRACE_S, MAX_BATCH, Call, Lane, down, is_down, lost_answer
 from seedcore.task import BUILTIN_TASK_TYPES, Task, failure
 
 DOUBT_S = 0.05
@@ -300,8 +300,12 @@ class Background:
 
     def _drain(self) -> None:
         self._signalled = False
-        while self._inbox:
+        for _ in range(min(len(self._inbox), MAX_BATCH)):
             self._engine.add(*self._inbox.popleft())
+        if self._inbox and not self._signalled:
+            # What has been taken is sent before the next are looked at: the organ works meanwhile.
+            self._signalled = True
+            self._loop.call_soon(self._drain)
 
 
 def question(error: Exception, remaining_s: float, timeout_s: float) -> float:

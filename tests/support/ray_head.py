@@ -193,7 +193,13 @@ class RayHead:
     def close(self) -> None:
         """Kill everything and remove the directory."""
         self.kill()
-        shutil.rmtree(self.directory)
+
+        def removed() -> bool:
+            # A process that is being killed may still end what it writes.
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return not self.directory.exists()
+
+        eventually(removed, timeout_s=10, what=f"{self.directory} is gone")
 
     def _alive(self) -> bool:
         assert self.process.poll() is None, (self.directory / "head.log").read_text()[-3000:]
