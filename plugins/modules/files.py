@@ -157,8 +157,8 @@ def put(path: Path, then: State) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
             stream.write(then.text)
-        if path.exists():
-            # Whose it is stays, unless something else is asked for.
+        if path.exists() and not path.is_symlink():
+            # Whose it is stays, unless something else is asked for; what a link leads to is another file.
             os.chown(name, path.stat().st_uid, path.stat().st_gid)
         Path(name).replace(path)
     except BaseException:

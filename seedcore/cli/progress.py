@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +20,7 @@ _SPINNER = "|/-\\"
 _SHARE = re.compile(r"\b(\d+) of (\d+) organs ready")
 
 
-class _Line:
+class _Line(ABC):
     """One line of standard error that is drawn anew, from a thread of its own; nothing where there is no terminal."""
 
     def __init__(self) -> None:
@@ -27,9 +28,9 @@ class _Line:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_drawing, daemon=True)
 
+    @abstractmethod
     def text(self) -> str:
         """Return what to show now; "" for nothing."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Begin to draw."""

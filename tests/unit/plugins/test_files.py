@@ -74,6 +74,8 @@ def test_a_link_to_a_directory_is_good_for_one_and_a_link_to_a_file_is_not_writt
     (tmp_path / "there").symlink_to("real")
     (tmp_path / "secret").write_text("keep")
     (tmp_path / "real" / "text").symlink_to("../secret")
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "secret", 1, 1)
 
     directory = {"path": str(tmp_path / "there"), "state": "directory", "mode": "0711"}
     run("files", files=[directory, {"path": str(tmp_path / "there" / "text"), "content": "new", "mode": "0600"}])
@@ -81,6 +83,7 @@ def test_a_link_to_a_directory_is_good_for_one_and_a_link_to_a_file_is_not_writt
     assert (tmp_path / "there").is_symlink()
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o711
     assert ((tmp_path / "real" / "text").read_text(), (tmp_path / "secret").read_text()) == ("new", "keep")
+    assert (tmp_path / "real" / "text").stat().st_uid == os.geteuid(), "it is not given to the owner of the other file"
 
 
 @pytest.mark.parametrize(
