@@ -186,6 +186,7 @@ def test_a_process_that_dies_again_and_again_is_left_alone_and_told_with_its_cau
     assert report.reason == "organs_down"
     assert "weak: 0 of 1 agents ready (crash loop: 5 deaths, last: its process died" in report.message
     assert "next start in 5 s" in report.message
+    assert report.coordinator["progress"]["agents_ready"] == 1, "those of a dead process do not count"
     assert organism.submit("weak")["error"].startswith("organ weak cannot work now: crash loop: ")
     assert organism.submit("task_1")["success"] is True
 
