@@ -19,6 +19,13 @@ import click
 ROOT = Path(__file__).parents[1]
 PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 DEPLOY, FACTS = "deploy.yml", "benchmarks/facts.yml"
+# What is measured: a playbook and more arguments for it. The gate watches for some seconds, which are no work.
+RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "facts": (FACTS, ()),
+    "deploy": (DEPLOY, ()),
+    "deploy, the gate looks once": (DEPLOY, ("-e", "seedcore_gate_stable_seconds=0")),
+    "deploy, every step": (DEPLOY, ("-e", "seedcore_every_step=true")),
+}
 
 
 def run(playbook: str, arguments: tuple[str, ...]) -> tuple[float, str]:
@@ -47,20 +54,19 @@ def round_trips_of(output: str) -> Counter[str]:
 @click.option("--rounds", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.argument("arguments", nargs=-1)
 def main(*, rounds: int, arguments: tuple[str, ...]) -> None:
-    """Print both times, interleaved and as medians, their ratio, and the tasks of each host."""
-    times: dict[str, list[float]] = {FACTS: [], DEPLOY: []}
-    output = ""
+    """Print the times, interleaved and as medians, their ratios, and the tasks and round trips of each host."""
+    times: dict[str, list[float]] = {name: [] for name in RUNS}
     for _ in range(rounds):
-        for playbook, measured in times.items():
-            seconds, output = run(playbook, arguments)
-            measured.append(seconds)
-    changed = re.findall(r"changed=([1-9]\d*)", output)
-    if changed:
-        raise click.ClickException(f"the deployment had something to do: changed={', '.join(changed)}")
-    facts, deploy = (statistics.median(times[name]) for name in (FACTS, DEPLOY))
-    print(f"facts  {facts:7.2f} s")
-    print(f"deploy {deploy:7.2f} s   {deploy / facts:.1f} x")
-    counts = {"tasks": tasks_of(output), "round trips": round_trips_of(run(DEPLOY, ("-vvv", *arguments))[1])}
+        for name, (playbook, more) in RUNS.items():
+            seconds, output = run(playbook, (*arguments, *more))
+            times[name].append(seconds)
+            if changed := re.findall(r"changed=([1-9]\d*)", output):
+                raise click.ClickException(f"{name}: had something to do, changed={', '.join(changed)}")
+    medians = {name: statistics.median(measured) for name, measured in times.items()}
+    for name, median in medians.items():
+        print(f"{name:28} {median:6.2f} s {median / medians['facts']:6.1f} x")
+    verbose = run(DEPLOY, ("-vvv", *arguments))[1]
+    counts = {"tasks": tasks_of(verbose), "round trips": round_trips_of(verbose)}
     for name, found in counts.items():
         print(f"{name}: {', '.join(f'{host} {count}' for host, count in sorted(found.items()))}")
 

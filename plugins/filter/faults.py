@@ -15,8 +15,18 @@ HIGHEST = 65535
 def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the types and choices of ``values`` by the ``options`` of an argument spec."""
     spec = {name: {**option, "required": False} for name, option in options.items() if name in values}
-    known = {name: value for name, value in values.items() if name in spec}
+    # The validator copies the values deeply. What Ansible keeps with them is all variables of the play: seconds.
+    known = {name: _plain(value) for name, value in values.items() if name in spec}
     return [str(message) for message in ArgumentSpecValidator(spec).validate(known).error_messages]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without what Ansible keeps with it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def port_faults(ports: Mapping[str, Any], first: Any, last: Any) -> list[str]:

@@ -70,67 +70,31 @@ different:
 import grp
 import os
 import pwd
-import stat
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import paths
 
 NEEDS = {"file": ("content", "mode"), "directory": ("mode",), "link": ("target",), "absent": ()}
-_KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
 
 
-@dataclass(frozen=True)
-class State:
-    """What is at a path, or shall be there; text is a file's content or where a link leads."""
-
-    kind: str
-    text: str = ""
-    owner: str = ""
-    group: str = ""
-    mode: int = 0
-
-    def attributes(self) -> str:
-        """Say in one line what it is, without its text."""
-        more = f" {self.owner}:{self.group} {self.mode:04o}" if self.kind in ("file", "directory") else ""
-        return f"{self.kind}{more}"
-
-
-def found(entry: dict[str, Any]) -> State:
+def found(entry: dict[str, Any]) -> paths.State:
     """Look what is at a path. A link that leads to a directory is good for one."""
-    path = Path(entry["path"])
-    try:
-        status = path.stat() if entry["state"] == "directory" and path.is_dir() else path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return State("absent")
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-    if kind == "link":
-        return State(kind, text=str(path.readlink()))
-    text = path.read_bytes().decode(errors="replace") if kind == "file" else ""
-    owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
-    return State(kind, text, owner, group, stat.S_IMODE(status.st_mode))
+    return paths.look(Path(entry["path"]), follow=entry["state"] == "directory")
 
 
-def _name(database: Any, number: int) -> str:
-    try:
-        return str(database(number)[0])
-    except KeyError:
-        return str(number)
-
-
-def wanted(entry: dict[str, Any], now: State) -> State:
+def wanted(entry: dict[str, Any], now: paths.State) -> paths.State:
     """Return what shall be there; an owner or group that nobody asked for is the one that is there, or ours."""
     kind = entry["state"]
     if kind in ("link", "absent"):
-        return State(kind, text=entry["target"] if kind == "link" else "")
-    owner = entry["owner"] or now.owner or _name(pwd.getpwuid, os.geteuid())
-    group = entry["group"] or now.group or _name(grp.getgrgid, os.getegid())
-    return State(kind, entry["content"] if kind == "file" else "", owner, group, int(entry["mode"], 8))
+        return paths.State(kind, text=entry["target"] if kind == "link" else "")
+    owner = entry["owner"] or now.owner or paths.name(pwd.getpwuid, os.geteuid())
+    group = entry["group"] or now.group or paths.name(grp.getgrgid, os.getegid())
+    return paths.State(kind, entry["content"] if kind == "file" else "", owner, group, int(entry["mode"], 8))
 
 
-def fault(entry: dict[str, Any], now: State) -> str:
+def fault(entry: dict[str, Any], now: paths.State) -> str:
     """Say why an entry cannot be: what it lacks, or what is in its place."""
     missing = [name for name in NEEDS[entry["state"]] if entry[name] is None]
     if missing:
@@ -143,30 +107,7 @@ def fault(entry: dict[str, Any], now: State) -> str:
     return ""
 
 
-def put(path: Path, then: State) -> None:
-    """Put a file or a link into its place, whole; a file is closed until it has its owner and its mode."""
-    if then.kind == "link":
-        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
-            Path(beside, "link").symlink_to(then.text)
-            Path(beside, "link").replace(path)
-        finally:
-            beside.rmdir()
-        return
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            stream.write(then.text)
-        if path.exists() and not path.is_symlink():
-            # Whose it is stays, unless something else is asked for; what a link leads to is another file.
-            os.chown(name, path.stat().st_uid, path.stat().st_gid)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def make(module: AnsibleModule, entry: dict[str, Any], now: State, then: State) -> None:
+def make(module: AnsibleModule, entry: dict[str, Any], now: paths.State, then: paths.State) -> None:
     """Make one path what it shall be."""
     path = Path(entry["path"])
     try:
@@ -176,7 +117,7 @@ def make(module: AnsibleModule, entry: dict[str, Any], now: State, then: State) 
             # Closed until it has its owner.
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif (now.kind, now.text) != (then.kind, then.text):
-            put(path, then)
+            paths.put(path, then)
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be made a {then.kind}: {error.strerror}")
     if then.kind in ("file", "directory"):
@@ -185,7 +126,7 @@ def make(module: AnsibleModule, entry: dict[str, Any], now: State, then: State) 
         module.set_fs_attributes_if_different(module.load_file_common_arguments(attributes), changed=False)
 
 
-def difference(path: str, now: State, then: State) -> dict[str, str]:
+def difference(path: str, now: paths.State, then: paths.State) -> dict[str, str]:
     """Return what Ansible shows of one path."""
     shown = {"before_header": f"{path} ({now.attributes()})", "after_header": f"{path} ({then.attributes()})"}
     if now.text == then.text:
@@ -202,7 +143,10 @@ def main() -> None:
         argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": options}},
         supports_check_mode=True,
     )
-    entries = [(entry, found(entry)) for entry in module.params["files"]]
+    entries = [
+        (entry, paths.look(Path(entry["path"]), follow=entry["state"] == "directory"))
+        for entry in module.params["files"]
+    ]
     faults = [message for message in (fault(entry, now) for entry, now in entries) if message]
     if faults:
         module.fail_json(msg="\n".join(faults))

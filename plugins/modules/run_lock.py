@@ -67,24 +67,13 @@ holder:
 """
 
 import fcntl
-import hashlib
 import json
 import os
-import tempfile
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
-SYSTEM_DIRECTORY = "/run/lock"
-
-
-def lock_path(prefix: str) -> str:
-    """Return the file of a deployment's lock; outside of the deployment, which may not exist yet."""
-    digest = hashlib.sha256(os.path.abspath(prefix).encode()).hexdigest()[:16]  # noqa: PTH100 - links stay as they are
-    if os.geteuid() == 0 and os.access(SYSTEM_DIRECTORY, os.W_OK):
-        return f"{SYSTEM_DIRECTORY}/seedcore-{digest}"
-    return f"{tempfile.gettempdir()}/seedcore-{os.geteuid()}-{digest}.lock"
+from ansible_collections.seedcore.cluster.plugins.module_utils import lock
 
 
 def opened(path: str) -> int:
@@ -96,22 +85,6 @@ def opened(path: str) -> int:
             return descriptor
         # Who had it has removed it meanwhile: this is not the file that the next one opens.
         os.close(descriptor)
-
-
-def read(descriptor: int) -> dict[str, Any]:
-    """Return what stands in the file; an empty or broken one is nobody's."""
-    try:
-        found = json.loads(os.pread(descriptor, 65536, 0))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def others(holder: dict[str, Any], *, key: str, dead: str, now: float) -> bool:
-    """Say whether the lock is held, by somebody else."""
-    if not holder or holder.get("key") in (key, dead):
-        return False
-    return now < float(holder.get("renewed", 0)) + float(holder.get("lease", 0))
 
 
 def told(holder: dict[str, Any], now: float) -> str:
@@ -137,7 +110,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    path = lock_path(params["prefix"])
+    path = lock.path(params["prefix"])
     if module.check_mode:
         module.exit_json(changed=False, path=path)
     if params["lease"] < 1:
@@ -148,8 +121,8 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be opened: {error.strerror}", path=path)
     try:
-        holder, now = read(descriptor), time.time()
-        foreign = others(holder, key=key, dead=params["dead"], now=now) and not params["take"]
+        holder, now = lock.read(descriptor), time.time()
+        foreign = lock.others(holder, key=key, dead=params["dead"], now=now) and not params["take"]
         if foreign and params["state"] == "present":
             module.fail_json(msg=told(holder, now), path=path, holder=holder)
         if params["state"] == "present":

@@ -73,11 +73,9 @@ pid:
   type: int
 """
 
-import http.client
 import os
 import resource
 import signal
-import socket
 import subprocess
 import time
 import xmlrpc.client
@@ -87,12 +85,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import processes
+from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord import BAD_NAME, Supervisord
 
 INTERVAL_S = 0.1
-CALL_TIMEOUT_S = 10.0
 ORPHAN_TIMEOUT_S = 10.0
-# Fault codes of supervisor's XML-RPC interface.
-BAD_NAME = 10
+# A fault code of supervisor's XML-RPC interface.
 ALREADY_STARTED = 60
 DOWN = ("STOPPED", "EXITED", "FATAL")
 INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR")
@@ -101,56 +98,6 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 class ProgramError(Exception):
     """What was wanted did not come true; the text says what was seen last."""
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=CALL_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class _Transport(xmlrpc.client.Transport):
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._path = path
-
-    def make_connection(self, _host: Any) -> http.client.HTTPConnection:
-        return _Connection(self._path)
-
-
-class Supervisord:
-    """The supervisord behind one socket."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def call(self, method: str, *args: Any) -> Any:
-        """Call ``supervisor.<method>``; raises OSError where nobody answers, Fault where it says no."""
-        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(self._path))
-        with proxy:
-            return getattr(proxy.supervisor, method)(*args)
-
-    def pid(self) -> int | None:
-        """Return its pid, or None where none answers."""
-        try:
-            return int(self.call("getPID"))
-        except (OSError, http.client.HTTPException):
-            return None
-
-    def info(self, name: str) -> dict[str, Any] | None:
-        """Return what it knows of a program, or None if it does not know it."""
-        try:
-            found = self.call("getProcessInfo", name)
-        except xmlrpc.client.Fault as fault:
-            if fault.faultCode == BAD_NAME:
-                return None
-            raise
-        return dict(found)
 
 
 def until(predicate: Callable[[], bool], *, deadline: float) -> bool:

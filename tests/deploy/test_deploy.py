@@ -65,6 +65,39 @@ def test_a_second_run_changes_nothing(deployed: Deployment) -> None:
     assert deployed.processes() == processes
 
 
+def test_every_step_of_another_run_changes_nothing(deployed: Deployment) -> None:
+    files, processes = deployed.files(*WRITTEN), deployed.processes()
+
+    short, run = deployed.run("deploy").check(), deployed.run("deploy", seedcore_every_step=True).check()
+
+    assert short.recap["ok"] < run.recap["ok"] / 2, "a host that is as it was left needs few of them"
+    assert run.changed_tasks == []
+    assert deployed.files(*WRITTEN) == files
+    assert deployed.processes() == processes
+
+
+def test_what_is_not_as_it_was_left_is_mended(deployed: Deployment) -> None:
+    processes, settings = deployed.processes(), deployed.prefix / "etc" / "ray.env"
+    written = settings.read_text()
+    settings.write_text("somebody's\n")
+
+    preview = deployed.run("deploy", "--check", "--diff").check()
+    assert "-somebody's" in preview.output
+    assert settings.read_text() == "somebody's\n"
+
+    run = deployed.run("deploy").check()
+    assert len(run.changed_tasks) == 1
+    assert settings.read_text() == written
+    assert deployed.processes() == processes
+
+
+def test_what_is_asked_for_anew_is_made(deployed: Deployment) -> None:
+    run = deployed.run("deploy", seedcore_keep_releases=2).check()
+
+    assert run.changed_tasks == []
+    assert run.recap["ok"] > 2 * deployed.run("deploy", seedcore_keep_releases=2).check().recap["ok"]
+
+
 def test_check_mode_on_a_live_host_changes_nothing(deployed: Deployment) -> None:
     files, processes = deployed.files(*WRITTEN), deployed.processes()
 

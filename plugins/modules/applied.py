@@ -1,0 +1,238 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: what a run has left on a host, for the next one to recognize."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: applied
+short_description: Write down what a run has left on a host, or compare the host with it
+version_added: 0.1.0
+description:
+  - At the end of a run, writes down under which fingerprint it was made what is there - files with owner, mode and
+    a digest of their content, links, services.
+  - At the start of the next one, says what is different now. If nothing is, and the fingerprint of what that run
+    would make is the same, it has nothing to do on this host.
+options:
+  path:
+    description: The file that it is written to, for its owner only.
+    type: path
+    required: true
+  prefix:
+    description: Directory of the deployment. If another run has its lock, that is a difference, too.
+    type: path
+  state:
+    description: V(compared) compares the host with what was written down, V(present) writes it down.
+    type: str
+    choices: [compared, present]
+    default: compared
+  fingerprint:
+    description: Digest of all that the run was made from; needed for O(state=present).
+    type: str
+  trees:
+    description: Directories in which everything counts, also what comes to it later.
+    type: list
+    elements: path
+    default: []
+  paths:
+    description: Other files, links and directories; of a directory not what is in it.
+    type: list
+    elements: path
+    default: []
+  services:
+    description: Services that run, units of systemd or programs of supervisord.
+    type: list
+    elements: str
+    default: []
+  socket:
+    description: Socket of the supervisord; for services without a unit.
+    type: path
+  user:
+    description: The user that the services run as.
+    type: str
+author:
+  - SeedCore maintainers (@seedcore)
+attributes:
+  check_mode: {support: full, description: Nothing is written down.}
+  diff_mode: {support: none, description: What is written down is no part of what a host is.}
+"""
+
+EXAMPLES = r"""
+- name: What is there is compared with what the last run left
+  seedcore.cluster.applied:
+    path: /opt/seedcore/.applied
+
+- name: What is there is written down
+  seedcore.cluster.applied:
+    path: /opt/seedcore/.applied
+    state: present
+    fingerprint: 5d41402abc4b2a76b9719d911017c592
+    trees: [/opt/seedcore/etc]
+    services: [ray]
+"""
+
+RETURN = r"""
+fingerprint:
+  description: Under which fingerprint it was written down; empty if nothing was.
+  returned: success
+  type: str
+different:
+  description: What is different now, one line each, without the content of any file.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import hashlib
+import http.client
+import json
+import pwd
+import subprocess
+import xmlrpc.client
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import lock, paths
+from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord import Supervisord
+
+FORMAT = 1
+UNITS = "/etc/systemd/system"
+COMMAND_TIMEOUT_S = 30
+# What systemd says of a unit that runs as it is configured, and will after a reboot.
+_RUNS = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+
+
+def seen(path: Path) -> list[str]:
+    """Return what is at a path: for a person in one line, and a digest of the text, which nobody is shown."""
+    try:
+        now = paths.look(path)
+    except OSError as error:
+        return [f"not readable ({error.strerror})", ""]
+    return [now.attributes(), hashlib.sha256(now.text.encode()).hexdigest()]
+
+
+def everything_in(tree: Path) -> Iterator[Path]:
+    """Name a directory and what is in it, but for what Python leaves there; links are not followed."""
+    yield tree
+    if tree.is_dir() and not tree.is_symlink():
+        for path in sorted(tree.iterdir()):
+            if path.name != "__pycache__":
+                yield from everything_in(path)
+
+
+def files(trees: list[str], others: list[str]) -> dict[str, list[str]]:
+    """Describe everything in directories and at other paths, by path."""
+    found = {str(path): seen(path) for tree in trees for path in everything_in(Path(tree))}
+    return found | {other: seen(Path(other)) for other in others}
+
+
+def account(user: str | None) -> list[str]:
+    """Return what the host knows of a user; empty if it knows none."""
+    try:
+        entry = pwd.getpwnam(user or "")
+    except KeyError:
+        return []
+    return [str(entry.pw_uid), str(entry.pw_gid), entry.pw_dir, entry.pw_shell]
+
+
+def unit_faults(names: list[str]) -> list[str]:
+    """Say what is wrong with units of systemd."""
+    if not names:
+        return []
+    asked = [f"--property={name}" for name in _RUNS]
+    command = ["systemctl", "show", *asked, "--", *(f"{name}.service" for name in names)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)  # noqa: S603
+    blocks = done.stdout.strip().split("\n\n")
+    if done.returncode or len(blocks) != len(names):
+        return [f"systemd does not answer: {done.stderr.strip()}"]
+    return [
+        f"service {name}: {key} is {value}"
+        for name, block in zip(names, blocks, strict=True)
+        for key, _, value in (line.partition("=") for line in block.splitlines())
+        if _RUNS.get(key) != value
+    ]
+
+
+def program_faults(names: list[str], socket: str | None) -> list[str]:
+    """Say what is wrong with programs of a supervisord."""
+    faults = []
+    for name in names:
+        try:
+            state = (Supervisord(socket or "").info(name) or {}).get("statename", "not known")
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            state = f"not known: {error}"
+        if state != "RUNNING":
+            faults.append(f"service {name}: is {state}")
+    return faults
+
+
+def described(params: dict[str, Any]) -> dict[str, Any]:
+    """Return what is to be written down."""
+    given = {name: params[name] for name in ("fingerprint", "trees", "paths", "services", "socket", "user")}
+    found = files(params["trees"], params["paths"])
+    return {"format": FORMAT, **given, "account": account(params["user"]), "files": found}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what was written down; nothing if that is not there, broken, or of another version."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) and document.get("format") == FORMAT else {}
+
+
+def differences(document: dict[str, Any]) -> list[str]:
+    """Say what is different from what was written down."""
+    then, now = document["files"], files(document["trees"], document["paths"])
+    absent = ["absent", ""]
+    different = [
+        f"{path}: " + (f"was {was[0]}, is {is_[0]}" if was[0] != is_[0] else "has another content")
+        for path in sorted({*then, *now})
+        if (was := then.get(path, absent)) != (is_ := now.get(path, absent))
+    ]
+    if document["account"] != account(document["user"]):
+        different.append(f"user {document['user']}: is another one")
+    units = [name for name in document["services"] if Path(UNITS, f"{name}.service").exists()]
+    programs = [name for name in document["services"] if name not in units]
+    return different + unit_faults(units) + program_faults(programs, document["socket"])
+
+
+def main() -> None:
+    """Run the module."""
+    lists = {name: {"type": "list", "elements": "path", "default": []} for name in ("trees", "paths")}
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "prefix": {"type": "path"},
+            "state": {"type": "str", "choices": ["compared", "present"], "default": "compared"},
+            "fingerprint": {"type": "str"},
+            "services": {"type": "list", "elements": "str", "default": []},
+            "socket": {"type": "path"},
+            "user": {"type": "str"},
+            **lists,
+        },
+        required_if=[("state", "present", ("fingerprint",))],
+        supports_check_mode=True,
+    )
+    path = Path(module.params["path"])
+    if module.params["state"] == "compared":
+        document = read(path)
+        different = differences(document) if document else []
+        if module.params["prefix"] and lock.is_held(module.params["prefix"]):
+            different.append("another run works on the deployment")
+        module.exit_json(changed=False, fingerprint=document.get("fingerprint", ""), different=different)
+    if not module.check_mode:
+        text = json.dumps(described(module.params), indent=1, sort_keys=True) + "\n"
+        try:
+            paths.put(path, paths.State("file", text))
+        except OSError as error:
+            module.fail_json(msg=f"{path} cannot be written: {error.strerror}")
+    # It is no part of what a host is: writing it down is no change.
+    module.exit_json(changed=False, fingerprint=module.params["fingerprint"], different=[])
+
+
+if __name__ == "__main__":
+    main()

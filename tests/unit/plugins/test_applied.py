@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., dict[str, Any]]
+ME = pwd.getpwuid(os.geteuid()).pw_name
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Path:
+    prefix = tmp_path / "prefix"
+    (prefix / "etc" / "conf.d").mkdir(parents=True)
+    (prefix / "etc" / "token").write_text("a-secret-token-0123456789")
+    (prefix / "etc" / "conf.d" / "ray.conf").write_text("[program:ray]\n")
+    (prefix / "log").mkdir()
+    (prefix / "current").symlink_to("releases/1")
+    return prefix
+
+
+@pytest.fixture
+def recorded(deployment: Path, run: Run) -> Path:
+    written = run(
+        "applied",
+        path=str(deployment / ".applied"),
+        state="present",
+        fingerprint="f1",
+        trees=[str(deployment / "etc")],
+        paths=[str(deployment / "log"), str(deployment / "current"), str(deployment / "not_there")],
+        user=ME,
+    )
+    assert written["changed"] is False
+    return deployment
+
+
+def compared(run: Run, deployment: Path) -> dict[str, Any]:
+    return run("applied", path=str(deployment / ".applied"))
+
+
+def test_without_a_record_nothing_is_recognized(run: Run, deployment: Path) -> None:
+    assert compared(run, deployment)["fingerprint"] == ""
+    for broken in ("", "{", "[]", '{"format": 0, "fingerprint": "f1"}'):
+        (deployment / ".applied").write_text(broken)
+        assert compared(run, deployment)["fingerprint"] == "", broken
+
+
+def test_what_is_as_it_was_is_recognized(run: Run, recorded: Path) -> None:
+    # What Python leaves, and what is in a directory that only itself counts of, is no difference.
+    (recorded / "etc" / "__pycache__").mkdir()
+    (recorded / "log" / "ray.log").write_text("more")
+
+    found = compared(run, recorded)
+
+    assert (found["fingerprint"], found["different"], found["changed"]) == ("f1", [], False)
+    assert (recorded / ".applied").stat().st_mode & 0o777 == 0o600, "for its owner only"
+    assert "a-secret-token" not in (recorded / ".applied").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda prefix: (prefix / "etc" / "token").write_text("another"), "etc/token: has another content"),
+        (lambda prefix: (prefix / "etc" / "token").chmod(0o666), "etc/token: was file"),
+        (lambda prefix: (prefix / "etc" / "conf.d" / "ray.conf").unlink(), "is absent"),
+        (lambda prefix: (prefix / "etc" / "conf.d" / "more.conf").write_text(""), "etc/conf.d/more.conf: was absent"),
+        (lambda prefix: (prefix / "log").chmod(0o777), "log: was directory"),
+        (lambda prefix: (prefix / "log").rmdir(), "log: was directory"),
+        (lambda prefix: (prefix / "not_there").touch(), "not_there: was absent"),
+        (lambda prefix: shutil.rmtree(prefix / "etc"), "etc: was directory"),
+    ],
+)
+def test_each_difference_is_said(run: Run, recorded: Path, change: Callable[[Path], Any], said: str) -> None:
+    change(recorded)
+    different = compared(run, recorded)["different"]
+    assert any(said in line for line in different), different
+
+
+def test_a_link_that_leads_elsewhere_is_another_one(run: Run, recorded: Path) -> None:
+    (recorded / "current").unlink()
+    (recorded / "current").symlink_to("releases/2")
+    assert compared(run, recorded)["different"] == [f"{recorded}/current: has another content"]
+
+
+def test_a_user_that_is_another_one_now_is_said(run: Run, recorded: Path) -> None:
+    document = json.loads((recorded / ".applied").read_text())
+    document["account"][2] = "/another/home"
+    (recorded / ".applied").write_text(json.dumps(document))
+    assert compared(run, recorded)["different"] == [f"user {ME}: is another one"]
+
+
+def test_a_service_that_does_not_run_is_said(run: Run, deployment: Path) -> None:
+    run(
+        "applied",
+        path=str(deployment / ".applied"),
+        state="present",
+        fingerprint="f1",
+        services=["seedcore-test-not-there"],
+        socket=str(deployment / "supervisor.sock"),
+    )
+    (line,) = compared(run, deployment)["different"]
+    assert line.startswith("service seedcore-test-not-there: is not known")
+
+
+def test_a_run_that_works_on_it_is_said(run: Run, recorded: Path) -> None:
+    other = {"prefix": str(recorded), "run": {"key": "other", "who": "me", "pid": 1}}
+    try:
+        run("run_lock", **other)
+        found = run("applied", path=str(recorded / ".applied"), prefix=str(recorded))
+        assert found["different"] == ["another run works on the deployment"]
+    finally:
+        run("run_lock", state="absent", **other)
+    assert run("applied", path=str(recorded / ".applied"), prefix=str(recorded))["different"] == []
+
+
+def test_check_mode_writes_nothing_down(run: Run, deployment: Path) -> None:
+    run("applied", check=True, path=str(deployment / ".applied"), state="present", fingerprint="f1")
+    assert not (deployment / ".applied").exists()
+
+
+def test_what_is_missing_or_cannot_be_written_is_an_error(run: Run, tmp_path: Path) -> None:
+    failed = run("applied", path=str(tmp_path / ".applied"), state="present")
+    assert "fingerprint" in failed["msg"]
+    failed = run("applied", path=str(tmp_path / "none" / ".applied"), state="present", fingerprint="f1")
+    assert failed["msg"] == f"{tmp_path}/none/.applied cannot be written: No such file or directory"
