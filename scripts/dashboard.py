@@ -70,7 +70,7 @@ ROWS: dict[str, list[Panel]] = {
             "percentunit",
             "timeseries",
             8,
-            [("ray_node_disk_free / (ray_node_disk_free + ray_node_disk_usage)", "{{node}}")],
+            [("seedcore_node_disk_free_bytes / seedcore_node_disk_size_bytes", "{{node_name}} {{path}}")],
         ),
         (
             "Processes replaced in an hour",

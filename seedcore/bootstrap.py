@@ -332,6 +332,7 @@ class _Run:
         self.attempts += 1
         values = {
             "namespace": self.settings.namespace,
+            "dashboard_url": self.settings.dashboard_url,
             "http_host": self.settings.http_host,
             "http_port": self.settings.http_port,
             "http_tls_cert": str(self.settings.http_tls_cert) if self.settings.http_tls_cert else None,

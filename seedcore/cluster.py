@@ -91,9 +91,8 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
     """
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only a gate comes here, every command starts
 
-    document = _get(settings, "/nodes?view=summary", token=token, timeout_s=timeout_s)
-    summary = document.get("data", {}).get("summary", []) if isinstance(document, dict) else []
-    nodes = [entry["raylet"] for entry in summary if entry.get("raylet", {}).get("state") == "ALIVE"]
+    summary = _living(settings, token=token, timeout_s=timeout_s)
+    nodes = [entry["raylet"] for entry in summary]
     if not nodes:
         return []
 
@@ -109,6 +108,34 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
 
     with ThreadPoolExecutor(min(_MAX_ASKED_AT_ONCE, len(nodes))) as pool:
         return sorted(filter(None, pool.map(ask, nodes)))
+
+
+def read_disks(settings: Settings, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:
+    """Return the disks of ``/`` and of Ray's directory of each living node: ``node_name, path, free, size`` (bytes).
+
+    What the head was told last, some seconds ago; ``size`` is what may be used: without what is kept for root.
+
+    Raises:
+        ClusterError: ``unreachable`` or ``unauthorized``.
+    """
+    return [
+        {
+            "node_name": str(entry["raylet"].get("nodeName")),
+            "path": path,
+            "free": int(disk["free"]),
+            "size": int(disk["free"]) + int(disk["used"]),
+        }
+        for entry in _living(settings, token=token, timeout_s=timeout_s)
+        # None has been sent by an agent that has just started.
+        for path, disk in sorted((entry.get("disk") or {}).items())
+    ]
+
+
+def _living(settings: Settings, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:
+    """Return what the head knows of each living node."""
+    document = _get(settings, "/nodes?view=summary", token=token, timeout_s=timeout_s)
+    summary = document.get("data", {}).get("summary", []) if isinstance(document, dict) else []
+    return [entry for entry in summary if entry.get("raylet", {}).get("state") == "ALIVE"]
 
 
 def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:

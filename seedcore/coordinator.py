@@ -8,6 +8,7 @@ same loop, and tells the stage meanwhile.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
@@ -19,6 +20,7 @@ from typing import Any
 from seedcore import release
 from seedcore.activity import Activity
 from seedcore.counts import TaskCounts
+from seedcore.disks import Disks
 from seedcore.errors import AgentStartError, OrganUnavailableError, OverloadedError, TaskError
 from seedcore.http.app import create_app
 from seedcore.http.server import HttpServer
@@ -84,6 +86,7 @@ class Coordinator:
         self._table = TableNews()
         self._activity = Activity()
         self._nodes = NodeList()
+        self._disks = Disks(_settings(settings))
         self._said: tuple[str, str] = ("", "")
         self._since = _now()
         self._life = Lifecycle(
@@ -96,7 +99,7 @@ class Coordinator:
         )
         self._snapshot = self.status()
         self._beat = asyncio.create_task(self._keep_beating())
-        self._node_watch = asyncio.create_task(self._watch_nodes())
+        self._watches = [asyncio.create_task(self._watch_nodes()), asyncio.create_task(self._disks.watch())]
         http: HttpServer | None = None
         try:
             # A failure to bind or to read the token is a failed creation like any other.
@@ -104,8 +107,8 @@ class Coordinator:
             await self._life.start()
         except Exception as error:
             logger.exception("initialization failed")
-            self._beat.cancel()
-            self._node_watch.cancel()
+            for watch in (self._beat, *self._watches):
+                watch.cancel()
             if http is not None:
                 await http.stop()
             raise RuntimeError(f"Coordinator initialization failed: {error}") from error
@@ -288,6 +291,7 @@ class Coordinator:
             "reloads": self._life.reloads,
             "uptime_s": round(time.monotonic() - self._born, 3),
             "organs": self._life.organism.organ_metrics(),
+            "disks": self._disks.to_list(),
         }
 
     def _builtins(self) -> dict[str, Callable[[Task], Awaitable[Any]]]:
@@ -417,7 +421,7 @@ class Coordinator:
             await asyncio.sleep(NODES_INTERVAL_S)
 
     async def _start_http(self, settings: Mapping[str, Any]) -> HttpServer:
-        token = await asyncio.to_thread(_read_token, settings)
+        token = await asyncio.to_thread(_settings(settings).token)
         app = create_app(self, token=token)
         # A predecessor may be dying: wait for its port.
         server = HttpServer(app, settings["http_host"], settings["http_port"], certificate=_certificate(settings))
@@ -457,9 +461,11 @@ async def _end_process_with(server: HttpServer) -> None:
         os._exit(1)
 
 
-def _read_token(settings: Mapping[str, Any]) -> str | None:
-    path = settings.get("token_path")
-    return Settings(auth_enabled=bool(settings.get("auth_enabled")), token_path=Path(path) if path else None).token()
+def _settings(values: Mapping[str, Any]) -> Settings:
+    """What of its settings the Coordinator asks Ray's head with."""
+    path = values.get("token_path")
+    own = Settings(auth_enabled=bool(values.get("auth_enabled")), token_path=Path(path) if path else None)
+    return dataclasses.replace(own, dashboard_url=values.get("dashboard_url", own.dashboard_url))
 
 
 def _certificate(settings: Mapping[str, Any]) -> Certificate | None:

@@ -36,6 +36,7 @@ class CoordinatorCollector(Collector):
         organs = figures.get("organs") or []
         yield from _organs(organs)
         yield from _organ_tasks(organs)
+        yield from _disks(figures.get("disks") or [])
 
 
 class MetricsPage:
@@ -138,6 +139,22 @@ def _life(figures: Mapping[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "seedcore_uptime_seconds", "Seconds since the Coordinator's process started.", value=figures["uptime_s"]
     )
+
+
+def _disks(disks: list[Mapping[str, Any]]) -> Iterator[Metric]:
+    labels = ["node_name", "path"]
+    free = GaugeMetricFamily(
+        "seedcore_node_disk_free_bytes", "Room on the disk of a path, of each living Ray node.", labels=labels
+    )
+    size = GaugeMetricFamily(
+        "seedcore_node_disk_size_bytes", "What of the disk may be used, whether it is or not.", labels=labels
+    )
+    for disk in disks:
+        place = [str(disk["node_name"]), str(disk["path"])]
+        free.add_metric(place, float(disk["free"]))
+        size.add_metric(place, float(disk["size"]))
+    yield free
+    yield size
 
 
 def _organs(organs: list[Mapping[str, Any]]) -> Iterator[Metric]:

@@ -33,6 +33,7 @@ class CoordinatorView(Protocol):
         Shape: ``{"tasks": [{"task_type": str, "outcome": "success" | <error_type>, "count": int, "seconds_sum":
         float, "buckets": [int, ...]}], "in_flight": int, "init_seconds": float | None, "init_attempts": int,
         "restarts": int, "reloads": int, "uptime_s": float, "organs": [<entries of organism(), with agents, stuck,
-        queue_limit and tasks of their own>]}``; ``buckets`` are those of :data:`seedcore.counts.BUCKETS_S`.
+        queue_limit and tasks of their own>], "disks": [<entries of Disks.to_list()>]}``; ``buckets`` are those of
+        :data:`seedcore.counts.BUCKETS_S`.
         """
         ...

@@ -92,10 +92,13 @@ def test_what_is_not_as_it_was_left_is_mended(deployed: Deployment) -> None:
 
 
 def test_what_is_asked_for_anew_is_made(deployed: Deployment) -> None:
+    # Of what it leaves out nothing is made, so the next one has to.
+    deployed.run("deploy", "--skip-tags", "ray", seedcore_keep_releases=2).check()
     run = deployed.run("deploy", seedcore_keep_releases=2).check()
+    again = deployed.run("deploy", seedcore_keep_releases=2).check()
 
-    assert run.changed_tasks == []
-    assert run.recap["ok"] > 2 * deployed.run("deploy", seedcore_keep_releases=2).check().recap["ok"]
+    assert (run.changed_tasks, again.changed_tasks) == ([], [])
+    assert run.recap["ok"] > 2 * again.recap["ok"]
 
 
 def test_check_mode_on_a_live_host_changes_nothing(deployed: Deployment) -> None:

@@ -24,6 +24,7 @@ class FakeCluster:
 
     Attributes:
         dashboard_code: What the dashboard answers.
+        summary: What its older endpoint says of the nodes.
         coordinator: The actor's row, None for no row.
         body: What ``/coordinator/status`` answers, with ``code``.
         answer: What ``POST /coordinator/tasks`` answers.
@@ -39,6 +40,7 @@ class FakeCluster:
         self.directory = directory
         self.dashboard_code = 200
         self.nodes: list[dict[str, Any]] = [{"node_id": NODE, "node_name": "head", "state": "ALIVE"}]
+        self.summary: list[dict[str, Any]] = []
         self.coordinator: dict[str, Any] | None = {
             "actor_id": "a1",
             "name": "seedcore_coordinator",
@@ -114,6 +116,7 @@ class FakeCluster:
             return self.work(body)
         pages = {
             "GET /livez": (200, {"alive": True}),
+            "GET /nodes": (self.dashboard_code, {"result": True, "data": {"summary": self.summary}}),
             "GET /api/v0/nodes": (self.dashboard_code, _rows(self.nodes)),
             "GET /api/v0/actors": (self.dashboard_code, _rows([self.coordinator] if self.coordinator else [])),
             "GET /coordinator/status": (self.code, {"snapshot_at": time.time(), **self.body}),

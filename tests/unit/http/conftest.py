@@ -87,6 +87,7 @@ class View:
             "reloads": 4,
             "uptime_s": 12.5,
         }
+        self.disks = [{"node_name": "worker-1", "path": "/opt/seedcore/tmp", "free": 7, "size": 9}]
         self.lately = Activity(lambda: 1_795_555_924.0)
         self.tasks: list[Any] = []
         self.answer: Any = {
@@ -113,7 +114,7 @@ class View:
         return self.lately.to_dict()
 
     def metrics(self) -> dict[str, Any]:
-        return {**self.figures, "organs": self.organs}
+        return {**self.figures, "organs": self.organs, "disks": self.disks}
 
     async def handle(self, task: Any, /) -> dict[str, Any]:
         self.tasks.append(task)

@@ -41,6 +41,9 @@ async def test_values_are_those_of_the_view(client: httpx.AsyncClient, view: Vie
         s: samples[_key("seedcore_coordinator_status", status=s)] for s in ("healthy", "initializing", "unhealthy")
     }
     assert statuses == {"healthy": 1, "initializing": 0, "unhealthy": 0}
+    place = {"node_name": "worker-1", "path": "/opt/seedcore/tmp"}
+    assert samples[_key("seedcore_node_disk_free_bytes", **place)] == 7
+    assert samples[_key("seedcore_node_disk_size_bytes", **place)] == 9
     labels = {"organ_id": organ["organ_id"], "organ_type": organ["organ_type"]}
     expected = {
         "seedcore_organ_ready": 1,
