@@ -176,6 +176,24 @@ def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(site: Site) -> No
     assert later.returncode == 0, later.stdout
 
 
+def test_what_is_not_required_may_be_missing_where_that_is_allowed(site: Site) -> None:
+    document = json.loads(site.organism.read_text())
+    organs = document["seedcore"]["organism"]["organ_types"]
+    organs.append({**organs[0], "id": "second", "required": False, "resources": {"nowhere": 1}})
+    partial = site.deployment.directory / "partial.yaml"
+    partial.write_text(json.dumps(document))
+
+    refused = site.run("bootstrap", organism=partial, seedcore_bootstrap_wait_timeout=20)
+    allowed = site.run("bootstrap", organism=partial, seedcore_gate_allow_degraded=True)
+    gate = site.run("status", organism=partial, seedcore_gate_allow_degraded=True)
+
+    assert refused.returncode != 0
+    assert "degraded: second: " in refused.output
+    allowed.check()
+    gate.check()
+    site.run("bootstrap").check()
+
+
 def test_the_gate_is_red_without_a_node_that_is_expected(site: Site) -> None:
     started = time.monotonic()
 
