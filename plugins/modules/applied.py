@@ -27,8 +27,9 @@ options:
     choices: [compared, present]
     default: compared
   fingerprint:
-    description: Digest of all that the run was made from; needed for O(state=present).
+    description: Digest of all that the run makes it from, secrets included; it is not logged.
     type: str
+    required: true
   trees:
     description: Directories in which everything counts, also what comes to it later.
     type: list
@@ -61,6 +62,7 @@ EXAMPLES = r"""
 - name: What is there is compared with what the last run left
   seedcore.cluster.applied:
     path: /opt/seedcore/.applied
+    fingerprint: 5d41402abc4b2a76b9719d911017c592
 
 - name: What is there is written down
   seedcore.cluster.applied:
@@ -72,10 +74,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-fingerprint:
-  description: Under which fingerprint it was written down; empty if nothing was.
+made_from_the_same:
+  description: Whether it was written down under this fingerprint.
   returned: success
-  type: str
+  type: bool
 different:
   description: What is different now, one line each, without the content of any file.
   returned: success
@@ -208,13 +210,12 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "prefix": {"type": "path"},
             "state": {"type": "str", "choices": ["compared", "present"], "default": "compared"},
-            "fingerprint": {"type": "str"},
+            "fingerprint": {"type": "str", "required": True, "no_log": True},
             "services": {"type": "list", "elements": "str", "default": []},
             "socket": {"type": "path"},
             "user": {"type": "str"},
             **lists,
         },
-        required_if=[("state", "present", ("fingerprint",))],
         supports_check_mode=True,
     )
     path = Path(module.params["path"])
@@ -223,7 +224,8 @@ def main() -> None:
         different = differences(document) if document else []
         if module.params["prefix"] and lock.is_held(module.params["prefix"]):
             different.append("another run works on the deployment")
-        module.exit_json(changed=False, fingerprint=document.get("fingerprint", ""), different=different)
+        same = document.get("fingerprint") == module.params["fingerprint"]
+        module.exit_json(changed=False, made_from_the_same=same, different=different)
     if not module.check_mode:
         text = json.dumps(described(module.params), indent=1, sort_keys=True) + "\n"
         try:
@@ -231,7 +233,7 @@ def main() -> None:
         except OSError as error:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}")
     # It is no part of what a host is: writing it down is no change.
-    module.exit_json(changed=False, fingerprint=module.params["fingerprint"], different=[])
+    module.exit_json(changed=False, made_from_the_same=True, different=[])
 
 
 if __name__ == "__main__":

@@ -40,15 +40,15 @@ def recorded(deployment: Path, run: Run) -> Path:
     return deployment
 
 
-def compared(run: Run, deployment: Path) -> dict[str, Any]:
-    return run("applied", path=str(deployment / ".applied"))
+def compared(run: Run, deployment: Path, fingerprint: str = "f1") -> dict[str, Any]:
+    return run("applied", path=str(deployment / ".applied"), fingerprint=fingerprint)
 
 
 def test_without_a_record_nothing_is_recognized(run: Run, deployment: Path) -> None:
-    assert compared(run, deployment)["fingerprint"] == ""
+    assert compared(run, deployment)["made_from_the_same"] is False
     for broken in ("", "{", "[]", '{"format": 0, "fingerprint": "f1"}'):
         (deployment / ".applied").write_text(broken)
-        assert compared(run, deployment)["fingerprint"] == "", broken
+        assert compared(run, deployment)["made_from_the_same"] is False, broken
 
 
 def test_what_is_as_it_was_is_recognized(run: Run, recorded: Path) -> None:
@@ -58,7 +58,8 @@ def test_what_is_as_it_was_is_recognized(run: Run, recorded: Path) -> None:
 
     found = compared(run, recorded)
 
-    assert (found["fingerprint"], found["different"], found["changed"]) == ("f1", [], False)
+    assert (found["made_from_the_same"], found["different"], found["changed"]) == (True, [], False)
+    assert compared(run, recorded, "f2")["made_from_the_same"] is False
     assert (recorded / ".applied").stat().st_mode & 0o777 == 0o600, "for its owner only"
     assert "a-secret-token" not in (recorded / ".applied").read_text()
 
@@ -112,11 +113,11 @@ def test_a_run_that_works_on_it_is_said(run: Run, recorded: Path) -> None:
     other = {"prefix": str(recorded), "run": {"key": "other", "who": "me", "pid": 1}}
     try:
         run("run_lock", **other)
-        found = run("applied", path=str(recorded / ".applied"), prefix=str(recorded))
+        found = run("applied", path=str(recorded / ".applied"), fingerprint="f1", prefix=str(recorded))
         assert found["different"] == ["another run works on the deployment"]
     finally:
         run("run_lock", state="absent", **other)
-    assert run("applied", path=str(recorded / ".applied"), prefix=str(recorded))["different"] == []
+    assert run("applied", path=str(recorded / ".applied"), fingerprint="f1", prefix=str(recorded))["different"] == []
 
 
 def test_check_mode_writes_nothing_down(run: Run, deployment: Path) -> None:
