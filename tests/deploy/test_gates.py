@@ -179,11 +179,14 @@ def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(site: Site) -> No
 def test_what_is_not_required_may_be_missing_where_that_is_allowed(site: Site) -> None:
     document = json.loads(site.organism.read_text())
     organs = document["seedcore"]["organism"]["organ_types"]
-    organs.append({**organs[0], "id": "second", "required": False, "resources": {"nowhere": 1}})
+    lacking = {"required": False, "resources": {"nowhere": 1}, "start_timeout_s": 5}
+    organs.append({**organs[0], "id": "second", "task_types": ["write"], **lacking})
     partial = site.deployment.directory / "partial.yaml"
     partial.write_text(json.dumps(document))
 
-    refused = site.run("bootstrap", organism=partial, seedcore_bootstrap_wait_timeout=20)
+    # A running organism would not be changed to one that does not come up.
+    replaced = {"seedcore_bootstrap_replace": True, "seedcore_bootstrap_wait_timeout": 60}
+    refused = site.run("bootstrap", organism=partial, **replaced)
     allowed = site.run("bootstrap", organism=partial, seedcore_gate_allow_degraded=True)
     gate = site.run("status", organism=partial, seedcore_gate_allow_degraded=True)
 
