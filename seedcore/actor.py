@@ -155,15 +155,22 @@ class RayOrganRuntime:
 
 
 def _nodes() -> list[dict[str, Any]]:
+    draining = _draining()
     return [
         {
             "node_id": node["NodeID"],
             "node_name": node.get("NodeName") or node.get("NodeManagerHostname"),
             "alive": bool(node["Alive"]),
+            "draining": node["NodeID"] in draining,
             "head": "node:__internal_head__" in node.get("Resources", {}),
         }
         for node in ray.nodes()  # type: ignore[no-untyped-call]
     ]
+
+
+def _draining() -> frozenset[str]:
+    """Ids of the nodes that are to leave the cluster; Ray has no public name for it."""
+    return frozenset(ray._private.state.state.get_draining_nodes())  # noqa: SLF001
 
 
 def _placement(spec: OrganSpec, replica: int, beside: Collection[str]) -> Any:
@@ -174,8 +181,9 @@ def _placement(spec: OrganSpec, replica: int, beside: Collection[str]) -> Any:
     if spec.replicas == 1:
         return "SPREAD"
     # All replicas of an organ are created at once, when none has a node yet: each takes its turn.
-    nodes: Any = ray.nodes
-    node_id = choose_node(spec, nodes(), beside, turn=zlib.crc32(spec.id.encode()) + replica)
+    draining, every_node = _draining(), ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node for node in every_node if node["NodeID"] not in draining]
+    node_id = choose_node(spec, nodes, beside, turn=zlib.crc32(spec.id.encode()) + replica)
     if node_id is None:
         return "SPREAD"
     return NodeAffinitySchedulingStrategy(node_id, soft=True, _spill_on_unavailable=True)

@@ -407,7 +407,7 @@ class Coordinator:
             await asyncio.sleep(BEAT_S)
 
     async def _watch_nodes(self) -> None:
-        """Keep the names of the nodes; what a head that is away was last known to have stays, with its age."""
+        """Keep what is known of the nodes; what a head that is away was last known to have stays, with its age."""
         while True:
             asking = asyncio.ensure_future(self._runtime.nodes())
             # A call that hangs holds a thread: it is waited for, and not asked a second time meanwhile.
@@ -415,6 +415,7 @@ class Coordinator:
                 logger.warning("Ray does not say which nodes there are, still waiting")
             if (error := asking.exception()) is None:
                 self._nodes.update(asking.result())
+                self._life.organism.leave(self._nodes.draining)
             else:
                 # Whatever Ray makes of it, not to know the nodes is no reason to end.
                 logger.warning("the nodes of the cluster are not known: %s", describe(error))

@@ -22,7 +22,7 @@ class NodeList:
         self._asked_at: float | None = None
 
     def update(self, nodes: Iterable[Mapping[str, Any]]) -> None:
-        """Take what Ray says now: entries with ``node_id, node_name, alive, head``."""
+        """Take what Ray says now: entries with ``node_id, node_name, alive, draining, head``."""
         now = time.time()
         alive = {str(node["node_id"]): dict(node) for node in nodes if node["alive"]}
         names = {node["node_name"] for node in alive.values()}
@@ -34,6 +34,11 @@ class NodeList:
         kept = [(node_id, node) for node_id, node in self._gone.items() if node["node_name"] not in names]
         self._gone = dict(kept[-MAX_GONE:])
         self._alive, self._asked_at = alive, now
+
+    @property
+    def draining(self) -> frozenset[str]:
+        """Ids of living nodes that are to leave the cluster: Ray places nothing there any more."""
+        return frozenset(node_id for node_id, node in self._alive.items() if node.get("draining"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: ``alive``, ``names`` and ``gone``, ``list`` with one entry a node, ``age_s`` of all of it."""

@@ -48,6 +48,7 @@ class OrganismManager:
         self._known_types = frozenset(self._routes.known_types)
         self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
         self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
+        self._leaving: frozenset[str] = frozenset()
         self.initialized = False
 
     @property
@@ -68,6 +69,10 @@ class OrganismManager:
             "agents_ready": sum(replica.started_agents for replica in self._all()),
             "agents": sum(organ.agent_count for organ in self._organs.values()),
         }
+
+    def leave(self, node_ids: frozenset[str]) -> None:
+        """Move what runs on these nodes, which are to leave the cluster; each replica does when it reports next."""
+        self._leaving = node_ids
 
     async def initialize(self) -> None:
         """Bring every organ up; returns when enough of each is there and the rest has settled or had its time.
@@ -272,6 +277,7 @@ class OrganismManager:
                     siblings=lambda index=index: [  # type: ignore[misc]  # mypy knows no defaults of lambdas
                         node_id for other in replicas if other.index != index and (node_id := other.node_id)
                     ],
+                    is_leaving=lambda node_id: node_id in self._leaving,
                     on_change=self._notice,
                 )
             )

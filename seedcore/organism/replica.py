@@ -56,6 +56,7 @@ class Replica:
         identity: Digest of spec and release that the process must have.
         runtime: Where it runs.
         siblings: Gives the ids of the nodes that the organ's other replicas are on, one entry for each.
+        is_leaving: Says whether a node is to leave the cluster.
         on_change: Called, on the loop, whenever what is known changes.
     """
 
@@ -67,6 +68,7 @@ class Replica:
         identity: str,
         runtime: OrganRuntime,
         siblings: Callable[[], Collection[str]],
+        is_leaving: Callable[[str], bool],
         on_change: Callable[[], None],
     ) -> None:
         self.spec = spec
@@ -79,6 +81,7 @@ class Replica:
         self._identity = identity
         self._runtime = runtime
         self._siblings = siblings
+        self._is_leaving = is_leaving
         self._on_change = on_change
         self._handle: Any = None
         self._seen: tuple[str, int] = ("", -1)
@@ -351,6 +354,9 @@ class Replica:
             await self._dispose()
             return 0.0
         pause = self._note_life(snapshot)
+        if self._is_leaving(str(snapshot["node_id"])):
+            await self._move()
+            return 0.0
         if not pause:
             await self._judge(snapshot)
         return pause
@@ -386,6 +392,14 @@ class Replica:
             first = snapshot["failed"][0] if snapshot["failed"] else {"agent_id": "an agent", "error": "not ready"}
             state = ReplicaState.DEGRADED if snapshot["ready_agents"] else ReplicaState.DOWN
             self._set(state, f"{first['agent_id']}: {first['error']}")
+
+    async def _move(self) -> None:
+        """Let the tasks end where they are, and go on where Ray still places something."""
+        self._cause = "its node is to leave the cluster, it moves"
+        handle, self._handle = self._handle, None
+        self._fresh = self._disposed = True
+        self._set(ReplicaState.DOWN, self._cause)
+        await self.retire(handle)
 
     async def _overdue(self) -> None:
         if self._fresh:

@@ -38,7 +38,7 @@ class OrganRuntime(Protocol):
         """Find all organs of the namespace but those with these actor names; returns name to handle."""
 
     async def nodes(self) -> list[dict[str, Any]]:
-        """Return the cluster's nodes, each with ``node_id, node_name, alive, head``."""
+        """Return the cluster's nodes, each with ``node_id, node_name, alive, draining, head``."""
 
 
 async def retire(handle: Any, runtime: OrganRuntime, *, name: str, drain_timeout_s: float) -> None:

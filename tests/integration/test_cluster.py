@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,3 +101,47 @@ def test_an_organ_goes_where_its_labels_say(organism: Organism, cluster: RayHead
     assert done.returncode == 1
     assert "organs nowhere did not come up within" in done.stderr
     assert organism.probe().healthy
+
+
+def test_what_runs_on_a_node_that_is_drained_moves_and_no_task_is_lost(organism: Organism, cluster: RayHead) -> None:
+    grown(cluster)
+    cluster.add_node("leaver", num_cpus=1, labels="zone=leaver")
+    sleeper = {"agent": "seedcore.agents:utility", "task_types": ["sleep"], "labels": {"zone": "in(a,leaver)"}}
+    organism.up({"id": "mover", "replicas": 2, "agent_count": 2, **sleeper})
+    leaver = next(node["node_id"] for node in nodes_now(organism) if node["node_name"] == "leaver")
+    assert leaver in nodes_of(organism)["mover"]
+
+    slow = [organism.start("submit", "sleep", "--params", '{"seconds": 6}') for _ in range(2)]
+    eventually(lambda: all(busy(organism, "mover")), what="a task on each replica")
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    why = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=leaves", "--deadline-remaining-seconds=600"]
+    subprocess.run(
+        [*ray, "drain-node", f"--address={cluster.settings.address}", f"--node-id={leaver}", *why],
+        env=cluster.env(),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+    eventually(lambda: leaver not in nodes_of(organism)["mover"], timeout_s=60, what="nothing on the node")
+    eventually(lambda: organism.probe().healthy and not organism.probe().degraded, timeout_s=60, what="all is well")
+    for process in slow:
+        answer, _ = process.communicate(timeout=60)
+        assert json.loads(answer)["success"] is True, answer
+    assert [node["draining"] for node in nodes_now(organism) if node["node_id"] == leaver] == [True]
+    left = cluster.nodes.pop("leaver")
+    left.terminate()
+    left.wait(timeout=60)
+    assert organism.submit("sleep", {"seconds": 0})["success"] is True
+
+
+def nodes_now(organism: Organism) -> list[dict[str, Any]]:
+    """What the Coordinator knows of each node."""
+    return list(organism.probe().coordinator["nodes"]["list"])
+
+
+def busy(organism: Organism, organ_id: str) -> list[int]:
+    """How many tasks each replica of an organ has."""
+    organs = organism.probe().coordinator["organs"]
+    replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
+    return [replica["in_flight"] for replica in replicas]
