@@ -66,12 +66,12 @@ def report_block(report: Report) -> str:
         lines.append(f"since        {own['since']}{ago(own['since'])}")
     if own.get("pid"):
         lines.append(f"coordinator  {_coordinator_line(own)}")
-    lines.append(f"nodes        {_nodes_line(report.nodes)}")
+    listed = (own.get("nodes") or {}).get("list") or ()
+    lines.append(f"nodes        {_nodes_line(report.nodes, listed)}")
     if report.reason != "ready":
         lines.append(f"help         docs/status.md#{report.reason}")
     organs = own.get("organs")
     if isinstance(organs, Sequence) and organs:
-        listed = (own.get("nodes") or {}).get("list") or ()
         lines += ["", *table(organs, names={str(node["node_id"]): str(node["node_name"]) for node in listed})]
     lines += [f"evidence     {text}" for text in _evidence(report)]
     return "\n".join(lines)
@@ -92,10 +92,12 @@ def _coordinator_line(own: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _nodes_line(nodes: Mapping[str, Any]) -> str:
+def _nodes_line(nodes: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> str:
     text = f"{nodes.get('alive', 0)} of {nodes.get('expected', 0)} alive"
     if names := nodes.get("names"):
         text += f" ({', '.join(map(plain, names))})"
+    if leaving := [plain(node["node_name"]) for node in listed if node.get("draining")]:
+        text += f", to leave {', '.join(leaving)}"
     if missing := nodes.get("missing"):
         text += f", missing {', '.join(map(plain, missing))}"
     return text

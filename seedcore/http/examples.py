@@ -59,6 +59,7 @@ _HEALTHY: dict[str, Any] = {
                 "node_id": "94612dc52ff7550d0005b01cdf089dca9d9da0679a47a9057ea72e18",
                 "node_name": "head",
                 "alive": True,
+                "draining": False,
                 "head": True,
             }
         ],

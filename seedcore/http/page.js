@@ -75,11 +75,12 @@ function showNodes(body) {
   const nodes = (body.nodes && body.nodes.list) || [];
   $("nodes").hidden = !nodes.length;
   $("nodes").replaceChildren(...nodes.map((node) => {
-    const kind = node.alive ? "good" : "bad";
+    const kind = node.alive ? (node.draining ? "wait" : "good") : "bad";
     const line = put("li", null, `is-${kind}`);
     const gone = moment(node.gone_since);
     line.append(shape(kind), put("span", node.node_name));
-    const words = [node.head ? "head" : null, node.alive ? null : `gone since ${gone ? clock(gone) : "?"}`].filter(Boolean);
+    const leaving = node.alive && node.draining ? "is to leave" : null;
+    const words = [node.head ? "head" : null, leaving, node.alive ? null : `gone since ${gone ? clock(gone) : "?"}`].filter(Boolean);
     if (words.length) line.append(put("span", words.join(", "), "soft"));
     line.append(put("span", node.alive ? ", alive" : "", "unseen"));
     return line;

@@ -34,3 +34,12 @@ def test_a_node_that_is_lost_stays_until_its_name_is_back() -> None:
 
     nodes.update([node("a", "1", head=True), node("b", "3")])
     assert nodes.to_dict()["gone"] == []
+
+
+def test_a_node_that_is_to_leave_is_known() -> None:
+    nodes = NodeList()
+    nodes.update([node("a", "1", head=True), {**node("b", "2"), "draining": True}])
+    assert nodes.draining == {"2"}
+
+    nodes.update([node("a", "1", head=True), {**node("b", "2", alive=False), "draining": True}])
+    assert nodes.draining == set()
