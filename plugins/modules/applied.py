@@ -152,7 +152,7 @@ def unit_faults(names: list[str]) -> list[str]:
     return [
         f"service {name}: {key} is {value}"
         for name, block in zip(names, blocks, strict=True)
-        for key, _, value in (line.partition("=") for line in block.splitlines())
+        for key, value in (line.split("=", 1) for line in block.splitlines() if "=" in line)
         if _RUNS.get(key) != value
     ]
 
