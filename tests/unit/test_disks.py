@@ -65,6 +65,10 @@ async def test_what_is_not_known_any_more_is_not_said(
 
     cluster.dashboard_code = 500
     await until(watched, [])
+    asked = len(cluster.seen)
+    async with asyncio.timeout(10):
+        while len(cluster.seen) < asked + 3:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.02)
     cluster.dashboard_code = 200
     await until(watched, [{"node_name": "head", "path": "/opt", "free": 4, "size": 10}])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.seedcore.cluster.plugins.modules.applied import unit_faults
 
 Run = Callable[..., dict[str, Any]]
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -118,6 +119,29 @@ def test_a_run_that_works_on_it_is_said(run: Run, recorded: Path) -> None:
     finally:
         run("run_lock", state="absent", **other)
     assert run("applied", path=str(recorded / ".applied"), fingerprint="f1", prefix=str(recorded))["different"] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "faults"),
+    [
+        ("ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no", []),
+        ("ActiveState=failed\nUnitFileState=enabled\nNeedDaemonReload=no", ["service ray: ActiveState is failed"]),
+        ("ActiveState=active\nUnitFileState=disabled\nNeedDaemonReload=no", ["service ray: UnitFileState is disabled"]),
+        ("ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=yes", ["service ray: NeedDaemonReload is yes"]),
+        ("", ["systemd does not answer: "]),
+    ],
+)
+def test_a_unit_that_does_not_run_as_it_is_configured_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, faults: list[str]
+) -> None:
+    # No systemd runs here: a stand-in says what the real one does, two units a blank line apart.
+    good = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no"
+    answer = f"{good}\n\n{said}" if said else ""
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert unit_faults(["watchdog", "ray"]) == faults
 
 
 def test_check_mode_writes_nothing_down(run: Run, deployment: Path) -> None:
