@@ -225,6 +225,9 @@ class Supervisor:
             self._said = said
             logger.info("status: %s reason=%s pid=%s message=%s", *said, report.message)
         if report.status == "healthy":
+            if self._child is not None:
+                # It is what has mended it, and counts as an action when it has ended.
+                return
             if self._trouble_since is not None and self._judge.actions:
                 self._journal.write(
                     "recovered", after_s=round(now - self._trouble_since, 1), actions=self._judge.actions

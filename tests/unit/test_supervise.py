@@ -449,6 +449,24 @@ def test_an_absent_coordinator_is_started_with_what_was_wanted(cluster: FakeClus
     assert (entries[2]["exit_code"], entries[2]["healthy"], entries[2]["action"]) == (0, True, "create")
 
 
+def test_a_recovery_that_is_seen_before_the_bootstrap_has_ended_is_told(
+    cluster: FakeCluster, running: Running, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    running.does(f"while os.path.exists({str(gate)!r}): time.sleep(0.01)\nprint('{{\"healthy\": true}}')")
+    row, cluster.coordinator = cluster.coordinator, None
+    write_desired(cluster.settings, "running", config="/etc/organism.yaml")
+    eventually(running.calls, what="a bootstrap")
+
+    cluster.coordinator = row
+    running.watched()
+    gate.unlink()
+
+    eventually(lambda: "recovered" in running.events(), what="recovery")
+    assert running.events() == ["started", "bootstrap", "bootstrap_ended", "recovered"]
+
+
 def test_the_packaged_organism_is_not_replaced_by_the_environments(
     cluster: FakeCluster, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
