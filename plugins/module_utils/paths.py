@@ -1,21 +1,38 @@
-# SPDX-License-Identifier: Apache-2.0
-"""What is at a path, and putting something there.
+"""What is at a path, and putting something there, without being led astray by a link of somebody else's.
+
+Whoever may write a directory may put a link into it. Root follows a link only if root made it and nobody else could
+have: every other one is refused, wherever in the path it is. Other users follow what they like, for they get no further
+than their own rights.
 
 Standard library only: this travels to the host inside the modules.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import grp
 import os
 import pwd
+import secrets
 import stat
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
+_MAX_LINKS = 40
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class UntrustedLinkError(OSError):
+    """A link that somebody else could have made is in the way."""
+
+    def __init__(self, path: Path | str, owner: str) -> None:
+        text = f"{path} is a link that {owner} can make, and root does not follow it: remove the link"
+        super().__init__(errno.ELOOP, text)
 
 
 @dataclass(frozen=True)
@@ -34,18 +51,55 @@ class State:
         return f"{self.kind}{more}"
 
 
-def look(path: Path, *, follow: bool = False) -> State:
-    """Say what is at a path; with ``follow`` a link that leads to a directory is that directory."""
+@contextlib.contextmanager
+def directory(path: Path | str, *, make: bool = False) -> Iterator[int]:
+    """Open a directory, for the calls that take a ``dir_fd``; with ``make``, make what is missing, open to all readers.
+
+    Raises:
+        UntrustedLinkError: There is a link in the way that root does not follow.
+        OSError: It is not there, or no directory.
+    """
+    descriptor = os.open("/", _STEP)
+    here = Path("/")
+    pending = [part for part in Path(os.path.abspath(path)).parts if part != "/"][::-1]  # noqa: PTH100 - keeps links
+    links = 0
     try:
-        status = path.stat() if follow and path.is_dir() else path.lstat()
+        while pending:
+            part = pending.pop()
+            try:
+                deeper = _entered(descriptor, part, make=make)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not _is_link(part, descriptor):
+                    error.filename = str(here / part)
+                    raise
+                _refuse_untrusted(descriptor, part, here)
+                links += 1
+                if links > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, "too many links", str(here / part)) from error
+                target = Path(os.readlink(part, dir_fd=descriptor))
+                pending += [name for name in target.parts if name != "/"][::-1]
+                if not target.is_absolute():
+                    continue
+                deeper, part = os.open("/", _STEP), "/"
+            os.close(descriptor)
+            descriptor, here = deeper, here / part
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def look(path: Path, *, follow: bool = False) -> State:
+    """Say what is at a path; with ``follow`` a link that leads to a directory is that directory.
+
+    Raises:
+        UntrustedLinkError: There is a link in the way that root does not follow.
+        OSError: It cannot be read.
+    """
+    try:
+        with directory(path.parent) as parent:
+            return _look(parent, path, follow=follow)
     except (FileNotFoundError, NotADirectoryError):
         return State("absent")
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-    if kind == "link":
-        return State(kind, text=str(path.readlink()))
-    text = path.read_bytes().decode(errors="replace") if kind == "file" else ""
-    owner, group = name(pwd.getpwuid, status.st_uid), name(grp.getgrgid, status.st_gid)
-    return State(kind, text, owner, group, stat.S_IMODE(status.st_mode))
 
 
 def name(database: Any, number: int) -> str:
@@ -56,24 +110,154 @@ def name(database: Any, number: int) -> str:
         return str(number)
 
 
-def put(path: Path, then: State) -> None:
-    """Put a file or a link into its place, whole; a file is closed until it has its owner and its mode."""
-    if then.kind == "link":
-        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
-            Path(beside, "link").symlink_to(then.text)
-            Path(beside, "link").replace(path)
-        finally:
-            beside.rmdir()
-        return
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def numbers(owner: str, group: str) -> tuple[int, int]:
+    """Return the numbers of a user and a group, each given by name or number; -1 for an empty one.
+
+    Raises:
+        LookupError: There is no such user or group.
+    """
+    uid = gid = -1
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            stream.write(then.text)
-        if path.exists() and not path.is_symlink():
-            # Whose it is stays, unless something else is asked for; what a link leads to is another file.
-            os.chown(name, path.stat().st_uid, path.stat().st_gid)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        if owner:
+            uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+        if group:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise LookupError(f"there is no {'group' if uid != -1 or not owner else 'user'} {error.args[0]}") from error
+    return uid, gid
+
+
+def put(path: Path, then: State) -> None:
+    """Put a file, a link or a directory into its place, whole, with its owner and mode from the first moment on.
+
+    Of a file, what is not asked for stays as it is. What a link leads to is another file, which is left alone.
+
+    Raises:
+        UntrustedLinkError: There is a link in the way that root does not follow.
+        LookupError: There is no such user or group.
+        OSError: It cannot be put there.
+    """
+    if then.kind == "directory":
+        _put_directory(path, then)
+        return
+    with directory(path.parent) as parent:
+        beside = f".{path.name}.{secrets.token_hex(8)}"
+        try:
+            if then.kind == "link":
+                os.symlink(then.text, beside, dir_fd=parent)
+            else:
+                _write(parent, path.name, beside, then)
+            os.rename(beside, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside, dir_fd=parent)
+            raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a link."""
+    with directory(path.parent) as parent:
+        os.unlink(path.name, dir_fd=parent)
+
+
+def set_attributes(path: Path, then: State) -> None:
+    """Give a file that is there its owner, group and mode, and leave its content and its times alone.
+
+    Raises:
+        OSError: It is none, or it has another name somewhere: then it may be somebody else's file.
+    """
+    with directory(path.parent) as parent:
+        descriptor = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise OSError(errno.EPERM, "it is no file, or has another name", str(path))
+            _give(descriptor, then)
+        finally:
+            os.close(descriptor)
+
+
+def _put_directory(path: Path, then: State) -> None:
+    with directory(path.parent, make=True) as parent, contextlib.suppress(FileExistsError):
+        # Closed until it has its owner.
+        os.mkdir(path.name, 0o700, dir_fd=parent)
+    with directory(path) as here:
+        _give(here, then)
+
+
+def _give(descriptor: int, then: State) -> None:
+    """Set owner and mode through a descriptor, so that they go to what was opened, whatever has its name now."""
+    uid, gid = numbers(then.owner, then.group)
+    itself = f"/proc/self/fd/{descriptor}"
+    status = os.fstat(descriptor)
+    if (uid, gid) != (-1, -1) and (status.st_uid, status.st_gid) != (uid, gid):
+        os.chown(itself, uid, gid)
+    # A change of the owner takes the bits for setuid away.
+    os.chmod(itself, then.mode)  # noqa: PTH101 - of a descriptor
+
+
+def _write(parent: int, name: str, beside: str, then: State) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(beside, flags, 0o600, dir_fd=parent), "w", encoding="utf-8", newline="") as stream:
+        with contextlib.suppress(FileNotFoundError):
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISREG(there.st_mode):
+                os.fchown(stream.fileno(), there.st_uid, there.st_gid)
+        uid, gid = numbers(then.owner, then.group)
+        if (uid, gid) != (-1, -1):
+            os.fchown(stream.fileno(), uid, gid)
+        stream.write(then.text)
+        os.fchmod(stream.fileno(), then.mode or 0o600)
+
+
+def _look(parent: int, path: Path, *, follow: bool) -> State:
+    status = os.stat(path.name or ".", dir_fd=parent, follow_symlinks=False)
+    if follow and stat.S_ISLNK(status.st_mode):
+        try:
+            with directory(path) as there:
+                status = os.fstat(there)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+    if kind == "link":
+        return State(kind, text=os.readlink(path.name, dir_fd=parent))
+    text = _read(parent, path.name) if kind == "file" else ""
+    owner, group = name(pwd.getpwuid, status.st_uid), name(grp.getgrgid, status.st_gid)
+    return State(kind, text, owner, group, stat.S_IMODE(status.st_mode))
+
+
+def _read(parent: int, name: str) -> str:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read().decode(errors="replace")
+
+
+def _entered(descriptor: int, part: str, *, make: bool) -> int:
+    try:
+        return os.open(part, _STEP, dir_fd=descriptor)
+    except FileNotFoundError:
+        if not make:
+            raise
+    os.mkdir(part, 0o700, dir_fd=descriptor)
+    made = os.open(part, _STEP, dir_fd=descriptor)
+    # Whatever umask this runs with.
+    os.chmod(f"/proc/self/fd/{made}", 0o755)  # noqa: PTH101, S103 - of a descriptor; a directory above a deployment
+    return made
+
+
+def _is_link(part: str, descriptor: int) -> bool:
+    return stat.S_ISLNK(os.stat(part, dir_fd=descriptor, follow_symlinks=False).st_mode)
+
+
+def _refuse_untrusted(descriptor: int, part: str, here: Path) -> None:
+    """Raise if somebody else than root, or than who runs this, could have put the link there."""
+    me = os.geteuid()
+    if me != 0:
+        return
+    link, holder = os.stat(part, dir_fd=descriptor, follow_symlinks=False), os.fstat(descriptor)
+    if link.st_uid != 0:
+        raise UntrustedLinkError(here / part, name(pwd.getpwuid, link.st_uid))
+    if holder.st_uid != 0:
+        raise UntrustedLinkError(here / part, name(pwd.getpwuid, holder.st_uid))
+    if holder.st_mode & _WRITABLE_BY_OTHERS and not holder.st_mode & stat.S_ISVTX:
+        raise UntrustedLinkError(here / part, "anybody")

@@ -10,7 +10,8 @@ short_description: Make directories, files and links what they shall be, many in
 version_added: 0.1.0
 description:
   - What M(ansible.builtin.file) and M(ansible.builtin.copy) do for one path, for many of them in one go.
-  - A file is written beside its place and then put there, so that nobody ever reads half of one.
+  - A file is written beside its place and then put there, with its owner and mode, so that nobody reads half of one.
+  - As root it follows no link, anywhere in a path, that another user could have made.
 options:
   files:
     description: What there shall be, in the order in which it is made. Whatever is below a directory comes after it.
@@ -23,9 +24,11 @@ options:
         type: path
         required: true
       state:
-        description: V(absent) removes a file or a link; directories are never removed.
+        description:
+          - V(absent) removes a file or a link; directories are never removed.
+          - V(attributes) gives a file that something else has written its owner, group and mode.
         type: str
-        choices: [file, directory, link, absent]
+        choices: [file, directory, link, absent, attributes]
         default: file
       content:
         description: Text of a file; needed for one.
@@ -76,12 +79,23 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import paths
 
-NEEDS = {"file": ("content", "mode"), "directory": ("mode",), "link": ("target",), "absent": ()}
+NEEDS = {
+    "file": ("content", "mode"),
+    "directory": ("mode",),
+    "link": ("target",),
+    "absent": (),
+    "attributes": ("mode",),
+}
 
 
-def found(entry: dict[str, Any]) -> paths.State:
-    """Look what is at a path. A link that leads to a directory is good for one."""
-    return paths.look(Path(entry["path"]), follow=entry["state"] == "directory")
+def found(entry: dict[str, Any]) -> paths.State | str:
+    """Look what is at a path, or say why nobody can. A link that leads to a directory is good for one."""
+    try:
+        return paths.look(Path(entry["path"]), follow=entry["state"] == "directory")
+    except OSError as error:
+        return str(
+            error.strerror if isinstance(error, paths.UntrustedLinkError) else f"{entry['path']}: {error.strerror}"
+        )
 
 
 def wanted(entry: dict[str, Any], now: paths.State) -> paths.State:
@@ -91,39 +105,52 @@ def wanted(entry: dict[str, Any], now: paths.State) -> paths.State:
         return paths.State(kind, text=entry["target"] if kind == "link" else "")
     owner = entry["owner"] or now.owner or paths.name(pwd.getpwuid, os.geteuid())
     group = entry["group"] or now.group or paths.name(grp.getgrgid, os.getegid())
-    return paths.State(kind, entry["content"] if kind == "file" else "", owner, group, int(entry["mode"], 8))
+    if kind == "attributes" and now.kind == "absent":
+        # In check mode what would write it has not.
+        return now
+    if kind == "attributes":
+        return paths.State(
+            now.kind, now.text, _named(pwd.getpwuid, owner), _named(grp.getgrgid, group), int(entry["mode"], 8)
+        )
+    text = entry["content"] if kind == "file" else ""
+    return paths.State(kind, text, _named(pwd.getpwuid, owner), _named(grp.getgrgid, group), int(entry["mode"], 8))
 
 
-def fault(entry: dict[str, Any], now: paths.State) -> str:
+def _named(database: Any, given: str) -> str:
+    return paths.name(database, int(given)) if given.isdigit() else given
+
+
+def fault(entry: dict[str, Any], now: paths.State, *, check: bool) -> str:
     """Say why an entry cannot be: what it lacks, or what is in its place."""
     missing = [name for name in NEEDS[entry["state"]] if entry[name] is None]
     if missing:
         return f"{entry['path']}: a {entry['state']} needs {' and '.join(missing)}"
     if entry["mode"] is not None and not (entry["mode"].isdigit() and set(entry["mode"]) <= set("01234567")):
         return f'{entry["path"]}: mode is {entry["mode"]!r}, allowed is octal text such as "0640"'
+    if entry["state"] == "attributes":
+        return (
+            "" if now.kind == "file" or (check and now.kind == "absent") else f"{entry['path']} is {now.kind}, no file"
+        )
     is_directory = entry["state"] == "directory"
     if now.kind == "something else" or (now.kind != "absent" and (now.kind == "directory") != is_directory):
         return f"{entry['path']} is a {now.kind}, and would have to be a {entry['state']}: move it away"
     return ""
 
 
-def make(module: AnsibleModule, entry: dict[str, Any], now: paths.State, then: paths.State) -> None:
+def make(module: AnsibleModule, entry: dict[str, Any], then: paths.State) -> None:
     """Make one path what it shall be."""
     path = Path(entry["path"])
     try:
         if then.kind == "absent":
-            path.unlink()
-        elif then.kind == "directory":
-            # Closed until it has its owner.
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        elif (now.kind, now.text) != (then.kind, then.text):
+            paths.remove(path)
+        elif entry["state"] == "attributes":
+            paths.set_attributes(path, then)
+        else:
             paths.put(path, then)
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be made a {then.kind}: {error.strerror}")
-    if then.kind in ("file", "directory"):
-        attributes = {name: entry[name] for name in ("owner", "group", "mode")}
-        attributes["path"] = str(path.resolve())
-        module.set_fs_attributes_if_different(module.load_file_common_arguments(attributes), changed=False)
+    except LookupError as error:
+        module.fail_json(msg=f"{path} cannot be made a {then.kind}: {error}")
 
 
 def difference(path: str, now: paths.State, then: paths.State) -> dict[str, str]:
@@ -143,11 +170,10 @@ def main() -> None:
         argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": options}},
         supports_check_mode=True,
     )
-    entries = [
-        (entry, paths.look(Path(entry["path"]), follow=entry["state"] == "directory"))
-        for entry in module.params["files"]
-    ]
-    faults = [message for message in (fault(entry, now) for entry, now in entries) if message]
+    looked = [(entry, found(entry)) for entry in module.params["files"]]
+    faults = [now for _entry, now in looked if isinstance(now, str)]
+    entries = [(entry, now) for entry, now in looked if isinstance(now, paths.State)]
+    faults += [message for entry, now in entries if (message := fault(entry, now, check=module.check_mode))]
     if faults:
         module.fail_json(msg="\n".join(faults))
     different, shown = [], []
@@ -157,7 +183,7 @@ def main() -> None:
             continue
         different.append(entry["path"])
         if not module.check_mode:
-            make(module, entry, now, then)
+            make(module, entry, then)
         shown.append(difference(entry["path"], now, then))
     module.exit_json(changed=bool(different), different=different, diff=shown)
 

@@ -123,3 +123,114 @@ def test_a_directory_is_never_removed_or_written_over(run: Run, tmp_path: Path) 
         assert answer["failed"]
         assert f"{tmp_path}/a is a directory, and would have to be" in answer["msg"]
     assert (tmp_path / "a").is_dir()
+
+
+def hand_to_nobody(path: Path) -> None:
+    os.chown(path, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A directory in which another user may write, as the service's user may below a prefix."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be led astray by another user's links, and this is not root")
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    hand_to_nobody(directory)
+    return directory
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A directory and a file of root's, which a link leads to."""
+    directory = tmp_path / "victim"
+    directory.mkdir(mode=0o755)
+    (directory / "file").write_text("root's")
+    (directory / "file").chmod(0o600)
+    return directory
+
+
+def attributes(path: Path) -> dict[str, tuple[int, int, int]]:
+    return {str(at): (at.lstat().st_uid, at.lstat().st_gid, at.lstat().st_mode) for at in [path, *path.rglob("*")]}
+
+
+@pytest.mark.parametrize(
+    ("planted", "entry"),
+    [
+        ("gcs", {"path": "gcs", "state": "directory", "mode": "0700"}),
+        ("gcs", {"path": "gcs/deeper", "state": "directory", "mode": "0700"}),
+        ("gcs", {"path": "gcs/file", "content": "theirs", "mode": "0666"}),
+        ("gcs", {"path": "gcs/link", "state": "link", "target": "/"}),
+        ("gcs", {"path": "gcs/file", "state": "absent"}),
+        ("gcs", {"path": "gcs/file", "state": "attributes", "mode": "0666"}),
+    ],
+)
+def test_root_follows_no_link_that_another_user_has_made(
+    run: Run, hostile: Path, victim: Path, planted: str, entry: dict[str, str]
+) -> None:
+    (hostile / planted).symlink_to(victim)
+    os.lchown(hostile / planted, *pwd.getpwnam("nobody")[2:4])
+    before = attributes(victim)
+
+    answer = run("files", files=[{**entry, "path": str(hostile / entry["path"]), "owner": "nobody"}])
+
+    assert answer["failed"]
+    assert f"{hostile}/{planted} is a link that nobody can make, and root does not follow it" in answer["msg"]
+    assert attributes(victim) == before
+    assert (victim / "file").read_text() == "root's"
+
+
+def test_root_gives_no_file_away_that_has_another_name(run: Run, hostile: Path, victim: Path) -> None:
+    # With fs.protected_hardlinks=0 anybody can give somebody else's file a second name.
+    os.link(victim / "file", hostile / "file")
+    before = attributes(victim)
+
+    kept = run(
+        "files", files=[{"path": str(hostile / "file"), "state": "attributes", "mode": "0666", "owner": "nobody"}]
+    )
+    put = run("files", files=[{"path": str(hostile / "file"), "content": "new", "mode": "0666", "owner": "nobody"}])
+
+    assert kept["failed"]
+    assert put["changed"]
+    assert (attributes(victim), (victim / "file").read_text()) == (before, "root's")
+
+
+def test_a_link_of_root_in_a_directory_of_root_is_followed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "prefix").symlink_to("disk")
+
+    run("files", files=[{"path": str(tmp_path / "prefix" / "a"), "state": "directory", "mode": "0750"}])
+
+    assert (tmp_path / "disk" / "a").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_file_that_something_else_has_written_gets_its_attributes_only(run: Run, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    entry = {"path": str(token), "state": "attributes", "mode": "0600", **OWN}
+    assert "is absent, no file" in run("files", files=[entry])["msg"]
+    assert run("files", files=[entry], check=True)["changed"] is False
+    token.write_text("secret")
+    token.chmod(0o644)
+    written = token.stat().st_mtime_ns
+
+    assert run("files", files=[entry])["different"] == [str(token)]
+    assert (token.stat().st_mode & 0o777, token.stat().st_mtime_ns, token.read_text()) == (0o600, written, "secret")
+    assert run("files", files=[entry])["changed"] is False
+
+
+def test_what_is_made_does_not_depend_on_the_umask(run: Run, tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        directory = {"path": str(tmp_path / "opt" / "x"), "state": "directory", "mode": "0755"}
+        run("files", files=[directory, {"path": str(tmp_path / "opt" / "x" / "f"), "content": "", "mode": "0644"}])
+    finally:
+        os.umask(umask)
+    assert [path.stat().st_mode & 0o777 for path in sorted((tmp_path / "opt").rglob("*"))] == [0o755, 0o644]
+    assert (tmp_path / "opt").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_owner_given_by_number_is_the_same_one(run: Run, tmp_path: Path) -> None:
+    entry = {"path": str(tmp_path / "d"), "state": "directory", "mode": "0700"}
+    numbers = {"owner": str(os.geteuid()), "group": str(os.getegid())}
+    assert run("files", files=[{**entry, **numbers}])["changed"]
+    assert not run("files", files=[{**entry, **numbers}])["changed"]
