@@ -46,6 +46,7 @@ class AsyncClient:
     ) -> None:
         self._settings = settings or Settings.from_env()
         self._timeout_s = timeout_s
+        self._max_in_flight = max_in_flight
         self._room = asyncio.Semaphore(max_in_flight)
         self._loop = asyncio.get_running_loop()
         self._http = HttpLink(self._settings)
@@ -100,7 +101,7 @@ class AsyncClient:
         window: deque[asyncio.Future[dict[str, Any]]] = deque()
         async for task in _each(tasks):
             # While this waits for room, the first answers must not wait for it: they make the room.
-            while window and (self._room.locked() or window[0].done()):
+            while window and (len(window) >= self._max_in_flight or self._room.locked() or window[0].done()):
                 yield await window.popleft()
             window.append(await self._start(task, limit_s))
         while window:

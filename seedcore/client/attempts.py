@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from seedcore.errors import SeedCoreError
+from seedcore.errors import ClusterError, Executed, SeedCoreError
 from seedcore.task import Task, failure, parse_sized, task_type_of
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -82,3 +82,9 @@ def parse(raw: Any) -> tuple[Task, int] | dict[str, Any]:
         return parse_sized(raw)
     except SeedCoreError as error:
         return failure(error, task_type=task_type_of(raw))
+
+
+def closed_answer(raw: Any, *, executed: Executed = "no") -> dict[str, Any]:
+    """Answer a task that a closed client was given, or had under way; ``raw`` is the task or its type."""
+    error = ClusterError("closed", "the client was closed")
+    return failure(error, task_type=raw if isinstance(raw, str) else task_type_of(raw), executed=executed)

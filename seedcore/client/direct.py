@@ -6,24 +6,22 @@ import asyncio
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from seedcore.client.attempts import Attempts, Sink, parse
+from seedcore.client.attempts import Attempts, Sink, closed_answer, parse
 from seedcore.client.routes import OrganEntry, Routes
 from seedcore.errors import (
-    ClusterError,
     DeadlineError,
     Executed,
     OrganUnavailableError,
     SeedCoreError,
     UnknownTaskTypeError,
 )
-from seedcore.organism.lane import ANSWER_GRACE_S, MAX_BATCH, Call, Lane, down, is_down, lost_answer
+from seedcore.organism.lane import ANSWER_GRACE_S, Call, Lane, down, is_down, lost_answer
 from seedcore.task import BUILTIN_TASK_TYPES, Task, failure
 
 DOUBT_S = 0.05
@@ -139,7 +137,7 @@ class RayEngine:
 
     def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
         """Begin one task."""
-        parsed = parse(raw)
+        parsed = closed_answer(raw) if self._closed else parse(raw)
         if isinstance(parsed, dict):
             sink(parsed)
         else:
@@ -163,13 +161,12 @@ class RayEngine:
         """Answer what has no answer yet, and send nothing any more."""
         self._closed = True
         self._routes.unlisten(self._on_news)
-        error = ClusterError("closed", "the client was closed")
         for entry in list(self._open):
             waits = self._patient.pop(entry, None)
             if waits is not None:
                 waits.cancel()
             executed: Executed = "unknown" if waits is None else "no"
-            self._finish(entry, failure(error, task_type=entry.task.type, executed=executed))
+            self._finish(entry, closed_answer(entry.task.type, executed=executed))
 
     def _try(self, entry: _Entry) -> None:
         self._patient.pop(entry, None)
@@ -258,54 +255,6 @@ class _Entry:
         self.attempts = Attempts(timeout_s, task.timeout_s)
         self.sink = sink
         self.limit_s = 60.0
-
-
-class Background:
-    """An engine on an event loop in a thread of its own, for a blocking client's many tasks.
-
-    Args:
-        routes: The table.
-    """
-
-    def __init__(self, routes: Routes) -> None:
-        self._inbox: deque[tuple[Any, float | None, Sink]] = deque()
-        self._signalled = False
-        self._started = threading.Event()
-        self._thread = threading.Thread(
-            target=asyncio.run, args=(self._main(routes),), name="seedcore-client", daemon=True
-        )
-        self._thread.start()
-        self._started.wait()
-
-    def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
-        """Begin one task."""
-        self._inbox.append((raw, timeout_s, sink))
-        # One wake-up serves for all that come before the loop turns.
-        if not self._signalled:
-            self._signalled = True
-            self._loop.call_soon_threadsafe(self._drain)
-
-    def close(self) -> None:
-        """End the thread."""
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
-
-    async def _main(self, routes: Routes) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._end = asyncio.Event()
-        self._engine = RayEngine(routes)
-        self._started.set()
-        await self._end.wait()
-        self._engine.close()
-
-    def _drain(self) -> None:
-        self._signalled = False
-        for _ in range(min(len(self._inbox), MAX_BATCH)):
-            self._engine.add(*self._inbox.popleft())
-        if self._inbox and not self._signalled:
-            # What has been taken is sent before the next are looked at: the organ works meanwhile.
-            self._signalled = True
-            self._loop.call_soon(self._drain)
 
 
 def question(error: Exception, remaining_s: float, timeout_s: float) -> float:

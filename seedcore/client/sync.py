@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from seedcore.client.attempts import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine
+from seedcore.client.attempts import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine, closed_answer
+from seedcore.client.background import Background
 from seedcore.client.http import HttpEngine, HttpLink
 from seedcore.client.transport import Transport, choose
 from seedcore.settings import Settings
@@ -50,6 +52,7 @@ class Client:
         self._timeout_s = timeout_s
         self._max_in_flight = max_in_flight
         self._lock = threading.Lock()
+        self._closed = False
         self._engine: Engine | None = None
         self._routes: Routes | None = None
         self._http = HttpLink(self._settings)
@@ -87,6 +90,8 @@ class Client:
 
     def submit(self, task: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
         """Do one task and return its answer."""
+        if self._closed:
+            return closed_answer(task)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         return (self._http if self._direct is None else self._direct).submit(task, limit_s)
 
@@ -118,9 +123,10 @@ class Client:
             yield window.popleft().get()
 
     def close(self) -> None:
-        """End what runs in the background; tasks that have not been sent are answered."""
+        """End what runs in the background; tasks that have not been sent are answered, and so are later ones."""
         with self._lock:
-            engine, self._engine = self._engine, None
+            self._closed = True
+            engine = self._engine
         if engine is not None:
             engine.close()
         if self._routes is not None:
@@ -132,9 +138,11 @@ class Client:
                 if self._routes is None:
                     self._engine = HttpEngine(self._http)
                 else:
-                    from seedcore.client.direct import Background  # noqa: PLC0415 - it imports Ray
+                    from seedcore.client.direct import RayEngine  # noqa: PLC0415 - it imports Ray
 
-                    self._engine = Background(self._routes)
+                    self._engine = Background(partial(RayEngine, self._routes))
+                if self._closed:
+                    self._engine.close()
             return self._engine
 
     def _limit(self, timeout_s: float | None) -> float:

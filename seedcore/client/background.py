@@ -1,0 +1,90 @@
+"""An engine on an event loop in a thread of its own, for a blocking client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from seedcore.client.attempts import Engine, Sink, closed_answer
+
+# What has been taken is sent before more is taken: the organ works meanwhile.
+_AT_ONCE = 250
+
+
+class Background:
+    """Hands tasks from any thread to an engine; every task is answered, also after the end.
+
+    Args:
+        make_engine: Makes the engine; called on its loop.
+    """
+
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+        self._inbox: deque[tuple[Any, float | None, Sink]] = deque()
+        self._signalled = False
+        self._closed = False
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(make_engine,), name="seedcore-client", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
+        """Begin one task."""
+        self._inbox.append((raw, timeout_s, sink))
+        if self._closed:
+            self._refuse()
+        # One wake-up serves for all that come before the loop turns.
+        elif not self._signalled:
+            self._signalled = True
+            self._call(self._drain)
+
+    def close(self) -> None:
+        """End the thread; what has not been sent is answered, and so is everything that is added later."""
+        self._closed = True
+        self._call(self._end.set)
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self, make_engine: Callable[[], Engine]) -> None:
+        try:
+            asyncio.run(self._main(make_engine))
+        finally:
+            self._closed = True
+            self._started.set()
+            self._refuse()
+
+    async def _main(self, make_engine: Callable[[], Engine]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        self._engine = make_engine()
+        self._started.set()
+        try:
+            await self._end.wait()
+        finally:
+            self._engine.close()
+
+    def _call(self, function: Callable[[], Any]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            # The loop has ended; its thread may have looked into the inbox before this task was in it.
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Answer what the engine will never see; several threads may do so at once."""
+        while self._inbox:
+            try:
+                raw, _, sink = self._inbox.popleft()
+            except IndexError:
+                return
+            sink(closed_answer(raw))
+
+    def _drain(self) -> None:
+        self._signalled = False
+        for _ in range(min(len(self._inbox), _AT_ONCE)):
+            self._engine.add(*self._inbox.popleft())
+        if self._inbox and not self._signalled:
+            self._signalled = True
+            self._loop.call_soon(self._drain)
