@@ -24,7 +24,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         result: dict[str, Any] = super().run(tmp, task_vars)
         # Tasks run in children of ansible-playbook.
         pid = os.getppid()
-        run = {"key": _key(pid), "who": f"{getpass.getuser()} on {socket.gethostname()}", "pid": pid}
+        run = {"key": _key(pid), "who": f"{_user()} on {socket.gethostname()}", "pid": pid}
         arguments = {**self._task.args, "run": run, "dead": ""}
         answer: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
         holder = answer.get("holder") or {}
@@ -41,13 +41,46 @@ def _key(pid: int) -> str:
 
 def _is_dead(key: str, pid: int) -> bool:
     """Say whether the key is that of a process of this machine which has ended; of others nothing is known."""
-    return key.startswith(f"{_machine()}/") and key != _key(pid)
+    if not key.startswith(f"{_machine()}/"):
+        return False
+    return key != _key(pid) or not _exists(pid)
 
 
 def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # Containers share the boot, not the processes.
-    return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    # Containers share the boot, not the processes. A controller that is no Linux has neither file.
+    return f"{socket.gethostname()}/{_boot()}/{_processes()}"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _processes() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # Containers run as a number that has no name.
+        return f"user {os.getuid()}"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _started(pid: int) -> str:

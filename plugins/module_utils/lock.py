@@ -6,22 +6,65 @@ Standard library only: this travels to the host inside the modules.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import pwd
+import stat
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
-SYSTEM_DIRECTORY = "/run/lock"
+# Root's alone: in a directory that is open to all, anybody could hold the lock, or put a link in its place.
+SYSTEM_DIRECTORY = "/run/seedcore"
+POLL_S = 0.05
 
 
 def path(prefix: str) -> str:
     """Return the file of a deployment's lock; outside of the deployment, which may not exist yet."""
     digest = hashlib.sha256(os.path.abspath(prefix).encode()).hexdigest()[:16]  # noqa: PTH100 - links stay as they are
-    if os.geteuid() == 0 and os.access(SYSTEM_DIRECTORY, os.W_OK):
-        return f"{SYSTEM_DIRECTORY}/seedcore-{digest}"
-    return f"{tempfile.gettempdir()}/seedcore-{os.geteuid()}-{digest}.lock"
+    if os.geteuid() == 0:
+        return f"{SYSTEM_DIRECTORY}/{digest}.lock"
+    return f"{_own_directory()}/.seedcore-{os.geteuid()}-{digest}.lock"
+
+
+def opened(path: str, *, timeout_s: float) -> int:
+    """Open the file and hold it for the moment of reading and writing.
+
+    Raises:
+        OSError: It cannot be opened, is somebody else's, or was held for ``timeout_s`` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        _make_system_directory(path)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            # The run that has just released its lock took the directory away as well.
+            if time.monotonic() >= deadline:
+                raise
+            continue
+        try:
+            _hold(descriptor, deadline)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Who had it has removed it meanwhile: this is not the file that the next one opens.
+        os.close(descriptor)
+
+
+def removed(path: str) -> None:
+    """Remove the file while it is held, and the directory if this was the last lock in it."""
+    Path(path).unlink()
+    if path.startswith(f"{SYSTEM_DIRECTORY}/"):
+        with contextlib.suppress(OSError):
+            Path(SYSTEM_DIRECTORY).rmdir()
 
 
 def read(descriptor: int) -> dict[str, Any]:
@@ -50,3 +93,39 @@ def is_held(prefix: str) -> bool:
         return others(read(descriptor), key="", dead="", now=time.time())
     finally:
         os.close(descriptor)
+
+
+def _own_directory() -> str:
+    """Return the home of who runs this; where there is none, the directory for temporary files."""
+    try:
+        home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+        if home.stat().st_uid == os.geteuid() and os.access(home, os.W_OK):
+            return str(home)
+    except (KeyError, OSError):
+        pass
+    return tempfile.gettempdir()
+
+
+def _make_system_directory(path: str) -> None:
+    if not path.startswith(f"{SYSTEM_DIRECTORY}/"):
+        return
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(SYSTEM_DIRECTORY, 0o700)  # noqa: PTH102 - beside the call below
+    status = os.stat(SYSTEM_DIRECTORY, follow_symlinks=False)  # noqa: PTH116 - no link
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
+        text = f"{SYSTEM_DIRECTORY} is no directory that only root may write: move it away"
+        raise PermissionError(errno.EPERM, text)
+
+
+def _hold(descriptor: int, deadline: float) -> None:
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user: remove it")
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "another process keeps it open and locked") from None
+            time.sleep(POLL_S)
+        else:
+            return

@@ -66,7 +66,6 @@ holder:
   type: dict
 """
 
-import fcntl
 import json
 import os
 import time
@@ -75,16 +74,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import lock
 
-
-def opened(path: str) -> int:
-    """Open the file and hold it for the moment of reading and writing."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-        # Who had it has removed it meanwhile: this is not the file that the next one opens.
-        os.close(descriptor)
+# Others hold the file for milliseconds, while they read and write it.
+OPEN_TIMEOUT_S = 10.0
 
 
 def told(holder: dict[str, Any], now: float) -> str:
@@ -117,7 +108,7 @@ def main() -> None:
         module.fail_json(msg=f"lease is {params['lease']}, allowed is 1 or more seconds")
     key = str(params["run"].get("key", ""))
     try:
-        descriptor = opened(path)
+        descriptor = lock.opened(path, timeout_s=OPEN_TIMEOUT_S)
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be opened: {error.strerror}", path=path)
     try:
@@ -131,7 +122,7 @@ def main() -> None:
             os.pwrite(descriptor, data, 0)
             os.ftruncate(descriptor, len(data))
         elif not foreign:
-            os.unlink(path)  # noqa: PTH108 - beside the calls above
+            lock.removed(path)
     finally:
         os.close(descriptor)
     # A lock is no part of what a host is: taking it is no change.

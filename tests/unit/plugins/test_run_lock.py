@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.seedcore.cluster.plugins.action import run_lock as action
 
 from tests.unit.plugins.test_actions import Play
 
@@ -76,12 +80,43 @@ def test_a_run_of_this_machine_that_has_ended_holds_nobody_up(prefix: str, tmp_p
 
 
 def test_a_lock_is_no_link_of_somebody_elses(run: Run, prefix: str, tmp_path: Path) -> None:
-    path = Path(run("run_lock", prefix=prefix, check=True)["path"])
+    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"))["path"])
     precious = tmp_path / "precious"
     precious.write_text("precious")
+    path.unlink()
     path.symlink_to(precious)
     try:
         assert run("run_lock", prefix=prefix, run=a_run("alice"))["failed"]
         assert precious.read_text() == "precious"
     finally:
         path.unlink()
+
+
+def test_nobody_but_who_deploys_can_hold_the_lock(run: Run, prefix: str) -> None:
+    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"))["path"])
+
+    holder = path.parent.stat()
+
+    assert (holder.st_uid, holder.st_mode & 0o022) == (os.geteuid(), 0), "others cannot make or open a file there"
+
+
+def test_a_process_that_keeps_the_file_locked_holds_nobody_up_for_ever(run: Run, prefix: str) -> None:
+    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"))["path"])
+    with path.open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        failed = run("run_lock", prefix=prefix, run=a_run("alice"))
+    assert failed["msg"] == f"{path} cannot be opened: another process keeps it open and locked"
+
+
+def test_a_controller_that_is_no_linux_and_a_user_without_a_name_can_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(action, "Path", lambda *parts: Path("/nowhere", *(part.lstrip("/") for part in parts)))
+    monkeypatch.setattr(action.getpass, "getuser", lambda: {}["no entry in passwd"])
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+
+    alive, dead = action._key(os.getpid()), action._key(ended.pid)
+
+    assert action._user() == f"user {os.getuid()}"
+    assert (action._is_dead(alive, os.getpid()), action._is_dead(dead, ended.pid)) == (False, True)
