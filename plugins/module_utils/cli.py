@@ -1,6 +1,6 @@
 """Run a command on the host within a deadline, and read the report that the seedcore command line prints.
 
-Standard library only: this travels to the host inside the modules.
+Standard library and this directory only: this travels to the host inside the modules.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ansible_collections.seedcore.cluster.plugins.module_utils import users
 
 USAGE_ERROR = 2
 # What a shell, and our own wrapper, answer when there is nothing to run.
@@ -35,10 +37,13 @@ class Answer:
     stderr: str
 
 
-def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | None = None) -> Answer:
+def run(
+    argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | None = None, user: str | None = None
+) -> Answer:
     """Run ``argv`` for at most ``timeout_s`` seconds; at the deadline its whole process group is killed.
 
-    Output goes to files, not pipes: a grandchild that keeps a pipe open would hold us up for ever.
+    With ``user``, root runs it as that user. Output goes to files, not pipes: a grandchild that keeps a pipe open would
+    hold us up for ever.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -47,11 +52,14 @@ def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | N
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, **(environ or {})},
+                env={**os.environ, **users.environment(user), **(environ or {})},
                 start_new_session=True,
+                **users.popen_options(user),
             )
         except OSError as error:
             return Answer(-1, "", f"{argv[0]}: {error.strerror}")
+        except LookupError as error:
+            return Answer(-1, "", f"{argv[0]}: {error}")
         rc: int | None
         try:
             rc = process.wait(timeout_s)

@@ -88,6 +88,30 @@ def directory(path: Path | str, *, make: bool = False) -> Iterator[int]:
         os.close(descriptor)
 
 
+def is_ours(path: Path) -> bool:
+    """Say whether nobody but root and who runs this could have put anything at or below a path."""
+    mine = (0, os.geteuid())
+    try:
+        for place in (path.resolve(), *path.resolve().parents):
+            status = place.stat()
+            open_to_others = status.st_mode & _WRITABLE_BY_OTHERS and (
+                place == path or not status.st_mode & stat.S_ISVTX
+            )
+            if status.st_uid not in mine or open_to_others:
+                return False
+    except OSError:
+        return False
+    return not _has_untrusted_link(path)
+
+
+def _has_untrusted_link(path: Path) -> bool:
+    try:
+        with directory(path):
+            return False
+    except OSError:
+        return True
+
+
 def look(path: Path, *, follow: bool = False) -> State:
     """Say what is at a path; with ``follow`` a link that leads to a directory is that directory.
 

@@ -29,6 +29,9 @@ options:
     description: The C(seedcore) of the release that judges. In check mode one that is not there yet cannot be asked.
     type: path
     required: true
+  user:
+    description: Who runs it, for it imports the agents' code; by default who runs the module.
+    type: str
   timeout:
     description: Seconds that the check may take, 1 or more.
     type: int
@@ -74,7 +77,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import cli
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, users
 
 
 def main() -> None:
@@ -85,6 +88,7 @@ def main() -> None:
             "content": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
             "executable": {"type": "path", "required": True},
+            "user": {"type": "str"},
             "timeout": {"type": "int", "default": 60},
         },
         add_file_common_args=True,
@@ -94,15 +98,12 @@ def main() -> None:
     if params["timeout"] < 1:
         module.fail_json(msg=f"timeout is {params['timeout']}, allowed is 1 or more")
     dest = Path(params["dest"])
-    candidate = write(params["content"], Path(module.tmpdir))
-    try:
-        summary = check(module, candidate)
-        before = dest.read_text(encoding="utf-8") if dest.is_file() else ""
-        changed = not dest.is_file() or before != params["content"]
-        if changed and not module.check_mode:
-            module.atomic_move(str(candidate), str(dest))
-    finally:
-        candidate.unlink(missing_ok=True)
+    summary = check(module)
+    before = dest.read_text(encoding="utf-8") if dest.is_file() else ""
+    changed = not dest.is_file() or before != params["content"]
+    if changed and not module.check_mode:
+        candidate = write(params["content"], Path(module.tmpdir))
+        module.atomic_move(str(candidate), str(dest))
     if dest.is_file():
         changed = module.set_fs_attributes_if_different(module.load_file_common_arguments(params), changed)
     diff = {"before": before, "after": params["content"], "before_header": str(dest), "after_header": params["source"]}
@@ -117,13 +118,25 @@ def write(content: str, directory: Path) -> Path:
     return Path(name)
 
 
-def check(module: AnsibleModule, candidate: Path) -> str:
+def check(module: AnsibleModule) -> str:
     """Ask the release; a file with faults ends the module."""
     params: dict[str, Any] = module.params
     if module.check_mode and not Path(params["executable"]).exists():
         return ""
-    argv = [params["executable"], "config", "check", "--config", str(candidate)]
-    answer = cli.run(argv, timeout_s=params["timeout"])
+    try:
+        account = users.other(params["user"])
+    except LookupError as error:
+        if module.check_mode:
+            return ""
+        module.fail_json(msg=str(error))
+    # A place of its own, where nobody else can write and only the user who checks can read.
+    with tempfile.TemporaryDirectory() as directory:
+        candidate = write(params["content"], Path(directory))
+        if account is not None:
+            for path in (Path(directory), candidate):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        argv = [params["executable"], "config", "check", "--config", str(candidate)]
+        answer = cli.run(argv, timeout_s=params["timeout"], user=params["user"])
     said: str = (answer.stdout + answer.stderr).replace(str(candidate), params["source"]).strip()
     if answer.rc is None:
         module.fail_json(msg=f"{params['source']} was not checked within {params['timeout']} s")

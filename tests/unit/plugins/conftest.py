@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,16 @@ def executable(tmp_path: Path) -> Executable:
     directory = tmp_path / "bin"
     directory.mkdir()
     return Executable(directory / "seedcore")
+
+
+@pytest.fixture
+def common_place() -> Iterator[Path]:
+    """A directory of root's that other users can enter."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as another user, and this is not root")
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -112,7 +113,7 @@ def test_a_controller_that_is_no_linux_and_a_user_without_a_name_can_lock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(action, "Path", lambda *parts: Path("/nowhere", *(part.lstrip("/") for part in parts)))
-    monkeypatch.setattr(action.getpass, "getuser", lambda: {}["no entry in passwd"])
+    monkeypatch.setattr(action.getpass, "getuser", lambda: pwd.getpwuid(2**31 - 7).pw_name)
     ended = subprocess.Popen(["true"])
     ended.wait()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,17 @@ def test_a_check_that_hangs_fails_within_its_deadline(deployment: Deployment) ->
     result = deployment.apply("good\n", timeout=1)
     assert (result["failed"], result["msg"]) == (True, "mine.yaml was not checked within 1 s")
     assert not deployment.dest.exists()
+
+
+def test_root_lets_the_user_of_the_deployment_import_the_agents(run: Run, common_place: Path) -> None:
+    executable, dest = common_place / "seedcore", common_place / "organism.yaml"
+    executable.write_text('#!/bin/sh\nread line <"$4" && echo "$(id -un) read $line, at home in $HOME"\n')
+    executable.chmod(0o755)
+    options = {"source": "mine.yaml", "content": "good\n", "dest": str(dest), "mode": "0640"}
+
+    result = run("seedcore_config", executable=str(executable), user="nobody", **options)
+    unknown = run("seedcore_config", executable=str(executable), user="nobody-such", **options)
+
+    assert result["summary"] == f"nobody read good, at home in {pwd.getpwnam('nobody').pw_dir}"
+    assert dest.stat().st_uid == 0
+    assert unknown["msg"] == "there is no user nobody-such"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,39 @@ def test_secrets_are_taken_out(tmp_path: Path, run: Run) -> None:
     assert "s3cr3t-t0k3n" not in said
     assert "another" not in said
     assert said.count("********") == 3
+
+
+def test_root_reads_no_more_than_the_user_whose_files_they_are(common_place: Path, run: Run) -> None:
+    nobody = pwd.getpwnam("nobody")
+    (common_place / "shadow").write_text("root:hash")
+    (common_place / "shadow").chmod(0o600)
+    logs, own = common_place / "logs", common_place / "log"
+    logs.mkdir()
+    own.mkdir(mode=0o700)
+    (own / "ray.log").write_text("said by supervisord")
+    (own / "ray.log").chmod(0o600)
+    (logs / "worker-1.err").write_text("said by a worker")
+    (logs / "worker-2.err").symlink_to(common_place / "shadow")
+    os.mkfifo(logs / "worker-3.err")
+    for path in (logs, *logs.iterdir()):
+        os.lchown(path, nobody.pw_uid, nobody.pw_gid)
+    latest = common_place / "latest"
+    latest.symlink_to(logs)
+    os.lchown(latest, nobody.pw_uid, nobody.pw_gid)
+
+    files = [
+        f"{own}/*.log",
+        f"{logs}/worker-*.err",
+        f"{logs}/worker-2.err",
+        f"{logs}/worker-3.err",
+        f"{latest}/worker-2.err",
+    ]
+    sections = {row["title"]: row["text"] for row in run("seedcore_evidence", files=files, user="nobody")["sections"]}
+
+    assert sections[f"{own}/ray.log"] == "said by supervisord"
+    assert sections[f"{logs}/worker-1.err"] == "said by a worker"
+    assert "hash" not in str(sections)
+    assert sections[f"{logs}/worker-2.err"] == "(there is no such file, or it cannot be read)"
 
 
 def test_the_file_has_everything_and_no_colours() -> None:
