@@ -20,7 +20,7 @@ variables := $(strip \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench soak molecule lock wheelhouse docs monitoring help
+.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -65,6 +65,9 @@ docs: $(VENV)/dev ## docs/reference from the code, and the documentation as a si
 
 soak: $(VENV)/dev ## ten minutes of load while organs are killed, every task accounted for (ARGS="--minutes 60")
 	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
+
+chaos: $(VENV)/dev ## an hour of faults, one by one, against a deployment; what it says is held against what it does (ARGS="--minutes 10 --seed 7")
+	@VENV=$(VENV) .ci/chaos $(ARGS)
 
 bench: $(VENV)/bench ## ratios against raw Ray, measured in one run; see docs/benchmarks.md
 	$(VENV)/bin/python -m benchmarks $(ARGS)
