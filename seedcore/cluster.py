@@ -6,9 +6,10 @@ within about 15 ms, long before a caller of the actor is told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from seedcore.errors import ClusterError
 from seedcore.rest import request
@@ -24,10 +25,17 @@ _OK = 200
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """Rows of the State API: ``nodes`` (all, dead ones too) and ``actors`` (of our namespace)."""
+    """Rows of the State API.
+
+    Attributes:
+        nodes: All of them, dead ones too.
+        actors: Those of our namespace that are not dead, and every Coordinator that is.
+        complete: Whether all rows are here; Ray cuts a list of more than 10,000 actors of the whole cluster.
+    """
 
     nodes: list[dict[str, Any]]
     actors: list[dict[str, Any]]
+    complete: bool = True
     alive_node_ids: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,16 +58,26 @@ class ClusterState:
 
 
 def read_cluster(settings: Settings, *, token: str | None, timeout_s: float) -> ClusterState:
-    """Read nodes and actors; ``timeout_s`` bounds each of the two requests.
+    """Read nodes and actors; ``timeout_s`` bounds each of the requests, of which there are two or three.
+
+    Dead actors are asked for only where no Coordinator lives, and then by its name: a crash loop leaves thousands.
 
     Raises:
-        ClusterError: ``unreachable`` or ``unauthorized``.
+        ClusterError: ``unreachable`` or ``unauthorized``; also where the Coordinator may be among the rows cut off.
     """
-    nodes = _rows(settings, f"/api/v0/nodes?detail=1&limit={_LIMIT}", token=token, timeout_s=timeout_s)
-    namespace = quote(settings.namespace, safe="")
-    query = f"detail=1&filter_keys=ray_namespace&filter_predicates=%3D&filter_values={namespace}&limit={_LIMIT}"
-    actors = _rows(settings, f"/api/v0/actors?{query}", token=token, timeout_s=timeout_s)
-    return ClusterState(nodes, actors)
+    nodes, _ = _rows(settings, f"/api/v0/nodes?detail=1&limit={_LIMIT}", token=token, timeout_s=timeout_s)
+    ours = ("ray_namespace", "=", settings.namespace)
+    actors, complete = _actors(settings, [ours, ("state", "!=", "DEAD")], token=token, timeout_s=timeout_s)
+    actors = [row for row in actors if row.get("state") != "DEAD"]
+    if all(row.get("name") != COORDINATOR_NAME for row in actors):
+        dead, all_dead = _actors(settings, [ours, ("name", "=", COORDINATOR_NAME)], token=token, timeout_s=timeout_s)
+        # One that has come up in between is in the second answer.
+        actors, complete = [*actors, *dead], complete and all_dead
+        if not complete and all(row.get("state") == "DEAD" for row in dead):
+            raise ClusterError(
+                "unreachable", f"Ray's head at {settings.dashboard_url} lists only a part of the cluster's actors"
+            )
+    return ClusterState(nodes, actors, complete)
 
 
 def newest_actor(
@@ -91,12 +109,19 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
     """
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only a gate comes here, every command starts
 
-    summary = _living(settings, token=token, timeout_s=timeout_s)
-    nodes = [entry["raylet"] for entry in summary]
-    if not nodes:
-        return []
+    rows, _ = _rows(settings, f"/api/v0/nodes?detail=1&limit={_LIMIT}", token=token, timeout_s=timeout_s)
+    alive = [row for row in rows if row.get("state") == "ALIVE"]
+    if not alive:
+        return ["no node is alive"]
+    # The dashboard fills this list from a cache of its own, which does not know a node that has just joined.
+    known = {
+        entry["raylet"].get("nodeId"): entry["raylet"] for entry in _living(settings, token=token, timeout_s=timeout_s)
+    }
 
-    def ask(node: dict[str, Any]) -> str:
+    def ask(row: dict[str, Any]) -> str:
+        node = known.get(row["node_id"])
+        if node is None:
+            return f"{row.get('node_name')} has joined, but the dashboard does not know yet where to ask it"
         host = str(node.get("nodeManagerAddress"))
         address = f"{f'[{host}]' if ':' in host else host}:{node.get('dashboardAgentListenPort')}"
         try:
@@ -106,8 +131,8 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
             return f"{node.get('nodeName')} does not answer at {address}: {detail}"
         return "" if response.status == _OK else f"{node.get('nodeName')} answers HTTP {response.status} at {address}"
 
-    with ThreadPoolExecutor(min(_MAX_ASKED_AT_ONCE, len(nodes))) as pool:
-        return sorted(filter(None, pool.map(ask, nodes)))
+    with ThreadPoolExecutor(min(_MAX_ASKED_AT_ONCE, len(alive))) as pool:
+        return sorted(filter(None, pool.map(ask, alive)))
 
 
 def read_disks(settings: Settings, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:
@@ -138,15 +163,31 @@ def _living(settings: Settings, *, token: str | None, timeout_s: float) -> list[
     return [entry for entry in summary if entry.get("raylet", {}).get("state") == "ALIVE"]
 
 
-def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:
+def _actors(
+    settings: Settings, filters: Sequence[tuple[str, str, str]], *, token: str | None, timeout_s: float
+) -> tuple[list[dict[str, Any]], bool]:
+    query = [("detail", "1"), ("limit", str(_LIMIT))]
+    for key, predicate, value in filters:
+        query += [("filter_keys", key), ("filter_predicates", predicate), ("filter_values", value)]
+    return _rows(settings, f"/api/v0/actors?{urlencode(query)}", token=token, timeout_s=timeout_s)
+
+
+def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float) -> tuple[list[dict[str, Any]], bool]:
+    """Return the rows of one list of the State API, and whether all of them are there."""
     document = _get(settings, path, token=token, timeout_s=timeout_s)
     try:
-        rows = document["data"]["result"]["result"]
+        result = document["data"]["result"]
+        rows = result["result"]
     except (TypeError, KeyError):
-        rows = None
+        result = rows = None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ClusterError("unreachable", f"{settings.dashboard_url} answers, but not as Ray's dashboard")
-    return rows
+    # The source is cut first, then what is left is filtered, then that is cut once more.
+    seen, total = result.get("num_after_truncation"), result.get("total")
+    whole = seen is None or total is None or int(total) <= int(seen)
+    return rows, whole and int(result.get("num_filtered") or 0) <= len(rows) and not result.get(
+        "partial_failure_warning"
+    )
 
 
 def _get(settings: Settings, path: str, *, token: str | None, timeout_s: float) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TITLE = b"ray::"
+_NODE_ID = b"--node_id="
 # Actor processes are children of their raylet; a wrapper or two may stand between.
 MAX_ANCESTORS = 4
 DEATH_TIMEOUT_S = 0.5
@@ -63,10 +64,21 @@ def is_living_actor(pid: Any) -> bool:
         return False
 
 
-def has_lost_its_raylet(pid: Any, *, node_id: Any) -> bool:
-    """Say whether an actor's process lives on this host without the raylet of its node: it is about to end."""
+def is_actor_of(pid: Any, *, node_id: Any) -> bool:
+    """Say whether the actor's process ``pid`` of this node lives on this very host, below the node's raylet."""
     try:
-        return is_living_actor(pid) and not _is_under_raylet(pid, str(node_id))
+        return is_living_actor(pid) and _raylet_above(pid) == str(node_id)
+    except (OSError, ValueError, IndexError):
+        return False  # an ancestor ended while it was looked at
+
+
+def has_lost_its_raylet(pid: Any) -> bool:
+    """Say whether an actor's process lives on this host without any raylet above it: it is about to end.
+
+    Another host's actor may have the pid of an actor on this one: that one has its own raylet.
+    """
+    try:
+        return is_living_actor(pid) and not _raylet_above(pid)
     except (OSError, ValueError, IndexError):
         return is_living_actor(pid)  # the ancestor ended while it was looked at
 
@@ -120,18 +132,20 @@ def _not_the_actor(pid: int, node_id: str) -> str:
         return f"process {pid} belongs to user {owner}"
     if not (directory / "cmdline").read_bytes().startswith(TITLE):
         return f"process {pid} is no actor's"
-    return "" if _is_under_raylet(pid, node_id) else f"process {pid} is not a child of node {node_id}"
+    return "" if _raylet_above(pid) == node_id else f"process {pid} is not a child of node {node_id}"
 
 
-def _is_under_raylet(pid: int, node_id: str) -> bool:
+def _raylet_above(pid: int) -> str:
+    """Return the node id of the raylet that the process is a child of; "" if there is none."""
     ancestor = pid
     for _ in range(MAX_ANCESTORS):
         ancestor = _stat(ancestor).parent
         if ancestor <= 1:
             break
-        if f"--node_id={node_id}".encode() in (_PROC / str(ancestor) / "cmdline").read_bytes().split(b"\0"):
-            return True
-    return False
+        for argument in (_PROC / str(ancestor) / "cmdline").read_bytes().split(b"\0"):
+            if argument.startswith(_NODE_ID):
+                return argument.removeprefix(_NODE_ID).decode(errors="replace")
+    return ""
 
 
 def _stat(pid: int) -> _Stat:

@@ -15,12 +15,11 @@ from typing import Any
 
 from seedcore.cluster import ClusterState, newest_actor, read_cluster, unwell_nodes
 from seedcore.errors import ClusterError
-from seedcore.processes import has_lost_its_raylet, is_living_actor
+from seedcore.processes import has_lost_its_raylet, is_actor_of, is_living_actor
 from seedcore.rest import Response, request
 from seedcore.settings import Settings
 
 HEALTHY, INITIALIZING, UNHEALTHY = "healthy", "initializing", "unhealthy"
-STALE_AFTER_S = 5.0
 # A placement takes about a second; what is not placed after this long waits for something.
 UNSCHEDULABLE_AFTER_S = 15.0
 PLACEMENT_S = 4.0
@@ -320,13 +319,10 @@ def _judge_silence(
 def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     """Judge what a living Coordinator says of itself, against the rows of its organs."""
     status, reason, message = (str(coordinator.get(key, "")) for key in ("status", "reason", "message"))
-    age = time.time() - float(coordinator.get("snapshot_at") or 0.0)
-    if age > STALE_AFTER_S:
-        return _report(UNHEALTHY, "stale", f"its snapshot is {age:.0f} s old", coordinator)
     if status != HEALTHY:
         waiting = _unplaced_organs(coordinator, cluster) if status == INITIALIZING else []
         return _report(status, reason, "; ".join([message, *waiting]), coordinator)
-    if has_lost_its_raylet(coordinator["pid"], node_id=coordinator["node_id"]):
+    if has_lost_its_raylet(coordinator["pid"]):
         return _report(UNHEALTHY, "nodes_missing", "the raylet of the Coordinator's node is gone", coordinator)
     down, missing = _contradicted_organs(coordinator, cluster)
     if down:
@@ -342,7 +338,9 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
     The GCS knows, usually within 15 ms of a death but later on a host that is short of CPU; of processes on this very
     host the kernel knows at once.
     """
-    this_node = coordinator["node_id"] if is_living_actor(coordinator["pid"]) else None
+    this_node = coordinator["node_id"]
+    # Off the head, its pid may be another actor's: the kernel that is asked is not that of its node.
+    is_here = is_actor_of(coordinator["pid"], node_id=this_node)
     down: list[str] = []
     missing: list[str] = []
     for organ in coordinator.get("organs") or ():
@@ -350,9 +348,11 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
         for replica in organ["replicas"]:
             if replica["state"] not in {"ready", "degraded"}:
                 continue
-            row = cluster.actor(replica["actor_id"]) or {}
+            row = cluster.actor(replica["actor_id"])
+            # A row that was cut off contradicts nobody.
+            row = {**replica, "state": "ALIVE"} if row is None and not cluster.complete else row or {}
             alive = row.get("state") == "ALIVE" and row.get("node_id") in cluster.alive_node_ids
-            gone = row.get("node_id") == this_node and not is_living_actor(replica["pid"])
+            gone = is_here and row.get("node_id") == this_node and not is_living_actor(replica["pid"])
             if alive and not gone and row.get("pid") == replica["pid"]:
                 ready += int(replica["ready_agents"])
             else:
@@ -392,8 +392,10 @@ def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
         last = next((line for line in reversed(lines) if "Coordinator initialization failed" in line), lines[-1])
         message = last.removeprefix("RuntimeError: ")
         return _report(UNHEALTHY, "init_failed", message, facts, {"traceback": traceback_text})
-    died = cause.get("actor_died_error_context") or {}
-    detail = str(died.get("error_message") or "no reason is known").splitlines()[0]
+    # Whichever context Ray has filled in: node death, out of memory, a runtime environment, no place.
+    contexts = [context for context in cause.values() if isinstance(context, Mapping) and context.get("error_message")]
+    died = dict(contexts[0]) if contexts else {}
+    detail = str(died.get("error_message") or "Ray gives no reason").strip().splitlines()[0]
     return _report(UNHEALTHY, "absent", f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})
 
 

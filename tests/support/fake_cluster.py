@@ -24,7 +24,8 @@ class FakeCluster:
 
     Attributes:
         dashboard_code: What the dashboard answers.
-        summary: What its older endpoint says of the nodes.
+        summary: What its older endpoint says of the nodes; None for each node of ``nodes``, with an agent that answers.
+        truncated: Whether the dashboard lists only a part of the actors.
         coordinator: The actor's row, None for no row.
         body: What ``/coordinator/status`` answers, with ``code``.
         answer: What ``POST /coordinator/tasks`` answers.
@@ -40,7 +41,8 @@ class FakeCluster:
         self.directory = directory
         self.dashboard_code = 200
         self.nodes: list[dict[str, Any]] = [{"node_id": NODE, "node_name": "head", "state": "ALIVE"}]
-        self.summary: list[dict[str, Any]] = []
+        self.summary: list[dict[str, Any]] | None = None
+        self.truncated = False
         self.coordinator: dict[str, Any] | None = {
             "actor_id": "a1",
             "name": "seedcore_coordinator",
@@ -110,15 +112,16 @@ class FakeCluster:
         if coordinators and self.hang.is_set():
             self._ended.wait(60)
             return None
-        if path != "/livez" and headers.get("Authorization") != f"Bearer {TOKEN}":
+        if path not in {"/livez", "/api/healthz"} and headers.get("Authorization") != f"Bearer {TOKEN}":
             return (403 if "Authorization" in headers else 401), {"detail": "no"}
         if self.work is not None and method == "POST":
             return self.work(body)
         pages = {
             "GET /livez": (200, {"alive": True}),
-            "GET /nodes": (self.dashboard_code, {"result": True, "data": {"summary": self.summary}}),
+            "GET /nodes": (self.dashboard_code, {"result": True, "data": {"summary": self._summary()}}),
+            "GET /api/healthz": (200, "success"),
             "GET /api/v0/nodes": (self.dashboard_code, _rows(self.nodes)),
-            "GET /api/v0/actors": (self.dashboard_code, _rows([self.coordinator] if self.coordinator else [])),
+            "GET /api/v0/actors": (self.dashboard_code, self._actors()),
             "GET /coordinator/status": (self.code, {"snapshot_at": time.time(), **self.body}),
             "GET /organism/status": (200, self.organism),
             "POST /coordinator/tasks": self.answer,
@@ -126,6 +129,21 @@ class FakeCluster:
         if self.activity is not None:
             pages["GET /coordinator/activity"] = (200, self.activity)
         return pages.get(f"{method} {path}", (404, {"detail": "Not Found"}))
+
+    def _summary(self) -> list[dict[str, Any]]:
+        if self.summary is not None:
+            return self.summary
+        agent = {"nodeManagerAddress": "127.0.0.1", "dashboardAgentListenPort": self.port}
+        return [
+            {"raylet": {"nodeId": node["node_id"], "nodeName": node["node_name"], "state": node["state"], **agent}}
+            for node in self.nodes
+        ]
+
+    def _actors(self) -> dict[str, Any]:
+        document = _rows([self.coordinator] if self.coordinator else [])
+        if self.truncated:
+            document["data"]["result"] |= {"total": 12_000, "num_after_truncation": 10_000}
+        return document
 
     @contextmanager
     def running(self) -> Iterator[FakeCluster]:

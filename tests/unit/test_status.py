@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from seedcore import processes
 from seedcore.cluster import ClusterState
 from seedcore.rest import Response
 from seedcore.settings import COORDINATOR_NAME
-from seedcore.status import Report, _judge_coordinator
+from seedcore.status import Report, _judge_coordinator, check_nodes, probe
+from tests.support.fake_cluster import FakeCluster
 
 NODE = {"node_id": "n1", "node_name": "head", "state": "ALIVE"}
 DEAD_NODE = {"node_id": "n0", "node_name": "head", "state": "DEAD"}
@@ -70,7 +74,8 @@ def refused() -> OSError:
         (judge(row(), Response(200, body(pid=99)), organ_row()), "unhealthy", "not_responding"),
         (judge(row(), Response(404, {"detail": "somebody else"})), "unhealthy", "not_responding"),
         (judge(row(), Response(200, [1]), organ_row()), "unhealthy", "not_responding"),
-        (judge(row(), Response(200, body(snapshot_at=time.time() - 60)), organ_row()), "unhealthy", "stale"),
+        # Another host's clock says nothing about the Coordinator.
+        (judge(row(), Response(200, body(snapshot_at=time.time() - 60)), organ_row()), "healthy", "ready"),
         (judge(row(), None, organ_row(state="RESTARTING")), "unhealthy", "organs_down"),
         (judge(row(), None, organ_row() | {"pid": 21}), "unhealthy", "organs_down"),
         (judge(row(), None), "unhealthy", "organs_down"),
@@ -127,3 +132,75 @@ def test_the_exit_codes(status: str, reason: str, code: int) -> None:
     report = Report(healthy=status == "healthy", status=status, reason=reason, message="")
 
     assert report.exit_code == code
+
+
+@pytest.mark.parametrize(
+    "context",
+    ["runtime_env_failed_context", "oom_context", "actor_unschedulable_context", "actor_died_error_context"],
+)
+def test_whichever_cause_of_a_death_ray_has_is_told(context: str) -> None:
+    cause = {"creation_task_failure_context": None, context: {"error_message": "THE CAUSE\nand more"}}
+
+    report = judge(row(state="DEAD", death_cause=cause))
+
+    assert report.message == "the last Coordinator is dead: THE CAUSE"
+    assert report.evidence["death_cause"]["error_message"] == "THE CAUSE\nand more"
+
+
+def test_a_row_that_was_cut_off_contradicts_nobody() -> None:
+    answer = body()
+    answer["organs"][0]["replicas"][0]["node_id"] = "n1"
+
+    report = _judge_coordinator(row(), Response(200, answer), ClusterState([NODE], [row()], complete=False))
+
+    assert (report.status, report.reason) == ("healthy", "ready")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
+    with FakeCluster(tmp_path).running() as running:
+        yield running
+
+
+def test_a_list_that_is_cut_off_does_not_prove_that_there_is_no_coordinator(cluster: FakeCluster) -> None:
+    cluster.coordinator, cluster.truncated = None, True
+    report = probe(cluster.settings)
+
+    assert (report.reason, report.exit_code) == ("unreachable", 4)
+    assert "only a part of the cluster's actors" in report.message
+
+
+def test_a_coordinator_in_a_list_that_is_cut_off_is_judged_as_ever(cluster: FakeCluster) -> None:
+    cluster.truncated = True
+
+    assert probe(cluster.settings).reason == "ready"
+
+
+def test_every_node_that_is_alive_is_asked(cluster: FakeCluster) -> None:
+    assert check_nodes(cluster.settings, probe(cluster.settings)).healthy
+
+    cluster.nodes.append({"node_id": "beef", "node_name": "worker", "state": "ALIVE"})
+    assert check_nodes(cluster.settings, probe(cluster.settings)).healthy
+
+    # The dashboard's cache does not know the node yet, or knows nothing at all.
+    cluster.summary = [entry for entry in cluster._summary() if entry["raylet"]["nodeId"] != "beef"]
+    report = check_nodes(cluster.settings, probe(cluster.settings))
+    assert (report.healthy, report.reason) == (False, "nodes_missing")
+    assert report.message == "worker has joined, but the dashboard does not know yet where to ask it"
+    cluster.summary = []
+    assert not check_nodes(cluster.settings, probe(cluster.settings)).healthy
+
+
+def test_another_actor_with_the_coordinators_pid_on_this_host_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Asked from another host than the head: pid 10 here is an actor of another node, pid 20 is nobody.
+    monkeypatch.setattr(processes, "is_living_actor", lambda pid: pid == 10)
+    monkeypatch.setattr("seedcore.status.is_living_actor", lambda pid: pid == 10)
+    monkeypatch.setattr(processes, "_raylet_above", lambda _: "another node")
+
+    assert judge(row(), None, organ_row()).reason == "ready"
+
+    monkeypatch.setattr(processes, "_raylet_above", lambda _: "n1")
+    assert judge(row(), None, organ_row()).reason == "organs_down"
+
+    monkeypatch.setattr(processes, "_raylet_above", lambda _: "")
+    assert judge(row(), None, organ_row()).message == "the raylet of the Coordinator's node is gone"
