@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
+_FAILED = pytest.StashKey[bool]()
 
 _DRIVER = """
 import json, os, time
@@ -125,6 +126,21 @@ class Organism:
         assert self.actors() == []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register ``--keep-ray``."""
+    parser.addoption(
+        "--keep-ray", action="store_true", help="leave the Ray of a failed test running and print how to look at it"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember that a test failed, for the fixtures that would end its Ray."""
+    report = yield
+    item.stash[_FAILED] = report.failed or item.stash.get(_FAILED, False)
+    return report
+
+
 def pytest_configure() -> None:
     """Let a terminated run clean up like an interrupted one: it must leave no Ray behind."""
 
@@ -141,19 +157,22 @@ def head() -> Iterator[RayHead]:
 
 
 @pytest.fixture
-def organism(head: RayHead, tmp_path: Path) -> Iterator[Organism]:
+def organism(head: RayHead, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Organism]:
     """A namespace of its own on the shared head."""
     deployment = Organism(head, head.scope(f"test-{next(_numbers)}"), tmp_path)
     try:
         yield deployment
     finally:
-        deployment.close()
+        if not _keep(head, request, deployment.settings):
+            deployment.close()
 
 
 @pytest.fixture
-def own_head() -> Iterator[RayHead]:
+def own_head(request: pytest.FixtureRequest) -> Iterator[RayHead]:
     """A Ray head that this test alone has, and may kill."""
-    yield from _running_head()
+    for head in _running_head():
+        yield head
+        _keep(head, request, head.settings)
 
 
 def _running_head() -> Iterator[RayHead]:
@@ -162,4 +181,15 @@ def _running_head() -> Iterator[RayHead]:
         head.start()
         yield head
     finally:
-        head.close()
+        if not head.kept:
+            head.close()
+
+
+def _keep(head: RayHead, request: pytest.FixtureRequest, settings: Settings) -> bool:
+    """Keep the Ray of a test that failed under ``--keep-ray``, and print how to look at it."""
+    if not (request.config.getoption("--keep-ray") and request.node.stash.get(_FAILED, False)):
+        return False
+    hint = head.keep(settings)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        sys.stderr.write(f"\n{request.node.nodeid} failed; {hint}\n")
+    return True

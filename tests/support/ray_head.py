@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -42,6 +43,8 @@ class RayHead:
         self._python = python
         self._nodes = 0
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self.kept = False
+        (self.directory / "mark").write_text(self.mark)
         token = self.directory / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(16))
@@ -193,13 +196,24 @@ class RayHead:
     def close(self) -> None:
         """Kill everything and remove the directory."""
         self.kill()
+        _remove(self.directory)
 
-        def removed() -> bool:
-            # A process that is being killed may still end what it writes.
-            shutil.rmtree(self.directory, ignore_errors=True)
-            return not self.directory.exists()
-
-        eventually(removed, timeout_s=10, what=f"{self.directory} is gone")
+    def keep(self, settings: Settings) -> str:
+        """Let everything run on after the tests; returns how a person looks at it, and ends it."""
+        self.kept = True
+        # Without the mark: the shell that sources the file is not to be killed with the cluster.
+        changed = {
+            key: value for key, value in self.env(settings).items() if key != MARK and os.environ.get(key) != value
+        }
+        script = self.directory / f"{settings.namespace}.sh"
+        script.write_text("".join(f"export {key}={shlex.quote(value)}\n" for key, value in changed.items()))
+        programs = Path(sys.executable).parent
+        return (
+            f"its Ray is kept:\n"
+            f"  . {script}; export PATH={programs}:$PATH   then: seedcore status, ray list actors, ray stack\n"
+            f"  less {self.directory}/t/session_latest/logs/*\n"
+            f"  {sys.executable} -m tests.support.ray_head {self.directory}   ends it"
+        )
 
     def _alive(self) -> bool:
         assert self.process.poll() is None, (self.directory / "head.log").read_text()[-3000:]
@@ -226,3 +240,19 @@ def free_range(count: int) -> tuple[int, int]:
     """Two ends of a range below the ephemeral ports in which nothing listens now."""
     start = 10_000 + secrets.randbelow(20_000 - count)
     return start, start + count - 1
+
+
+def _remove(directory: Path) -> None:
+    def removed() -> bool:
+        # A process that is being killed may still end what it writes.
+        shutil.rmtree(directory, ignore_errors=True)
+        return not directory.exists()
+
+    eventually(removed, timeout_s=10, what=f"{directory} is gone")
+
+
+if __name__ == "__main__":
+    # End a cluster that a failed test has left under --keep-ray; its directory names it.
+    kept = Path(sys.argv[1])
+    end_all((kept / "mark").read_text())
+    _remove(kept)
