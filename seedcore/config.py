@@ -218,6 +218,7 @@ class _Organ(_Strict):
     health_timeout_s: _Seconds = Field(_UNSET, description=_SECONDS)
     failure_threshold: int = Field(_UNSET, ge=1, le=1000, description=f"{_COUNT}1000")
     drain_timeout_s: float = Field(_UNSET, ge=0, le=MAX_SECONDS, description=f"a number of seconds up to {MAX_SECONDS}")
+    interrupt: bool = Field(_UNSET, description="true or false")
     num_cpus: _Quantity = Field(_UNSET, description=f"0 or a number from {MIN_RESOURCE} to {MAX_RESOURCE}")
     num_gpus: _Gpus = Field(
         _UNSET, description=f"0, a number from {MIN_RESOURCE} to 1, or an integer up to {MAX_RESOURCE}"

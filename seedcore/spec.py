@@ -38,6 +38,8 @@ class OrganSpec:
         health_timeout_s: Seconds after which a report or a ``check_health`` is overdue.
         failure_threshold: Reports missed in a row until the replica's process is replaced.
         drain_timeout_s: Seconds that an organ which is stopped or replaced leaves its tasks to end.
+        interrupt: Whether Python code in a thread is interrupted at its task's deadline. Set it to false for an agent
+            whose code must not get an exception between any two of its lines; it keeps its place until it returns.
         num_cpus: CPUs that Ray reserves per replica.
         num_gpus: GPUs that Ray reserves per replica.
         resources: Custom Ray resources reserved per replica.
@@ -64,6 +66,7 @@ class OrganSpec:
     health_timeout_s: float = 3.0
     failure_threshold: int = 2
     drain_timeout_s: float = 10.0
+    interrupt: bool = True
     num_cpus: float = 0.1
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)

@@ -43,15 +43,15 @@ class Raised:
         return cls(describe(error), type(error).__name__, text[-MAX_TRACEBACK_CHARS:])
 
 
-async def call(function: Callable[..., Any], *args: Any, executor: Executor, **kwargs: Any) -> Any | Raised:
+async def call(function: Callable[..., Any], *args: Any, executor: Executor, interrupt: bool = True) -> Any | Raised:
     """Call user code, async on the loop or sync in a thread; returns its result or a :class:`Raised`.
 
     A cancellation from outside goes through when the code has ended, everything else stays inside.
     """
     try:
         if is_async(function):
-            return await function(*args, **kwargs)
-        result = await in_thread(lambda: _call_in_thread(function, args, kwargs), executor=executor)
+            return await function(*args)
+        result = await in_thread(lambda: _call_in_thread(function, args), executor=executor, interrupt=interrupt)
         if inspect.isawaitable(result):
             return await result
     except asyncio.CancelledError as error:
@@ -111,11 +111,11 @@ def _check_thoroughly(value: Any) -> Raised | None:
     return None
 
 
-def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any | Raised:
+def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> Any | Raised:
     # Caught here and not by the future: before Python 3.12 a StopIteration would leave the awaiting side waiting
     # for ever.
     try:
-        return function(*args, **kwargs)
+        return function(*args)
     except BaseException as error:
         return Raised.of(error)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from seedcore.counts import merge
 from seedcore.errors import AgentStartError, InitializationError, OrganUnavailableError
-from seedcore.organism.agent import AgentState
 from seedcore.organism.lane import ANSWER_GRACE_S
-from seedcore.organism.replica import Replica, ReplicaState
+from seedcore.organism.replica import Replica
 from seedcore.organism.routing import RoutingTable
 from seedcore.organism.runtime import OrganRuntime, organ_name, retire
+from seedcore.organism.snapshot import ReplicaState
 from seedcore.settings import ORGAN_NAME_PREFIX
 from seedcore.spec import OrganismSpec, OrganSpec
 from seedcore.task import Task, describe
@@ -198,12 +198,14 @@ class OrganismManager:
         reports = self.organ_reports()
         for report in reports:
             replicas = self._replicas[report["organ_id"]]
-            living = [replica.snapshot for replica in replicas if replica.usable]
-            known = sum(sum(snapshot["agents"].values()) for snapshot in living)
-            agents = {str(state): sum(snapshot["agents"][state] for snapshot in living) for state in AgentState}
-            # Those of a process that is not there, or has not got to them yet.
-            report["agents"] = {**agents, "down": report["agent_count"] - known}
-            report["stuck"] = sum(snapshot["stuck"] for snapshot in living)
+            living = [replica.snapshot for replica in replicas if replica.snapshot and replica.usable]
+            agents = dict.fromkeys(("starting", "ready", "stuck", "failed"), 0)
+            for snapshot in living:
+                for state, count in snapshot.agents.items():
+                    agents[state] += count
+            # Those of a process that is not there.
+            report["agents"] = {**agents, "down": report["agent_count"] - sum(agents.values())}
+            report["stuck"] = sum(snapshot.stuck_tasks for snapshot in living)
             report["queue_limit"] = sum(replica.spec.queue_limit for replica in replicas)
             report["tasks"] = merge(replica.tasks() for replica in replicas)
         return reports
@@ -252,8 +254,9 @@ class OrganismManager:
         except Exception as error:
             # Whatever Ray or the organ makes of it, a canary that does not return is a result, not a failure of ours.
             return {**entry, "error": describe(error).splitlines()[0]}
-        is_back = answer.get("nonce") == nonce
-        return {**entry, "ok": is_back, "missed": not is_back, "pid": answer.get("pid")}
+        is_back = answer.get("nonce") == nonce and "error" not in answer
+        entry = {**entry, "ok": is_back, "missed": not is_back, "pid": answer.get("pid")}
+        return {**entry, "error": answer["error"]} if "error" in answer else entry
 
     def _choose(self, organ_id: str, task: Task) -> tuple[Replica, float]:
         organ = self._organs.get(organ_id)
@@ -334,10 +337,9 @@ class OrganismManager:
             return
         failed = failures[0]
         cause = AgentStartError(
-            f"agent {failed['agent_id']} did not start: {failed['error_type']}: {failed['error']}",
-            failed["traceback"],
+            f"agent {failed.agent_id} did not start: {failed.error_type}: {failed.error}", failed.traceback
         )
-        cause.add_note(f"The agent's own traceback:\n{failed['traceback']}")
+        cause.add_note(f"The agent's own traceback:\n{failed.traceback}")
         raise InitializationError(f"organ {organ.id}: {cause.message}") from cause
 
     async def _undo(self, organ_ids: list[str], old: Mapping[str, OrganSpec]) -> None:
@@ -393,10 +395,10 @@ class OrganismManager:
             "min_ready_agents": organ.min_ready_agents,
             "required": organ.required,
             "in_flight": sum(replica.tasks_in_flight for replica in replicas),
-            "queued": sum(replica.snapshot.get("queued", 0) for replica in replicas if replica.usable),
+            "queued": sum(replica.queued for replica in replicas),
             "replicas": [replica.report() for replica in replicas],
             "failed": [
-                {"agent_id": failed["agent_id"], "error": f"{failed['error_type']}: {failed['error']}"}
+                {"agent_id": failed.agent_id, "error": f"{failed.error_type}: {failed.error}"}
                 for replica in replicas
                 for failed in replica.failures
             ],

@@ -12,25 +12,28 @@ import itertools
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import ray
 
-from seedcore.organism.agent import AgentRunner, AgentState
+from seedcore.organism.agent import AgentRunner, Kind
 from seedcore.organism.batch import Batch, Batches
 from seedcore.organism.fence import Raised
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.loading import check_agent, load_agent
-from seedcore.organism.work import WorkQueue, settle
+from seedcore.organism.snapshot import AgentFailure, AgentState, Snapshot
+from seedcore.organism.threads import MAX_THREADS, AgentThreads
+from seedcore.organism.work import Seat, WorkQueue, settle
 from seedcore.spec import OrganSpec
 
 logger = logging.getLogger(__name__)
 
-MAX_THREADS = 64
 START_CONCURRENCY = 64
+HEALTH_CONCURRENCY = 64
 MAX_REPORTED_FAILURES = 20
 _LAST_ANSWERS_S = 0.05
 _LAST_BATCHES_S = 2.0
@@ -60,15 +63,19 @@ class Organ:
         self._node_id = ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
         self._version = 0
         self._changed = asyncio.Event()
-        slots = len(self._spec.agent_ids(replica)) * self._spec.max_concurrency
-        self._executor = ThreadPoolExecutor(max(1, min(slots, MAX_THREADS)), thread_name_prefix="agent")
-        # A pool of its own: tasks that hang in the other one must not keep agents from starting.
-        self._start_executor = ThreadPoolExecutor(8, thread_name_prefix="start")
+        self._agent_ids = self._spec.agent_ids(replica)
+        # A pool of its own: tasks must not keep agents from starting, nor from saying that they are well.
+        self._care = ThreadPoolExecutor(min(len(self._agent_ids) + 1, MAX_THREADS), thread_name_prefix="care")
         self._agents: list[AgentRunner] = []
         self._load_failure: Raised | None = None
+        self._states: Counter[AgentState] = Counter()
+        # Agents with a failure to report, and those of them that cannot be tried again while their old code goes on.
+        self._failing: dict[AgentRunner, None] = {}
+        self._held: set[AgentRunner] = set()
+        self._first_round_over = False
         self._work = WorkQueue(self._spec, on_change=self._bump)
         self._batches = Batches()
-        self._restarting: set[AgentRunner] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._life = asyncio.create_task(self._live())
 
@@ -81,7 +88,7 @@ class Organ:
                     await changed.wait()
             except TimeoutError:
                 pass
-        return self._snapshot()
+        return self.snapshot().to_dict()
 
     async def execute(self, task: Mapping[str, Any], timeout_s: float, *, direct: bool = False) -> dict[str, Any]:
         """Do one task on the agent with the least to do; always answers in the documented shape.
@@ -146,8 +153,14 @@ class Organ:
                 work.cancel()
 
     async def canary(self, nonce: str) -> dict[str, Any]:
-        """Send a nonce back from this process."""
-        return {"nonce": nonce, "organ_id": self._spec.id, "replica": self._replica, "pid": os.getpid()}
+        """Send a nonce the way of a task and back: through the queue and an agent's thread.
+
+        Returns:
+            ``nonce, organ_id, replica, pid``, and ``error`` if no agent could take a task.
+        """
+        error = await self._work.prove()
+        answer = {"nonce": nonce, "organ_id": self._spec.id, "replica": self._replica, "pid": os.getpid()}
+        return answer if error is None else {**answer, "error": error}
 
     async def stop(self) -> bool:
         """Take no more tasks, let those that are here end, and stop the agents; the caller ends the process.
@@ -156,7 +169,8 @@ class Organ:
         """
         self._stopping = True
         self._bump()
-        self._life.cancel()
+        for task in (self._life, *self._background):
+            task.cancel()
         await self._work.drain(self._spec.drain_timeout_s)
         await asyncio.gather(*(agent.stop() for agent in self._agents), return_exceptions=True)
         # The last answers are on their way to their callers; the caller of this one kills the process.
@@ -167,16 +181,28 @@ class Organ:
     async def _live(self) -> None:
         """Load and start the agents, then look after them until the process ends."""
         try:
-            target = await self._load()
+            kind = Kind(await self._load(), self._spec.options, interrupt=self._spec.interrupt)
+            threads = AgentThreads(len(self._agent_ids), self._spec.max_concurrency)
+            pinned = kind.is_sync and threads.pinned
+            # Tasks beyond the threads wait in the queue, where a deadline finds them, and not inside the pool.
+            self._work.seats.limit = threads.size if kind.is_sync and not pinned else None
             self._agents = [
-                AgentRunner(agent_id, target, options=self._spec.options, executor=self._executor)
-                for agent_id in self._spec.agent_ids(self._replica)
+                AgentRunner(
+                    agent_id,
+                    kind,
+                    executor=threads.of(index),
+                    care=None if pinned else self._care,
+                    counts=self._states,
+                )
+                for index, agent_id in enumerate(self._agent_ids)
             ]
             gate = asyncio.Semaphore(START_CONCURRENCY)
-            await asyncio.gather(*(self._start_agent(agent, gate) for agent in self._agents))
+            await asyncio.gather(*(self._start_gated(agent, gate) for agent in self._agents))
+            self._first_round_over = True
+            self._bump()
             while True:
                 await asyncio.sleep(self._spec.health_interval_s)
-                await asyncio.gather(*(self._look_after(agent) for agent in self._agents))
+                await self._check_all()
         except Exception:
             # Without this loop the organ would claim for ever what was true once: end the process, Ray restarts it.
             logger.exception("organ %s cannot look after its agents, ending its process", self._spec.id)
@@ -186,97 +212,134 @@ class Organ:
         """Import the agent; what does not load now may do so later, when somebody has mended it."""
         loop = asyncio.get_running_loop()
         for attempt in itertools.count():
-            target = await loop.run_in_executor(self._start_executor, _load_fenced, self._spec)
+            target = await loop.run_in_executor(self._care, _load_fenced, self._spec)
             self._load_failure = target if isinstance(target, Raised) else None
+            self._first_round_over = self._first_round_over or self._load_failure is not None
             if self._load_failure is None:
                 return target
             self._bump()
             await asyncio.sleep(RESTART_BACKOFF_S[min(attempt, len(RESTART_BACKOFF_S) - 1)])
         raise AssertionError  # it counts for ever
 
-    async def _start_agent(self, agent: AgentRunner, gate: asyncio.Semaphore) -> None:
+    async def _start_gated(self, agent: AgentRunner, gate: asyncio.Semaphore) -> None:
         async with gate:
-            ready = await agent.start(timeout_s=self._spec.start_timeout_s)
-        if ready:
+            await self._start_agent(agent)
+
+    async def _start_agent(self, agent: AgentRunner) -> None:
+        if await agent.start(timeout_s=self._spec.start_timeout_s):
+            self._failing.pop(agent, None)
             self._work.open(agent)
-        elif agent.failure:
-            logger.error(
-                "agent did not start: agent=%s error=%s: %s",
-                agent.agent_id,
-                agent.failure.error_type,
-                agent.failure.error,
-            )
+            self._bump()
+        else:
+            self._take_out(agent, "agent did not start")
+
+    async def _check_all(self) -> None:
+        """Ask every agent how it is, those that share a thread one after the other."""
+        places: dict[Hashable, list[AgentRunner]] = {}
+        for agent in self._agents:
+            if agent.state is AgentState.READY and agent.has_health:
+                places.setdefault(agent.place, []).append(agent)
+        rest = iter(places.values())
+
+        async def check_rest() -> None:
+            for agents in rest:
+                for agent in agents:
+                    await self._check(agent)
+
+        await asyncio.gather(*(check_rest() for _ in range(min(len(places), HEALTH_CONCURRENCY))))
+
+    async def _check(self, agent: AgentRunner) -> None:
+        # One that has a thread of its own would answer only after its task, which says nothing of its health.
+        seat = self._work.seats.reserve(agent) if agent.has_thread else None
+        if agent.has_thread and seat is None:
+            return
+        unhealthy = await agent.check_health(timeout_s=self._spec.health_timeout_s)
+        if unhealthy is not None and agent.state is AgentState.READY:
+            agent.fail(unhealthy)
+            self._take_out(agent, "agent is not healthy")
+        if seat is None:
+            return
+        if agent.is_left_behind:
+            self._spawn(self._release(seat, agent))
+        else:
+            self._work.give_back(seat, agent)
+
+    def _take_out(self, agent: AgentRunner, what: str) -> None:
+        """Give an agent that has failed no more tasks, and try again later."""
+        self._work.close(agent)
+        if agent.failure:
+            error, error_type = agent.failure.error, agent.failure.error_type
+            logger.error("%s: agent=%s error=%s: %s", what, agent.agent_id, error_type, error)
+            self._failing[agent] = None
+        self._spawn(self._heal(agent))
         self._bump()
 
-    async def _look_after(self, agent: AgentRunner) -> None:
-        if agent.state is AgentState.READY:
-            unhealthy = await agent.check_health(timeout_s=self._spec.health_timeout_s)
-            if unhealthy is not None and agent.state is AgentState.READY:
-                agent.fail(unhealthy)
-                self._work.close(agent)
-                logger.error("agent is not healthy: agent=%s error=%s", agent.agent_id, unhealthy.error)
-                self._bump()
-        elif agent.state is AgentState.FAILED and agent not in self._restarting:
-            self._restarting.add(agent)
-            restart = asyncio.create_task(self._restart(agent))
-            restart.add_done_callback(lambda _: self._restarting.discard(agent))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
-    async def _restart(self, agent: AgentRunner) -> None:
+    async def _release(self, seat: Seat, agent: AgentRunner) -> None:
+        """Give the place of a health check back when the check has really ended."""
+        self._work.mark_stuck(seat, 1)
+        await agent.ended(but=1)
+        self._work.mark_stuck(seat, -1)
+        self._work.give_back(seat, agent)
+
+    async def _heal(self, agent: AgentRunner) -> None:
+        """Give an agent another life, after a pause, and not before the code of the last one has ended."""
         await asyncio.sleep(RESTART_BACKOFF_S[min(agent.restarts, len(RESTART_BACKOFF_S) - 1)])
         agent.restarts += 1
-        failure_before = agent.failure
+        ended = asyncio.create_task(agent.ended())
+        try:
+            if not (await asyncio.wait({ended}, timeout=self._spec.start_timeout_s))[0]:
+                self._held.add(agent)
+                self._bump()
+                await ended
+        finally:
+            ended.cancel()
+            self._held.discard(agent)
         await agent.stop()
-        agent.failure = failure_before
-        await self._start_agent(agent, asyncio.Semaphore(1))
+        await agent.ended()
+        await self._start_agent(agent)
 
     def _bump(self) -> None:
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _snapshot(self) -> dict[str, Any]:
-        states = [agent.state for agent in self._agents]
-        failed = [
-            {
-                "agent_id": agent.agent_id,
-                "error": agent.failure.error,
-                "error_type": agent.failure.error_type,
-                "traceback": agent.failure.traceback_text,
-            }
-            for agent in self._agents
-            if agent.failure is not None
-        ][:MAX_REPORTED_FAILURES]
-        count = len(self._spec.agent_ids(self._replica))
-        if self._load_failure is not None:
-            broken = self._load_failure
-            failed = [
-                {
-                    "agent_id": agent_id,
-                    "error": broken.error,
-                    "error_type": broken.error_type,
-                    "traceback": broken.traceback_text,
-                }
-                for agent_id in self._spec.agent_ids(self._replica)[:1]
-            ]
-        settled = self._load_failure is not None or (bool(self._agents) and AgentState.STARTING not in states)
-        return {
-            "boot": self._boot,
-            "version": self._version,
-            "identity": self._identity,
-            "pid": os.getpid(),
-            "node_id": self._node_id,
-            "agent_count": count,
-            "ready_agents": states.count(AgentState.READY),
-            "agents": {str(state): states.count(state) for state in AgentState},
-            "settled": settled,
-            "failed": failed,
-            "in_flight": self._work.in_flight,
-            "queued": self._work.queued,
-            "stuck": self._work.stuck,
-            "slots": states.count(AgentState.READY) * self._spec.max_concurrency,
-            "stopping": self._stopping,
-            "tasks": self._work.counts.to_list(),
-        }
+    def snapshot(self) -> Snapshot:
+        """Say how the process is now; costs the same for one agent and for ten thousand."""
+        states, work = self._states, self._work
+        broken = self._load_failure
+        failed = [_failure(self._agent_ids[0], broken)] if broken else []
+        failing = itertools.islice(self._failing, MAX_REPORTED_FAILURES)
+        failed += [_failure(agent.agent_id, agent.failure) for agent in failing if agent.failure is not None]
+        untried = 0 if broken else len(self._agent_ids) - states.total()
+        return Snapshot(
+            boot=self._boot,
+            version=self._version,
+            identity=self._identity,
+            pid=os.getpid(),
+            node_id=self._node_id,
+            agent_count=len(self._agent_ids),
+            ready=states[AgentState.READY] - work.seats.stuck_agents,
+            stuck=work.seats.stuck_agents + len(self._held),
+            starting=states[AgentState.STARTING] + untried,
+            first_round_over=self._first_round_over,
+            stopping=self._stopping,
+            failed=tuple(failed),
+            in_flight=work.in_flight,
+            queued=work.queued,
+            stuck_tasks=work.stuck,
+            tasks=work.counts.to_list(),
+        )
+
+
+def _failure(agent_id: str, raised: Raised) -> AgentFailure:
+    return AgentFailure(
+        agent_id=agent_id, error=raised.error, error_type=raised.error_type, traceback=raised.traceback_text
+    )
 
 
 def _load_fenced(spec: OrganSpec) -> Any | Raised:

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from enum import StrEnum
 from typing import Any
 
 import ray
@@ -22,6 +21,7 @@ from seedcore.errors import OrganUnavailableError
 from seedcore.organism.crashes import CrashLoop
 from seedcore.organism.lane import Call, Lane
 from seedcore.organism.runtime import KILL_TIMEOUT_S, OrganRuntime, kill, retire
+from seedcore.organism.snapshot import AgentFailure, ReplicaState, Snapshot
 from seedcore.organism.work import settle
 from seedcore.spec import OrganSpec
 from seedcore.task import describe
@@ -35,16 +35,6 @@ _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
 _PROCESS_START_S = 60.0
 _MAX_DEATHS_WHILE_STARTING = 3
-
-
-class ReplicaState(StrEnum):
-    """What is known of a replica."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DEGRADED = "degraded"
-    DOWN = "down"
-    STOPPED = "stopped"
 
 
 class Replica:
@@ -75,7 +65,7 @@ class Replica:
         self.index = index
         self.state = ReplicaState.STARTING
         self.error: str | None = None
-        self.snapshot: dict[str, Any] = {}
+        self.snapshot: Snapshot | None = None
         self.restarts = 0
         self.actor_id: str | None = None
         self._identity = identity
@@ -119,21 +109,29 @@ class Replica:
     @property
     def tasks_in_flight(self) -> int:
         """Tasks that are there, as of its last report, and no less than the Coordinator has sent."""
-        return max(self.in_flight, int(self.snapshot.get("in_flight", 0))) if self.usable else self.in_flight
+        reported = self.snapshot.in_flight if self.snapshot and self.usable else 0
+        return max(self.in_flight, reported)
+
+    @property
+    def queued(self) -> int:
+        """Tasks that wait there for an agent, as of its last report."""
+        return self.snapshot.queued if self.snapshot and self.usable else 0
 
     @property
     def settled(self) -> bool:
         """Whether every agent of the living process has either started or failed to."""
-        return bool(self.snapshot.get("settled")) and not self._fresh and self.state is not ReplicaState.STARTING
+        if self.snapshot is None or self._fresh or self.state is ReplicaState.STARTING:
+            return False
+        return self.snapshot.first_round_over
 
     def tasks(self) -> list[dict[str, Any]]:
         """Counts of tasks, as of the last report, over all processes that this one follows."""
-        return merge([self._past_tasks, self.snapshot.get("tasks", ())])
+        return merge([self._past_tasks, self.snapshot.tasks if self.snapshot else ()])
 
     @property
     def node_id(self) -> str | None:
         """The node that the process was last seen on."""
-        return self.snapshot.get("node_id")
+        return self.snapshot.node_id if self.snapshot else None
 
     @property
     def given_up(self) -> bool:
@@ -141,36 +139,35 @@ class Replica:
         return self._never_settled and self._crashes.deaths >= _MAX_DEATHS_WHILE_STARTING
 
     @property
-    def failures(self) -> list[dict[str, Any]]:
-        """Agents that did not start or are not well: ``agent_id, error, error_type, traceback``."""
+    def failures(self) -> tuple[AgentFailure, ...]:
+        """Agents that did not start or are not well."""
         if self.given_up:
-            return [
-                {
-                    "agent_id": self.spec.agent_ids(self.index)[0],
-                    "error": f"the process of organ {self.spec.id} died {self._crashes.deaths} times while it started",
-                    "error_type": "OrganUnavailableError",
-                    "traceback": self._cause or "",
-                }
-            ]
-        return list(self.snapshot.get("failed", ()))
+            text = f"the process of organ {self.spec.id} died {self._crashes.deaths} times while it started"
+            first = self.spec.agent_ids(self.index)[0]
+            return (
+                AgentFailure(
+                    agent_id=first, error=text, error_type="OrganUnavailableError", traceback=self._cause or ""
+                ),
+            )
+        return self.snapshot.failed if self.snapshot else ()
 
     @property
     def lost_agents(self) -> int:
         """Agents that are known not to work."""
-        if self.settled:
-            return int(self.snapshot["agent_count"]) - int(self.snapshot["ready_agents"])
+        if self.settled and self.snapshot:
+            return self.snapshot.agent_count - self.snapshot.ready
         return len(self.spec.agent_ids(self.index)) if self.given_up else 0
 
     @property
     def ready_agents(self) -> int:
         """Agents that can work now; none while the process is down."""
-        return int(self.snapshot.get("ready_agents", 0)) if self.usable else 0
+        return self.snapshot.ready if self.snapshot and self.usable else 0
 
     @property
     def started_agents(self) -> int:
         """Agents of the living process that have started, also while others of it have not."""
         living = not self._fresh and (self.usable or self.state is ReplicaState.STARTING)
-        return int(self.snapshot.get("ready_agents", 0)) if living else 0
+        return self.snapshot.ready if self.snapshot and living else 0
 
     @property
     def usable(self) -> bool:
@@ -254,12 +251,12 @@ class Replica:
             "replica": self.index,
             "state": str(self.state),
             "actor_id": self.actor_id,
-            "pid": self.snapshot.get("pid"),
-            "node_id": self.snapshot.get("node_id"),
+            "pid": self.snapshot.pid if self.snapshot else None,
+            "node_id": self.node_id,
             "agent_count": len(self.spec.agent_ids(self.index)),
             "ready_agents": self.ready_agents,
             "in_flight": self.tasks_in_flight,
-            "queued": self.snapshot.get("queued", 0),
+            "queued": self.queued,
             "restarts": self.restarts,
             "error": self.error,
         }
@@ -342,29 +339,31 @@ class Replica:
         # The first answer of a process may have to wait for Ray to place and to start it.
         limit = _PROCESS_START_S if self._fresh else spec.health_interval_s + spec.health_timeout_s
         async with asyncio.timeout(limit):
-            snapshot: dict[str, Any] = await self._handle.watch.remote(*self._seen, spec.health_interval_s)
-        if snapshot["identity"] != self._identity:
+            answer: dict[str, Any] = await self._handle.watch.remote(*self._seen, spec.health_interval_s)
+        if answer["identity"] != self._identity:
+            # Before anything else: what another release answers may have another shape.
             logger.info("organ %s is of another configuration or release, replacing it", self._name)
             handle, self._handle = self._handle, None
             await self.retire(handle)
             return 0.0
-        if snapshot["stopping"]:
+        snapshot = Snapshot.from_dict(answer)
+        if snapshot.stopping:
             # Somebody began to stop it and did not come to the end: a Coordinator that died, a reload that was undone.
             logger.info("organ %s is stopping, replacing it", self._name)
             await self._dispose()
             return 0.0
         pause = self._note_life(snapshot)
-        if self._is_leaving(str(snapshot["node_id"])):
+        if self._is_leaving(str(snapshot.node_id)):
             await self._move()
             return 0.0
         if not pause:
             await self._judge(snapshot)
         return pause
 
-    def _note_life(self, snapshot: dict[str, Any]) -> float:
+    def _note_life(self, snapshot: Snapshot) -> float:
         """Take in which process answers; returns for how long to leave it alone if too many before it have died."""
         now, pause = time.monotonic(), 0.0
-        is_new = bool(self.snapshot) and snapshot["boot"] != self._seen[0]
+        is_new = self.snapshot is not None and snapshot.boot != self._seen[0]
         if is_new:
             self._past_tasks = self.tasks()
             self.restarts += 1
@@ -372,26 +371,20 @@ class Replica:
         else:
             self._crashes.lives(now)
         self._missed, self._fresh, self._disposed, self._replaced = 0, False, False, False
-        self._seen = (snapshot["boot"], snapshot["version"])
+        self._seen = (snapshot.boot, snapshot.version)
         self.snapshot = snapshot
         return pause
 
-    async def _judge(self, snapshot: dict[str, Any]) -> None:
-        if snapshot["slots"] and snapshot["stuck"] >= snapshot["slots"]:
+    async def _judge(self, snapshot: Snapshot) -> None:
+        if snapshot.is_blocked:
             text = "every slot was held by a task that does not end"
             logger.error("organ %s: %s, replacing its process", self._name, text)
             await self._replace(text)
-        elif not snapshot["settled"]:
-            self._set(ReplicaState.STARTING, self._cause)
-        elif snapshot["ready_agents"] == snapshot["agent_count"]:
-            self._never_settled = False
+            return
+        self._never_settled = self._never_settled and not snapshot.first_round_over
+        if snapshot.state is ReplicaState.READY:
             self._cause = self._died_with = None
-            self._set(ReplicaState.READY, None)
-        else:
-            self._never_settled = False
-            first = snapshot["failed"][0] if snapshot["failed"] else {"agent_id": "an agent", "error": "not ready"}
-            state = ReplicaState.DEGRADED if snapshot["ready_agents"] else ReplicaState.DOWN
-            self._set(state, f"{first['agent_id']}: {first['error']}")
+        self._set(snapshot.state, snapshot.cause or self._cause)
 
     async def _move(self) -> None:
         """Let the tasks end where they are, and go on where Ray still places something."""

@@ -25,7 +25,9 @@ def is_generator(function: Callable[..., Any]) -> bool:
     return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in candidates)
 
 
-async def each(function: Callable[..., Any], *args: Any, executor: Executor, emit: Emit) -> int | Raised:
+async def each(
+    function: Callable[..., Any], *args: Any, executor: Executor, emit: Emit, interrupt: bool = True
+) -> int | Raised:
     """Emit each item of a generator that user code makes; returns how many they were, or what was raised.
 
     An item that cannot travel ends it. An async generator runs on the loop, a sync one in threads; either is closed
@@ -36,7 +38,9 @@ async def each(function: Callable[..., Any], *args: Any, executor: Executor, emi
     count = 0
     try:
         while True:
-            item = await call(_awaited(step) if inspect.isasyncgen(made) else step, executor=executor)
+            item = await call(
+                _awaited(step) if inspect.isasyncgen(made) else step, executor=executor, interrupt=interrupt
+            )
             if item is _END:
                 return count
             problem = item if isinstance(item, Raised) else await check_result(item, executor=executor)

@@ -3,31 +3,65 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
+
+MAX_THREADS = 64
 
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
-async def in_thread(function: Callable[[], Any], *, executor: Executor) -> Any:
+class AgentThreads:
+    """The threads that one organ's sync agents work in.
+
+    An agent that does one task at a time has one thread for its whole life, as a plain Ray actor has (sqlite3,
+    Playwright and torch need that); beyond MAX_THREADS agents, several share one. Agents that do more at a time share
+    a pool.
+
+    Args:
+        agents: Agents of the process.
+        max_concurrency: Tasks that one of them does at a time.
+    """
+
+    def __init__(self, agents: int, max_concurrency: int) -> None:
+        self.pinned = max_concurrency == 1
+        self.size = max(1, min(agents * max_concurrency, MAX_THREADS))
+        count = self.size if self.pinned else 1
+        each = self.size // count
+        self._executors = [ThreadPoolExecutor(each, thread_name_prefix=f"agent-{index}") for index in range(count)]
+
+    def of(self, index: int) -> Executor:
+        """Return what runs the code of the agent in this place."""
+        return self._executors[index % len(self._executors)]
+
+
+async def in_thread(function: Callable[[], Any], *, executor: Executor, interrupt: bool = True) -> Any:
     """Call a function that never raises in a thread of ``executor``; returns its result.
 
     A cancellation raises ``asyncio.CancelledError`` in the thread, where Python code takes notice before its next few
-    instructions and C code (a sleep, a read) only when it returns. The call here ends when the thread has really
-    ended, and only then: until that the thread still works, whatever anybody calls it.
+    instructions and C code (a sleep, a read) only when it returns; without ``interrupt`` it does not. The call here
+    ends when the thread has really ended, and only then: until that the thread still works, whatever anybody calls it.
     """
     call = _Call(function)
-    running: Future[Any] = executor.submit(call.run)
+    # What the loop knows of whose code this is, the log for one, holds in the thread as well.
+    running: Future[Any] = executor.submit(copy_context().run, call.run)
     try:
         return await asyncio.wrap_future(running)
     except asyncio.CancelledError:
         if not running.cancelled():  # else it had not begun
-            call.interrupt()
-            await asyncio.wait({asyncio.wrap_future(running)})
+            if interrupt:
+                call.interrupt()
+            ended = asyncio.wrap_future(running)
+            while not ended.done():
+                # A second cancellation makes the thread end no sooner.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({ended})
         raise
 
 

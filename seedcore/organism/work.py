@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from seedcore.counts import TaskCounts
-from seedcore.organism.agent import AgentRunner, AgentState
+from seedcore.errors import Executed
+from seedcore.organism.agent import AgentRunner
 from seedcore.organism.fence import Raised
 from seedcore.organism.stream import Emit
 from seedcore.spec import OrganSpec
@@ -43,13 +44,14 @@ def settle(answer: asyncio.Future[dict[str, Any]]) -> Callable[[dict[str, Any]],
 
 
 class Seat:
-    """One life of an agent, and how many tasks it is doing."""
+    """One agent, or several that share a thread, and how many tasks they are doing."""
 
-    __slots__ = ("agent", "load", "open")
+    __slots__ = ("agents", "load", "open", "stuck")
 
-    def __init__(self, agent: AgentRunner) -> None:
-        self.agent = agent
+    def __init__(self) -> None:
+        self.agents: deque[AgentRunner] = deque()
         self.load = 0
+        self.stuck = 0
         self.open = True
 
 
@@ -58,51 +60,113 @@ class Seats:
 
     Args:
         capacity: Tasks that one agent does at a time.
+
+    Attributes:
+        limit: Tasks that can be done at a time, whatever the number of agents; None for no limit.
     """
 
     def __init__(self, capacity: int) -> None:
+        self.limit: int | None = None
         self._capacity = capacity
         # Open seats by their load; a full seat is in none. It grows as far as loads really go.
         self._by_load: list[OrderedDict[Seat, None]] = [OrderedDict()]
         self._lowest = 0
-        self._of: dict[AgentRunner, Seat] = {}
+        self._of: dict[Hashable, Seat] = {}
+        self._agents = 0
+        self._running = 0
+        self._stuck = 0
+        self._stuck_agents = 0
 
     @property
     def count(self) -> int:
         """Tasks that can be done at a time."""
-        return len(self._of) * self._capacity
+        places = len(self._of) * self._capacity
+        return places if self.limit is None else min(places, self.limit)
+
+    @property
+    def stuck_agents(self) -> int:
+        """Agents of those here that can do nothing: code that does not end holds all their places, or all threads."""
+        blocked = self.limit is not None and self._stuck >= self.limit
+        return self._agents if blocked else self._stuck_agents
+
+    @property
+    def able(self) -> int:
+        """Agents that can do something, at once or later."""
+        return self._agents - self.stuck_agents
 
     def add(self, agent: AgentRunner) -> None:
         """Let an agent work."""
         self.remove(agent)
-        seat = self._of[agent] = Seat(agent)
-        self._put(seat)
+        seat = self._of.get(agent.place)
+        if seat is None:
+            seat = self._of[agent.place] = Seat()
+            self._put(seat)
+        seat.agents.append(agent)
+        self._agents += 1
+        self._stuck_agents += self._is_stuck(seat)
 
     def remove(self, agent: AgentRunner) -> None:
         """Give an agent no more tasks; those that it is doing go on."""
-        seat = self._of.pop(agent, None)
-        if seat is not None:
+        seat = self._of.get(agent.place)
+        if seat is None or agent not in seat.agents:
+            return
+        self._agents -= 1
+        self._stuck_agents -= self._is_stuck(seat)
+        seat.agents.remove(agent)
+        if not seat.agents:
+            del self._of[agent.place]
             seat.open = False
             self._pull(seat)
 
-    def take(self) -> Seat | None:
+    def take(self) -> tuple[Seat, AgentRunner] | None:
         """Choose an agent for one more task."""
+        if self.limit is not None and self._running >= self.limit:
+            return None
         while self._lowest < len(self._by_load):
             seats = self._by_load[self._lowest]
             if seats:
                 seat, _ = seats.popitem(last=False)
-                seat.load += 1
-                self._put(seat)
-                return seat
+                agent = seat.agents[0]
+                seat.agents.rotate(-1)
+                self._fill(seat, agent)
+                return seat, agent
             self._lowest += 1
         return None
 
-    def give_back(self, seat: Seat) -> None:
-        """One of the seat's tasks has really ended."""
-        if not seat.open:
-            return  # the agent was taken out, or has begun a new life with a seat of its own
+    def reserve(self, agent: AgentRunner) -> Seat | None:
+        """Keep other work from an agent that has nothing to do; None if it has."""
+        seat = self._of.get(agent.place)
+        if seat is None or seat.load or agent not in seat.agents:
+            return None
         self._pull(seat)
+        self._fill(seat, agent)
+        return seat
+
+    def give_back(self, seat: Seat, agent: AgentRunner) -> None:
+        """Note that what :meth:`take` or :meth:`reserve` gave something to do has really ended."""
+        self._running -= 1
+        agent.leave()
+        if seat.open:  # else its agent was taken out, or has begun a new life with a seat of its own
+            self._pull(seat)
         seat.load -= 1
+        if seat.open:
+            self._put(seat)
+
+    def mark_stuck(self, seat: Seat, change: int) -> None:
+        """Note that code outlives what it was called for, or that it has ended after that."""
+        before = self._is_stuck(seat)
+        self._stuck += change
+        seat.stuck += change
+        if seat.open:
+            self._stuck_agents += (self._is_stuck(seat) - before) * len(seat.agents)
+
+    def _is_stuck(self, seat: Seat) -> bool:
+        return seat.stuck >= self._capacity
+
+    def _fill(self, seat: Seat, agent: AgentRunner) -> None:
+        self._running += 1
+        seat.load += 1
+        agent.load += 1
         self._put(seat)
 
     def _put(self, seat: Seat) -> None:
@@ -137,6 +201,7 @@ class Work:
         "_seat",
         "_started",
         "_timer",
+        "agent",
         "task",
     )
 
@@ -153,6 +218,7 @@ class Work:
         self._queue = queue
         self._limit_s = limit_s
         self._done: Callable[[dict[str, Any]], None] | None = done
+        self.agent: AgentRunner | None = None
         self._seat: Seat | None = None
         self._running: asyncio.Task[Any] | None = None
         self._is_stuck = False
@@ -160,11 +226,11 @@ class Work:
         self._started = self._began = time.monotonic()
         self._timer = queue.loop.call_later(limit_s, self._late)
 
-    def start(self, seat: Seat) -> None:
+    def start(self, seat: Seat, agent: AgentRunner) -> None:
         """Let an agent do it."""
-        self._seat = seat
+        self._seat, self.agent = seat, agent
         self._began = time.monotonic()
-        self._running = self._queue.loop.create_task(seat.agent.execute(self.task, self._emit))
+        self._running = self._queue.loop.create_task(agent.execute(self.task, self._emit))
         self._running.add_done_callback(self._ended)
 
     def cancel(self) -> None:
@@ -177,17 +243,14 @@ class Work:
 
     def abort(self, text: str) -> None:
         """Answer a task that is under way and cancel it: its process is about to end."""
-        if self._done is None or self._seat is None:
+        if self._done is None or self.agent is None:
             return
         self._abandon()
-        agent_id = self._seat.agent.agent_id
-        self._answer(
-            self._queue.failed(self.task, "OrganUnavailableError", text, executed="unknown", agent_id=agent_id)
-        )
+        self._fail("OrganUnavailableError", text, "unknown")
 
     def refuse(self, error_type: str, error: str, **extra: Any) -> None:
         """Answer without having done anything."""
-        self._answer(self._queue.failed(self.task, error_type, error, executed="no", **extra))
+        self._fail(error_type, error, "no", **extra)
 
     def _late(self) -> None:
         limit = f"{self._limit_s:g} s"
@@ -196,8 +259,7 @@ class Work:
             self.refuse("TimeoutError", f"no agent was free within {limit}")
             return
         self._queue.note_pace(time.monotonic() - self._began)
-        text, agent_id = f"no answer within {limit}", self._seat.agent.agent_id
-        self._answer(self._queue.failed(self.task, "TimeoutError", text, executed="unknown", agent_id=agent_id))
+        self._fail("TimeoutError", f"no answer within {limit}", "unknown")
 
     def _abandon(self) -> None:
         if self._running is None:
@@ -208,66 +270,61 @@ class Work:
             self._running.cancel()
 
     def _call_stuck(self) -> None:
-        self._is_stuck = True
-        self._queue.count_stuck(1)
+        if self._seat is not None:
+            self._is_stuck = True
+            self._queue.mark_stuck(self._seat, 1)
 
     def _ended(self, running: asyncio.Task[Any]) -> None:
-        if self._seat is None:
+        if self._seat is None or self.agent is None:
             return
         if self._done is None:
             if self._patience is not None:
                 self._patience.cancel()
             if self._is_stuck:
-                self._queue.count_stuck(-1)
+                self._queue.mark_stuck(self._seat, -1)
             if not running.cancelled():
                 running.exception()  # looked at, or asyncio complains
         elif running.cancelled():
-            self._finish(self._seat, Raised("cancelled", "CancelledError", ""))
+            self._finish(Raised("cancelled", "CancelledError", ""), self.agent)
         else:
             error = running.exception()
-            self._finish(self._seat, running.result() if error is None else Raised.of(error))
-        self._queue.give_back(self._seat)
+            self._finish(running.result() if error is None else Raised.of(error), self.agent)
+        self._queue.give_back(self._seat, self.agent)
 
-    def _finish(self, seat: Seat, outcome: Any) -> None:
-        agent_id = seat.agent.agent_id
+    def _finish(self, outcome: Any, agent: AgentRunner) -> None:
         self._queue.note_pace(time.monotonic() - self._began)
         if isinstance(outcome, Raised):
             logger.warning(
                 "task failed: id=%s organ=%s agent=%s type=%s error=%s: %s",
                 self.task.id,
                 self._queue.spec.id,
-                agent_id,
+                agent.agent_id,
                 self.task.type,
                 outcome.error_type,
                 outcome.error,
             )
-            self._answer(
-                self._queue.failed(self.task, outcome.error_type, outcome.error, executed="yes", agent_id=agent_id)
-            )
+            self._fail(outcome.error_type, outcome.error, "yes")
         elif isinstance(outcome, Mapping) and outcome.get("success") is False:
             # `success` is that of the work itself: an agent that says it failed has failed.
             reason = outcome.get("error")
-            self._answer(
-                self._queue.failed(
-                    self.task,
-                    str(outcome.get("error_type") or "AgentReportedError"),
-                    str(reason) if reason else "the agent reported a failure",
-                    executed="yes",
-                    agent_id=agent_id,
-                    result=outcome,
-                )
-            )
+            text = str(reason) if reason else "the agent reported a failure"
+            self._fail(str(outcome.get("error_type") or "AgentReportedError"), text, "yes", result=outcome)
         else:
             self._answer(
                 {
                     "success": True,
                     "result": outcome,
                     "organ_id": self._queue.spec.id,
-                    "agent_id": agent_id,
+                    "agent_id": agent.agent_id,
                     "task_type": self.task.type,
                     "duration_s": round(time.monotonic() - self._started, 6),
                 }
             )
+
+    def _fail(self, error_type: str, error: str, executed: Executed, **extra: Any) -> None:
+        if self.agent is not None:
+            extra["agent_id"] = self.agent.agent_id
+        self._answer(self._queue.failed(self.task, error_type, error, executed=executed, **extra))
 
     def _answer(self, answer: dict[str, Any]) -> None:
         done, self._done = self._done, None
@@ -283,11 +340,12 @@ class WorkQueue:
 
     Args:
         spec: The organ; ``max_concurrency`` and ``queue_limit`` are its bounds.
-        on_change: Called when the number of stuck tasks has changed.
+        on_change: Called when code has become stuck, or has ended after that.
 
     Attributes:
         in_flight: Tasks accepted and not yet answered.
         stuck: Tasks answered at their deadline, or given up, whose code has not ended STUCK_AFTER_S later.
+        seats: The agents that are open for tasks.
         counts: Tasks answered so far.
     """
 
@@ -304,7 +362,7 @@ class WorkQueue:
         # Seconds that a task takes here, the newest counting most.
         self._mean_s: float | None = None
         self._on_change = on_change
-        self._seats = Seats(spec.max_concurrency)
+        self.seats = Seats(spec.max_concurrency)
         # A dict in order and not a deque: a task that leaves at its deadline may be anywhere in it.
         self._waiting: OrderedDict[Work, None] = OrderedDict()
 
@@ -347,9 +405,9 @@ class WorkQueue:
         work = Work(self, task, limit_s, done, emit)
         self.in_flight += 1
         self._active.add(work)
-        seat = self._seats.take() if not self._waiting and not self._closed else None
+        seat = self.seats.take() if not self._waiting and not self._closed else None
         if seat is not None:
-            work.start(seat)
+            work.start(*seat)
         elif self._closed:
             self._turn_away(work)
         elif len(self._waiting) >= self.spec.queue_limit:
@@ -361,12 +419,12 @@ class WorkQueue:
 
     def open(self, agent: AgentRunner) -> None:
         """Let an agent take tasks."""
-        self._seats.add(agent)
+        self.seats.add(agent)
         self._serve()
 
     def close(self, agent: AgentRunner) -> None:
         """Give an agent no more tasks."""
-        self._seats.remove(agent)
+        self.seats.remove(agent)
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more tasks, and let those that are here end; what has not ended in time is cancelled and told so."""
@@ -388,12 +446,27 @@ class WorkQueue:
             work, _ = self._waiting.popitem(last=False)
             self._turn_away(work)
 
-    def give_back(self, seat: Seat) -> None:
+    def give_back(self, seat: Seat, agent: AgentRunner) -> None:
         """Note that a task has really ended: its place is free."""
-        if seat.open and seat.agent.state is not AgentState.READY:
-            self._seats.remove(seat.agent)
-        self._seats.give_back(seat)
+        self.seats.give_back(seat, agent)
         self._serve()
+
+    async def prove(self) -> str | None:
+        """Go the way of a task, to the thread of an agent; says why that is not possible, or None.
+
+        Agents that are all busy work, as long as one of them is not stuck.
+        """
+        if self._closed:
+            return f"organ {self.spec.id} is being stopped"
+        if not self.seats.able:
+            return "no agent can take a task"
+        taken = self.seats.take()
+        if taken is not None:
+            try:
+                await taken[1].prove()
+            finally:
+                self.give_back(*taken)
+        return None
 
     def forget(self, work: Work) -> None:
         """Let a task leave the queue."""
@@ -414,9 +487,10 @@ class WorkQueue:
         """Note how long an agent took for a task."""
         self._mean_s = seconds if self._mean_s is None else self._mean_s + (seconds - self._mean_s) / 16
 
-    def count_stuck(self, change: int) -> None:
+    def mark_stuck(self, seat: Seat, change: int) -> None:
         """Note that user code has outlived its task, or has ended after it."""
         self.stuck += change
+        self.seats.mark_stuck(seat, change)
         self._on_change()
 
     def failed(self, task: Task, error_type: str, error: str, **extra: Any) -> dict[str, Any]:
@@ -427,7 +501,7 @@ class WorkQueue:
         """Seconds until about half of those that wait now will have had their turn."""
         if self._mean_s is None:
             return RETRY_AFTER_S
-        turns = self._mean_s * (len(self._waiting) + 1) / (2 * max(1, self._seats.count))
+        turns = self._mean_s * (len(self._waiting) + 1) / (2 * max(1, self.seats.count))
         return round(min(_MAX_RETRY_AFTER_S, max(_MIN_RETRY_AFTER_S, turns)), 3)
 
     def _takes(self, task: Task) -> bool:
@@ -441,8 +515,8 @@ class WorkQueue:
 
     def _serve(self) -> None:
         while self._waiting:
-            seat = self._seats.take()
+            seat = self.seats.take()
             if seat is None:
                 return
             work, _ = self._waiting.popitem(last=False)
-            work.start(seat)
+            work.start(*seat)

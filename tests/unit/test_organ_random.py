@@ -101,7 +101,7 @@ async def test_every_task_has_one_answer(
     organ = Organ.__new__(Organ)
     await organ.__init__(spec.to_dict(), 0, "identity")  # type: ignore[misc]
     async with asyncio.timeout(60):
-        while not (await organ.watch("", -1, 0.0))["settled"]:  # noqa: ASYNC110 - it takes a few turns of the loop
+        while not organ.snapshot().first_round_over:  # noqa: ASYNC110 - it takes a few turns of the loop
             await asyncio.sleep(0)
         calls = []
         for number, (what, seconds, limit, caller) in enumerate(tasks):
@@ -137,7 +137,7 @@ async def test_every_task_has_one_answer(
         times = {True: {1}, "yes": {1}, "no": {0}, "unknown": {0, 1}}[answer["success"] or answer["executed"]]
         assert DONE[str(number)] in times, answer
     assert max(MOST.values(), default=0) <= at_a_time
-    snapshot = await organ.watch("", -1, 0.0)
-    assert (snapshot["in_flight"], snapshot["queued"]) == (0, 0)
+    snapshot = organ.snapshot()
+    assert (snapshot.in_flight, snapshot.queued) == (0, 0)
     # A caller may give up in the very turn of the loop in which its answer is made, and counted.
-    assert answered <= sum(entry["count"] for entry in snapshot["tasks"]) <= len(tasks)
+    assert answered <= sum(entry["count"] for entry in snapshot.tasks) <= len(tasks)

@@ -10,12 +10,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedcore.organism.agent import AgentRunner
+from seedcore.organism.agent import AgentRunner, Kind
 from seedcore.organism.work import Seat, Seats, WorkQueue
 from seedcore.spec import OrganSpec
 from seedcore.task import Task
 
 EXECUTOR = ThreadPoolExecutor(1)
+CARE = ThreadPoolExecutor(1)
 TASK = Task(type="work").to_dict()
 
 
@@ -24,7 +25,8 @@ async def wait_for_ever(task: Task) -> None:
 
 
 def agents(count: int) -> list[AgentRunner]:
-    return [AgentRunner(f"agent_{i}", wait_for_ever, options={}, executor=EXECUTOR) for i in range(count)]
+    kind = Kind(wait_for_ever, {})
+    return [AgentRunner(f"agent_{i}", kind, executor=EXECUTOR, care=CARE) for i in range(count)]
 
 
 async def queue(count: int, **bounds: Any) -> WorkQueue:
@@ -43,14 +45,14 @@ def test_the_agent_with_the_least_to_do_is_next_and_among_equals_the_one_free_fo
 
     taken = [seats.take() for _ in range(6)]
 
-    assert [seat.agent for seat in taken if seat] == [first, second, first, second, first, second]
+    assert [seat[1] for seat in taken if seat] == [first, second, first, second, first, second]
     assert seats.take() is None
     for seat in (taken[1], taken[3], taken[0]):
         assert seat is not None
-        seats.give_back(seat)
+        seats.give_back(*seat)
     again = seats.take()
     assert again is not None
-    assert again.agent is second
+    assert again[1] is second
 
 
 def test_tasks_of_an_agents_earlier_life_give_it_no_room() -> None:
@@ -62,7 +64,7 @@ def test_tasks_of_an_agents_earlier_life_give_it_no_room() -> None:
     seats.add(agent)
     assert seats.take() is not None
 
-    seats.give_back(before)
+    seats.give_back(*before)
 
     assert seats.take() is None
 
@@ -71,25 +73,64 @@ def test_tasks_of_an_agents_earlier_life_give_it_no_room() -> None:
 def test_no_agent_ever_gets_more_than_it_may(capacity: int, steps: list[str], random: Any) -> None:
     seats = Seats(capacity)
     everyone = agents(3)
-    taken: list[Seat] = []
+    taken: list[tuple[Seat, AgentRunner]] = []
     here: set[AgentRunner] = set()
     for step in steps:
         agent = random.choice(everyone)
         if step == "take":
-            seat = seats.take()
-            load = Counter(seat.agent for seat in taken if seat.open)
-            assert (seat is None) == all(load[agent] >= capacity for agent in here)
-            if seat is not None:
-                assert load[seat.agent] == min(load[agent] for agent in here)
-                taken.append(seat)
+            more = seats.take()
+            load = Counter(agent for seat, agent in taken if seat.open)
+            assert (more is None) == all(load[agent] >= capacity for agent in here)
+            if more is not None:
+                assert load[more[1]] == min(load[agent] for agent in here)
+                taken.append(more)
         elif step == "give" and taken:
-            seats.give_back(taken.pop(random.randrange(len(taken))))
+            seats.give_back(*taken.pop(random.randrange(len(taken))))
         elif step == "remove":
             seats.remove(agent)
             here.discard(agent)
         elif step == "add":
             seats.add(agent)
             here.add(agent)
+
+
+def test_agents_that_share_a_thread_do_one_task_at_a_time_in_turn() -> None:
+    seats = Seats(1)
+    kind = Kind(print, {})
+    first, second = (AgentRunner(f"agent_{i}", kind, executor=EXECUTOR) for i in range(2))
+    seats.add(first)
+    seats.add(second)
+
+    taken = seats.take()
+    assert taken
+    assert (taken[1], seats.take(), seats.able) == (first, None, 2)
+    seats.mark_stuck(taken[0], 1)
+    assert (seats.able, seats.stuck_agents) == (0, 2)
+    seats.mark_stuck(taken[0], -1)
+    seats.give_back(*taken)
+    after = seats.take()
+    assert after
+    assert after[1] is second
+
+
+def test_no_more_tasks_are_under_way_than_there_are_threads() -> None:
+    seats = Seats(2)
+    seats.limit = 3
+    for agent in agents(4):
+        seats.add(agent)
+    taken = [seats.take() for _ in range(4)]
+    assert (taken[3], seats.count) == (None, 3)
+
+    for one in taken[:3]:
+        assert one
+        seats.mark_stuck(one[0], 1)
+    assert (seats.stuck_agents, seats.able) == (4, 0)
+
+    assert taken[0]
+    seats.mark_stuck(taken[0][0], -1)
+    seats.give_back(*taken[0])
+    assert (seats.stuck_agents, seats.able) == (0, 4)
+    assert seats.take()
 
 
 async def test_a_task_that_nobody_awaits_is_cancelled_and_frees_its_agent() -> None:
