@@ -10,6 +10,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 LOWEST = 1024
 HIGHEST = 65535
+_NO_FLAGS = ("y", "n", "t", "f")
 
 
 def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
@@ -17,7 +18,13 @@ def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> li
     spec = {name: {**option, "required": False} for name, option in options.items() if name in values}
     # The validator copies the values deeply. What Ansible keeps with them is all variables of the play: seconds.
     known = {name: _plain(value) for name, value in values.items() if name in spec}
-    return [str(message) for message in ArgumentSpecValidator(spec).validate(known).error_messages]
+    # Ansible's validation takes these, its filter "bool" does not.
+    short = [
+        f"{name} is {value!r}: give true or false"
+        for name, value in known.items()
+        if spec[name].get("type") == "bool" and isinstance(value, str) and value.lower() in _NO_FLAGS
+    ]
+    return short + [str(message) for message in ArgumentSpecValidator(spec).validate(known).error_messages]
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,197 @@
+"""Render everything that the roles say - variables, templates, arguments, conditions - without a host.
+
+Run as a program: a JSON document on stdin says which variables are given (``-e``), one on stdout says what comes of
+them, by place. In a process of its own, because Ansible's loader of collections is for good.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+ROLES = ("monitoring", "ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "service")
+HEAD, WORKER = "head-1", "worker-1"
+INVENTORY = f"[ray_head]\n{HEAD}\n[ray_workers]\n{WORKER}\n[monitoring]\n{HEAD}\n"
+STAT = {"stat": {"exists": True, "mtime": 1.0, "checksum": "0" * 64, "lnk_source": "/opt/seedcore/releases/1-a"}}
+REPORT = {
+    "asked": 0.0, "node_ip": "10.0.0.1", "not_local": "", "time": 0.0, "system": "Linux", "machine": "x86_64",
+    "libc": "glibc", "memory_mib": 8000, "hostname": "h", "unresolved": "", "unreachable": "", "python": "3.11.7",
+    "implementation": "cpython", "venv": True, "certificates": True, "nftables": True, "nft_tables": [],
+    "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
+    "foreign": False,
+}  # fmt: skip
+STATUS = {
+    "healthy": True, "degraded": False, "status": "healthy", "reason": "ready", "message": "m", "nodes": {"alive": 2},
+    "coordinator": {"release": "r", "pid": 1, "nodes": {"list": []}, "organs": []},
+}  # fmt: skip
+FACTS = {
+    "default_ipv4": {"address": "10.0.0.1"}, "python": {"executable": "/usr/bin/python3", "version": {"major": 3}},
+    "service_mgr": "systemd", "user_id": "me", "user_uid": 1000, "user_gid": 1000, "all_ipv4_addresses": ["10.0.0.1"],
+    "all_ipv6_addresses": [],
+}  # fmt: skip
+# What tasks have found out before.
+KNOWN = {
+    "__ray_host_report": {"stdout": json.dumps(REPORT)},
+    "__ray_placed": {"different": [], "changed": False},
+    "__ray_port_holders": {"faults": []},
+    "__ray_token_stat": STAT, "__ray_token_given": {"changed": False}, "__ray_token_made": {"changed": False},
+    "__ray_token_taken": {"changed": False}, "__ray_head_token": {"content": "eA=="},
+    "__ray_head_token_stat": STAT, "__ray_wheelhouse": STAT, "__ray_fingerprint": "f", "__ray_made": [],
+    "__ray_drain": {"node_id": "n"}, "__ray_present": {"results": [STAT, STAT]}, "__ray_processes": {"processes": []},
+    "__service_private_users": {"rc": 0}, "__service_there": STAT, "__service_unit_stat": STAT,
+    "__seedcore_release": "1-a", "__seedcore_release_directory": "/opt/seedcore/releases/1-a",
+    "__seedcore_source": {
+        "version": "1", "digest": "d", "package": "p.whl", "extra": ["e"], "dest": "/d", "wheels": ["p.whl"],
+        "requirements": "", "lock": "lock.txt",
+    },
+    "__seedcore_current": STAT, "__seedcore_complete": {"files": []}, "__seedcore_installed": {"files": []},
+    "__seedcore_moved": {"stdout": json.dumps(STATUS), "rc": 0}, "__seedcore_fingerprint": "f",
+    "__seedcore_applied": {"made_from_the_same": True, "different": []}, "seedcore_unchanged": False,
+    "seedcore_host_unchanged": True, "seedcore_drained_node": WORKER, "seedcore_gate_report": STATUS,
+    "__seedcore_gate": STATUS, "__seedcore_gate_current": STAT, "__seedcore_bootstrap": STATUS,
+    "__monitoring_program": STAT, "__monitoring_mark": STAT, "__monitoring_present": STAT,
+    "__monitoring_token": {"content": "eA=="}, "__monitoring_token_stat": STAT, "__monitoring_package": {},
+    "__monitoring_targets": {"status": 200, "json": {"data": {"activeTargets": []}}},
+    "service_differs": False, "__service_journal": {"stdout_lines": []},
+    "ansible_check_mode": False, "ansible_play_hosts": [HEAD, WORKER], "ansible_play_hosts_all": [HEAD, WORKER],
+    "__ray_service_step": "main", "__ray_package": "nftables",
+}  # fmt: skip
+LOOP = {"item": {"path": "/p", "mode": "0644"}}
+SERVICE = {"service_name": "s", "service_prefix": "/opt/s", "service_command": ["/bin/true"]}
+FIELDS = ("args", "environment", "changed_when", "failed_when", "until", "retries", "delay", "timeout", "loop")
+
+
+def main() -> None:
+    """Render once, as the document on stdin says."""
+    asked = json.load(sys.stdin)
+    json.dump(Renderer(asked["extra"], asked.get("facts") or {}, asked.get("roles") or ROLES).everything(), sys.stdout)
+
+
+class Renderer:
+    """Ansible's own engine, with hosts that have been looked at and no connection to them."""
+
+    def __init__(self, extra: dict[str, Any], facts: dict[str, Any], roles: list[str] | tuple[str, ...]) -> None:
+        from ansible.plugins.loader import init_plugin_loader  # noqa: PLC0415 - only as a program
+
+        init_plugin_loader([str(ROOT / "collections")])
+        from ansible.inventory.manager import InventoryManager  # noqa: PLC0415
+        from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
+        from ansible.template import trust_as_template  # noqa: PLC0415
+        from ansible.vars.hostvars import HostVars  # noqa: PLC0415
+        from ansible.vars.manager import VariableManager  # noqa: PLC0415
+
+        self.loader = DataLoader()
+        self.loader.set_basedir(str(ROOT))
+        self.inventory = InventoryManager(loader=self.loader, sources=[asked_inventory()])
+        self.variables = VariableManager(loader=self.loader, inventory=self.inventory)
+        self.variables._extra_vars = {key: _trusted(value, trust_as_template) for key, value in extra.items()}
+        HostVars(self.inventory, self.variables, self.loader)
+        for host in (HEAD, WORKER):
+            self.variables.set_host_facts(host, {**FACTS, **facts})
+            self.variables.set_nonpersistent_facts(host, KNOWN)
+        self.roles = roles
+
+    def everything(self) -> dict[str, Any]:
+        """Return what each place becomes on each host; a fault is its text."""
+        found: dict[str, Any] = {}
+        for role in self.roles:
+            for name in (HEAD, WORKER) if role == "ray" else (HEAD,):
+                variables: dict[str, Any] = {}
+                for place, task, variables in self._tasks(role, name):
+                    found.update({f"{place}: {key}": value for key, value in self._task(task, variables).items()})
+                private = self._private(role, variables)
+                found.update({f"{name}: {role}: {key}": value for key, value in private.items()})
+        return found
+
+    def _tasks(self, role: str, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+        """Yield every task of a role once, with its place and the variables that it sees."""
+        from ansible.playbook.play import Play  # noqa: PLC0415
+
+        steps = [path.stem for path in sorted((ROOT / "roles" / role / "tasks").glob("*.yml"))]
+        # The first three are there for their variables.
+        wanted = [
+            ("ray", "layout"),
+            ("seedcore", "layout"),
+            ("seedcore_gate", "main"),
+            *((role, step) for step in steps),
+        ]
+        imports = [
+            {"name": f"seedcore.cluster.{name}", "tasks_from": tasks, "rolespec_validate": False}
+            for name, tasks in wanted
+        ]
+        document = {
+            "name": role, "hosts": "all", "gather_facts": False,
+            "tasks": [{"name": role, "ansible.builtin.import_role": include} for include in imports],
+        }  # fmt: skip
+        play = Play().load(document, variable_manager=self.variables, loader=self.loader)
+        host = self.inventory.get_host(name)
+        seen: set[str] = set()
+        for block in play.compile():
+            for task in _flat(block):
+                path = task.get_path()
+                if path in seen or f"/roles/{role}/" not in path:
+                    continue
+                seen.add(path)
+                known = {key: value for key, value in KNOWN.items() if key not in task.vars}
+                variables = self.variables.get_vars(play=play, host=host, task=task)
+                place = f"{name}: {role}/{Path(path.rpartition(':')[0]).stem}: {task.name}"
+                yield place, task, {**SERVICE, **variables, **known, **LOOP}
+
+    def _task(self, task: Any, variables: dict[str, Any]) -> dict[str, Any]:
+        from ansible.template import Templar  # noqa: PLC0415
+
+        templar = Templar(self.loader, variables=variables)
+        found: dict[str, Any] = {}
+        for number, condition in enumerate(task.when):
+            found[f"when {number}"] = _tried(templar.evaluate_conditional, condition)
+        for field in FIELDS:
+            value = getattr(task, field, None)
+            if value not in (None, [], {}):
+                found[field] = _tried(templar.template, value)
+        for name, value in task.vars.items():
+            found[f"variable {name}"] = _tried(templar.template, value)
+        return found
+
+    def _private(self, role: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """Render what a role calls its own."""
+        from ansible.template import Templar  # noqa: PLC0415
+
+        templar = Templar(self.loader, variables=variables)
+        names = [name for name in variables if name.startswith(f"__{role}_") and name not in KNOWN]
+        return {name: _tried(templar.template, variables[name]) for name in names}
+
+
+def asked_inventory() -> str:
+    """Write the inventory where Ansible can read it."""
+    import tempfile  # noqa: PLC0415
+
+    with tempfile.NamedTemporaryFile("w", suffix=".ini", delete=False) as stream:
+        stream.write(INVENTORY)
+    return stream.name
+
+
+def _trusted(value: Any, trust: Any) -> Any:
+    return trust(value) if isinstance(value, str) else value
+
+
+def _flat(block: Any) -> Iterator[Any]:
+    for entry in [*block.block, *block.rescue, *block.always]:
+        if hasattr(entry, "block"):
+            yield from _flat(entry)
+        else:
+            yield entry
+
+
+def _tried(render: Any, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(render(value), default=str))
+    except Exception as error:
+        return f"FAULT {type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    main()

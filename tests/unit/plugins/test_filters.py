@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.seedcore.cluster.plugins.filter.faults import argument_faults
+from ansible_collections.seedcore.cluster.plugins.filter.typed import typed
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "meant"),
+    [
+        ("false", "bool", False),
+        ("Yes", "bool", True),
+        (False, "bool", False),
+        ("a, b", "list", ["a", "b"]),
+        ("", "list", []),
+        (["a"], "list", ["a"]),
+        ('["a,b"]', "list", ["a,b"]),
+        ('{"a": 1}', "dict", {"a": 1}),
+        ("a=1,b=2", "dict", {"a": "1", "b": "2"}),
+        ("", "dict", {}),
+        ({"a": 1}, "dict", {"a": 1}),
+    ],
+)
+def test_a_text_becomes_what_it_stands_for(value: Any, kind: str, meant: Any) -> None:
+    assert typed(value, kind) == meant
+
+
+@pytest.mark.parametrize(("value", "kind"), [("perhaps", "bool"), (1, "dict"), ({"a": 1}, "list")])
+def test_what_stands_for_nothing_is_named(value: Any, kind: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=f"is no {kind}"):
+        typed(value, kind)
+
+
+def test_a_flag_of_one_letter_is_refused_with_the_remedy() -> None:
+    assert argument_faults({"ray_become": "n"}, {"ray_become": {"type": "bool"}}) == [
+        "ray_become is 'n': give true or false"
+    ]

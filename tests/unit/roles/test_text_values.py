@@ -1,0 +1,108 @@
+"""``-e key=value`` and INI inventories give text: everything that the roles say must be what the typed value gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = ROOT / "tests" / "support" / "render_roles.py"
+# What tasks put together, and digests, which only decide whether every step is gone through.
+RESULTS = {"seedcore_gate_report"}
+DIGESTED = ("__ray_made_from", "__seedcore_made_from", "__ray_values", "has a fingerprint: args")
+RANDOM = "The head has a token: args"
+MOMENT = re.compile(r"\b\d{10}\.\d+")
+SAMPLES: dict[str, Any] = {
+    "int": 7,
+    "float": 2.5,
+    "list": ["10.0.0.1", "10.0.0.2"],
+    "dict": {"fast": 1},
+    "list of list": [["echo", "a b"], ["true"]],
+}
+NAMED: dict[str, Any] = {
+    "seedcore_node_names": ["head-1", "worker-1"],
+    "service_command": ["/bin/echo", "a"],
+    "service_after": ["a.service", "b.service"],
+    "ray_min_worker_port": 10002,
+    "ray_max_worker_port": 19999,
+}
+pytestmark = pytest.mark.timeout(400)
+
+
+def options() -> dict[str, dict[str, Any]]:
+    """Every option of every role, by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
+        for entry in yaml.safe_load(path.read_text())["argument_specs"].values():
+            found.update(entry.get("options") or {})
+    return found
+
+
+def typed(*, flags: bool) -> dict[str, Any]:
+    """Give every flag, number, list and mapping a value of its type."""
+    values: dict[str, Any] = {}
+    for number, (name, option) in enumerate(sorted(options().items())):
+        kind = option["type"] + (" of list" if option.get("elements") == "list" else "")
+        if name in RESULTS or kind not in (*SAMPLES, "bool"):
+            continue
+        sample = flags if kind == "bool" else SAMPLES[kind]
+        if name.endswith("_port"):
+            sample = 21000 + number
+        values[name] = NAMED.get(name, sample)
+    return values
+
+
+def as_text(value: Any) -> str:
+    """Write a value as people do on a command line."""
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return ",".join(value)
+    return json.dumps(value)
+
+
+def rendered(values: dict[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)],
+        input=json.dumps({"extra": values}),
+        # The order of a set is not what is looked at.
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A module takes "60" for 60 by its own spec; a mapping or a list must be one."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [plain(entry) for entry in value]
+    return MOMENT.sub("now", str(value)).lower()
+
+
+def difference(by_type: dict[str, Any], by_text: dict[str, Any]) -> str:
+    assert len(by_type) > 500
+    assert by_type.keys() == by_text.keys()
+    different = {
+        place: (by_type[place], by_text[place])
+        for place in by_type
+        if plain(by_type[place]) != plain(by_text[place]) and not place.endswith((*DIGESTED, RANDOM))
+    }
+    return "\n".join(f"{place}\n  {a!s:.300}\n  {b!s:.300}" for place, (a, b) in different.items())
+
+
+@pytest.mark.parametrize("flags", [False, True])
+def test_a_value_given_as_text_does_what_the_typed_one_does(*, flags: bool) -> None:
+    values = typed(flags=flags)
+    assert not difference(rendered(values), rendered({name: as_text(value) for name, value in values.items()}))
