@@ -20,7 +20,13 @@ variables := $(strip \
   $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-.PHONY: deploy status teardown test unit integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
+# Processes of pytest for the unit and the integration tests.
+WORKERS ?= 2
+# Tiers of tests by their names in scripts/tier_list.py; with ARGS, pytest runs those and nothing else.
+tiers = @VENV=$(VENV) $(VENV)/bin/python -m scripts.tiers --workers $(WORKERS)
+pytest_or_tiers = $(if $(ARGS),$(VENV)/bin/pytest $(ARGS),$(tiers))
+
+.PHONY: deploy status teardown quick check test test-all unit integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -31,26 +37,32 @@ status: $(VENV)/deploy ## what is true now: green only if the Coordinator is rea
 teardown: $(VENV)/deploy ## remove the deployment with all its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
-test: lint sanity unit integration deploy-test containers browser monitoring ## everything that is tested
+quick: $(VENV)/dev ## ruff, mypy and the unit tests, or one test: make quick ARGS=tests/unit/test_task.py::test_a_type_is_enough
+	$(pytest_or_tiers) $(if $(ARGS),,quick)
+
+check: $(VENV)/dev ## the same with all linters, the integration tests and one deployment: before a change is proposed
+	$(tiers) check
+
+test: $(VENV)/dev ## everything that one machine can test, in two lanes; docs/testing.md
+	$(tiers) test
+
+test-all: $(VENV)/dev ## the same, then every other scenario of molecule and ten minutes of load
+	$(tiers) test-all
 
 unit: $(VENV)/dev ## tests without Ray
-	$(VENV)/bin/pytest tests/unit
+	$(pytest_or_tiers) $(if $(ARGS),,unit)
 
-integration: $(VENV)/dev ## tests with a Ray of their own
-	$(VENV)/bin/pytest tests --ignore tests/unit --ignore tests/deploy --ignore tests/browser --ignore tests/monitoring
+integration: $(VENV)/dev ## tests with a Ray of their own; ARGS="--keep-ray PATH::TEST" keeps it if the test fails
+	$(pytest_or_tiers) $(if $(ARGS),,integration alone-integration)
 
 deploy-test: $(VENV)/dev ## the playbooks themselves, on this machine, in a directory of their own
-	$(VENV)/bin/pytest tests/deploy
+	$(pytest_or_tiers) $(if $(ARGS),,deploy alone-deploy)
 
-lint: $(VENV)/dev ## ruff, mypy, yamllint, ansible-lint
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/yamllint --strict .
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline
+lint: $(VENV)/dev ## ruff, mypy, import-linter, yamllint, ansible-lint
+	$(tiers) lint
 
 sanity: $(VENV)/deploy ## ansible-test sanity, on the collection as it is installed
-	@VENV=$(VENV) .ci/sanity $(ARGS)
+	$(if $(ARGS),@VENV=$(VENV) .ci/sanity $(ARGS),$(tiers) sanity)
 
 collection: $(VENV)/deploy ## the collection in dist/, with the library in it: install it with ansible-galaxy
 	@VENV=$(VENV) .ci/collection dist
@@ -73,15 +85,13 @@ bench: $(VENV)/bench ## ratios against raw Ray, measured in one run; see docs/be
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 containers: $(VENV)/dev ## the same as molecule, but no fault where there is no Docker: the last line says so
-	@VENV=$(VENV) molecule/run --or-skip default gate_red
+	$(tiers) containers
 
 browser: $(VENV)/dev ## the page in a real browser; where there is none the last line says so
-	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then $(VENV)/bin/pytest tests/browser; \
-	else echo "browser: SKIPPED, nothing was tested in a browser: there is no Chromium (Debian: apt-get install chromium, as root)"; fi
+	$(pytest_or_tiers) $(if $(ARGS),,browser)
 
 monitoring: $(VENV)/dev ## a real Prometheus, its alerts, and the dashboard; where there is none the last line says so
-	@if command -v prometheus && command -v promtool; then $(VENV)/bin/pytest tests/monitoring; \
-	else echo "monitoring: SKIPPED, nothing was tested with Prometheus: there is none (Debian: apt-get install prometheus, as root)"; fi
+	$(pytest_or_tiers) $(if $(ARGS),,monitoring)
 
 molecule: $(VENV)/dev ## the roles on hosts with systemd (needs Docker, or root to start it)
 	@VENV=$(VENV) molecule/run $(ARGS)
@@ -99,7 +109,7 @@ compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
   --custom-compile-command "make lock" $(ARGS)
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 # What the controller needs, from the lists with hashes. The directory is made anew if it is not complete.
 $(VENV)/deploy: requirements/deploy.txt

@@ -14,12 +14,12 @@ from typing import Any
 import click
 import yaml
 
+from scripts.example_coordinator import ExampleCoordinator
 from seedcore.cli.app import cli
 from seedcore.http.app import create_app
 from seedcore.http.metrics import CoordinatorCollector
 from seedcore.schema import attribute_docs, config_schema
 from seedcore.settings import Settings
-from tests.unit.http.conftest import View
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -161,7 +161,7 @@ def modules() -> str:
 
 def http() -> str:
     """Return paths and shapes of the HTTP interface."""
-    document = create_app(View(), token="unused, but it turns authentication on").openapi()  # noqa: S106
+    document = create_app(ExampleCoordinator(), token="unused, but it turns authentication on").openapi()  # noqa: S106
     parts = ["`/openapi.json` has the same for programs, `/docs` for people.\n"]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -182,7 +182,7 @@ def http() -> str:
 def metrics() -> str:
     """Return what `GET /metrics` has."""
     rows = []
-    for family in CoordinatorCollector(View()).collect():
+    for family in CoordinatorCollector(ExampleCoordinator()).collect():
         labels = sorted({label for sample in family.samples for label in sample.labels})
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         rows.append([f"`{family.name}{suffix}`", family.type, ", ".join(map(code, labels)), family.documentation])

@@ -271,7 +271,7 @@ def test_every_help_has_examples_that_work_and_exit_codes(
             chosen = chosen.commands[words.pop(0)]
         if words == ["COMMAND", "--help"]:
             continue
-        context = click.Context(chosen, info_name=" ".join(path))
+        context = click.Context(chosen, info_name=" ".join(path), help_option_names=["-h", "--help"])
         with context:
             # Options that there are not are refused here.
             chosen.make_parser(context).parse_args(words)

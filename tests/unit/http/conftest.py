@@ -8,87 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from seedcore.activity import Activity
-from seedcore.counts import BUCKETS_S
+from scripts.example_coordinator import ExampleCoordinator
 from seedcore.http import HttpServer, create_app
 
 TOKEN = "sesame-7f3a"
 
 
-def _buckets(at_most_100_ms: int, *, above: int = 0) -> list[int]:
-    counts = [0] * (len(BUCKETS_S) + 1)
-    counts[BUCKETS_S.index(0.1)], counts[-1] = at_most_100_ms, above
-    return counts
-
-
-class View:
+class View(ExampleCoordinator):
     """A Coordinator in memory: what it says is what the test has put there."""
 
     def __init__(self) -> None:
-        self.said: dict[str, Any] = {
-            "status": "healthy",
-            "organism_initialized": True,
-            "coordinator": "available",
-            "reason": "ready",
-            "message": "1 of 1 organs ready, all agents ready",
-            "release": "0.1.0-abc",
-            "degraded": False,
-            "since": "2026-01-01T00:00:00.000+00:00",
-            "organs": [],
-            "init_seconds": 1.25,
-            "init_attempts": 2,
-            "restarts": 3,
-        }
-        self.organs: list[dict[str, Any]] = [
-            {
-                "organ_id": "utility_organ_1",
-                "organ_type": "Utility",
-                "agent_count": 3,
-                "agent_ids": ["utility_organ_1_agent_0"],
-                "status": "degraded",
-                "ready": True,
-                "ready_agents": 2,
-                "required": True,
-                "in_flight": 4,
-                "queued": 5,
-                "queue_limit": 20,
-                "stuck": 1,
-                "agents": {"ready": 2, "starting": 0, "failed": 1, "stopped": 0, "down": 0},
-                "tasks": [
-                    {
-                        "task_type": "echo",
-                        "outcome": "success",
-                        "count": 9,
-                        "seconds_sum": 0.25,
-                        "buckets": _buckets(9),
-                    },
-                ],
-                "replicas": [
-                    {"replica": 0, "state": "ready", "restarts": 1},
-                    {"replica": 1, "state": "down", "restarts": 2},
-                ],
-            }
-        ]
-        self.figures: dict[str, Any] = {
-            "tasks": [
-                {"task_type": "echo", "outcome": "success", "count": 7, "seconds_sum": 0.5, "buckets": _buckets(7)},
-                {
-                    "task_type": 'odd "name"\n\\',
-                    "outcome": "TimeoutError",
-                    "count": 2,
-                    "seconds_sum": 120.0,
-                    "buckets": _buckets(0, above=2),
-                },
-            ],
-            "in_flight": 6,
-            "init_seconds": 1.25,
-            "init_attempts": 2,
-            "restarts": 3,
-            "reloads": 4,
-            "uptime_s": 12.5,
-        }
-        self.disks = [{"node_name": "worker-1", "path": "/opt/seedcore/tmp", "free": 7, "size": 9}]
-        self.lately = Activity(lambda: 1_795_555_924.0)
+        super().__init__()
         self.tasks: list[Any] = []
         self.answer: Any = {
             "success": True,
@@ -103,18 +33,6 @@ class View:
 
     def initializing(self) -> None:
         self.said |= {"status": "initializing", "organism_initialized": False, "coordinator": "unavailable"}
-
-    def status(self) -> dict[str, Any]:
-        return self.said
-
-    def organism(self) -> list[dict[str, Any]]:
-        return self.organs
-
-    def activity(self) -> dict[str, Any]:
-        return self.lately.to_dict()
-
-    def metrics(self) -> dict[str, Any]:
-        return {**self.figures, "organs": self.organs, "disks": self.disks}
 
     async def handle(self, task: Any, /) -> dict[str, Any]:
         self.tasks.append(task)

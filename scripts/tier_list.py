@@ -1,0 +1,115 @@
+"""Every tier of tests with its commands, and the plans that run them; docs/testing.md says which is for what."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Phases one after the other; the lanes of a phase side by side; the tiers of a lane one after the other.
+Plan = Sequence[Sequence[Sequence[str]]]
+Command = Sequence[str]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# The shortest way through a whole deployment on this machine.
+LOCAL_DEPLOYMENT = "tests/deploy/test_deploy.py::test_it_ends_healthy"
+
+
+def _nothing_missing() -> str:
+    return ""
+
+
+def _no_browser() -> str:
+    if any(map(shutil.which, BROWSERS)):
+        return ""
+    return "there is no Chromium (Debian: apt-get install chromium, as root)"
+
+
+def _no_prometheus() -> str:
+    if shutil.which("prometheus") and shutil.which("promtool"):
+        return ""
+    return "there is no Prometheus (Debian: apt-get install prometheus, as root)"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A set of tests that runs as one.
+
+    Attributes:
+        name: Its name in the table, and of its log.
+        commands: All of them run, and each must succeed.
+        missing: Returns why it cannot run on this machine, or nothing.
+        skip_codes: Exit codes that mean that nothing was run, and why; the last line says it if that is empty.
+        on_path: Whether the programs of the virtual environment are found by name.
+        limit_s: For each command; one that is not over by then is ended, and has failed.
+    """
+
+    name: str
+    commands: Sequence[Command]
+    missing: Callable[[], str] = _nothing_missing
+    skip_codes: Mapping[int, str] = field(default_factory=dict)
+    on_path: bool = False
+    limit_s: float = 2400.0
+
+
+def _pytest(*arguments: str) -> list[Command]:
+    return [["{bin}/pytest", *arguments, "--durations=15", "--junitxml={report}"]]
+
+
+_PARALLEL = ("-n", "{workers}", "--dist")
+_PYTHON_LINT: list[Command] = [
+    ["{bin}/ruff", "check", "."],
+    ["{bin}/ruff", "format", "--check", "."],
+    ["{bin}/mypy"],
+]
+# molecule/run ends with it where there is no Docker.
+_NO_DOCKER = {3: ""}
+# Of pytest, which has selected nothing.
+_NOTHING_ALONE = {5: "no test is marked alone"}
+CONTAINERS = ("default", "gate_red")
+# The campaign of `make chaos` takes an hour.
+_REST = sorted(
+    {path.parent.name for path in Path(__file__).parents[1].glob("molecule/*/molecule.yml")} - {*CONTAINERS, "chaos"}
+)
+_RAY = ("tests/integration", "tests/test_coordinator_async_init.py")
+
+TIERS = {
+    tier.name: tier
+    for tier in (
+        Tier("types", _PYTHON_LINT),
+        Tier(
+            "lint",
+            [
+                *_PYTHON_LINT,
+                ["{bin}/lint-imports"],
+                ["{bin}/yamllint", "--strict", "."],
+                ["{bin}/ansible-lint", "--offline"],
+            ],
+            on_path=True,
+        ),
+        Tier("sanity", [[".ci/sanity"]]),
+        Tier("unit-quick", _pytest("tests/unit", *_PARALLEL, "worksteal", "--hypothesis-profile=quick")),
+        Tier("unit", _pytest("tests/unit", *_PARALLEL, "worksteal")),
+        Tier("integration", _pytest(*_RAY, *_PARALLEL, "loadfile", "-m", "not alone")),
+        Tier("alone-integration", _pytest("tests/integration", "-m", "alone"), skip_codes=_NOTHING_ALONE),
+        Tier("deploy-local", _pytest(LOCAL_DEPLOYMENT)),
+        Tier("deploy", _pytest("tests/deploy", "-m", "not alone"), limit_s=3600.0),
+        Tier("alone-deploy", _pytest("tests/deploy", "-m", "alone"), skip_codes=_NOTHING_ALONE),
+        Tier("browser", _pytest("tests/browser"), _no_browser),
+        Tier("monitoring", _pytest("tests/monitoring"), _no_prometheus),
+        Tier("containers", [["molecule/run", *CONTAINERS]], skip_codes=_NO_DOCKER),
+        Tier("other-containers", [["molecule/run", *_REST]], skip_codes=_NO_DOCKER, limit_s=4 * 3600.0),
+        Tier("soak", [["{bin}/python", "-m", "benchmarks.soak"]]),
+    )
+}
+
+_TEST: list[Sequence[Sequence[str]]] = [
+    [["lint", "sanity", "unit", "browser", "integration"], ["containers", "deploy", "monitoring"]],
+    [["alone-integration", "alone-deploy"]],
+]
+PLANS: dict[str, Plan] = {
+    "quick": [[["types", "unit-quick"]]],
+    "check": [[["lint", "unit", "integration"], ["sanity", "deploy-local"]], [["alone-integration"]]],
+    "test": _TEST,
+    "test-all": [*_TEST, [["other-containers"]], [["soak"]]],
+}
