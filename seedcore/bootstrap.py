@@ -1,8 +1,8 @@
 """Bring the Coordinator up, or bring it to this configuration and release, within a deadline.
 
-Idempotent: a Coordinator that exists is verified (its status, and a nonce through every organ), and Ray is joined
-only if something has to be created or killed. Race-free: callers on one host take turns at a lock, callers on
-several hosts meet at the actor's name.
+Idempotent: a Coordinator that exists is verified (its release, its configuration, its status, and a nonce through
+every organ), and Ray is joined only if something has to be created or killed. Race-free: callers on one host take
+turns at a lock, callers on several hosts meet at the actor's name, and whoever finds another's organism decides again.
 """
 
 from __future__ import annotations
@@ -10,31 +10,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from seedcore import desired, processes, release
+from seedcore.backoff import Backoff
+from seedcore.converge import Decision, Identity, decide, judged
+from seedcore.driver import Driver
 from seedcore.errors import ClusterError, ConfigError, DeadlineError, Fault
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
-from seedcore.status import INITIALIZING, UNHEALTHY, Report, check_canary, probe, wait
+from seedcore.status import HEALTHY, INITIALIZING, UNHEALTHY, Report, check_canary, probe, wait
 
-JOIN_TIMEOUT_S = 30.0
-# A restarting process looks as if it did not answer; only one that stays so is replaced.
-UNRESPONSIVE_GRACE_S = 10.0
-UNRESPONSIVE_GRACE_SHARE = 0.25
+# A process that restarts looks as if it did not answer; only one that stays silent for so long is replaced.
+PATIENCE_S = 10.0
+PATIENCE_SHARE = 0.25
+# A reload that fails has to be undone in time as well.
 RELOAD_SHARE = 0.8
-# An organ may need its drain_timeout_s and then its agents' stop.
-GRACEFUL_S = 20.0
-BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
+# What is in flight when a Coordinator is replaced may take so much of the time.
+QUIESCE_SHARE = 0.4
+# What is left to `shutdown` for the end of the processes themselves.
+KILL_S = 2.0
+# Also at the deadline: a busy host is not a dead one.
+CANARY_MIN_S = 2.0
+BACKOFF = Backoff((1.0, 2.0, 4.0, 8.0))
+LOCK_NAME = "bootstrap.lock"
 _POLL_S = 0.25
-# An answer that is there already.
-_FETCH_S = 5.0
 _LOCK_POLL_S = 0.1
 
 
@@ -47,6 +51,7 @@ class Outcome:
         changed: Whether an actor was (or, for a dry run, would be) created or replaced.
         attempts: Creations tried.
         elapsed_s: Seconds it took.
+        fingerprint: Of the organism that was wanted.
         report: The last probe.
         cause: Traceback of the last failed creation, empty if none failed.
     """
@@ -56,6 +61,7 @@ class Outcome:
     attempts: int
     elapsed_s: float
     report: Report
+    fingerprint: str = ""
     cause: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,6 +71,7 @@ class Outcome:
             "changed": self.changed,
             "attempts": self.attempts,
             "elapsed_s": round(self.elapsed_s, 3),
+            "fingerprint": self.fingerprint,
             "healthy": self.report.healthy,
             "reason": self.report.reason,
             "message": self.report.message,
@@ -93,27 +100,29 @@ def bootstrap(
         retries: How often a failed creation is tried again (with back-off, within the deadline).
         replace: Replace a Coordinator even if it is as it should be.
         dry_run: Only say what would be done.
-        keep_desired: Do not record what is wanted (the supervisor only repeats what was wanted before).
+        keep_desired: Repeat what ``desired.json`` wants, and change nothing there (for the supervisor). Where no
+            Coordinator is wanted any more, nothing is done; an organism that stands there replaces ``spec``.
         on_progress: Called with one line for each new thing that is known.
 
     Raises:
         ConfigError: The token cannot be read or the state directory cannot be written.
     """
-    run = _Run(settings, spec, time.monotonic(), wait_timeout_s, on_progress or _silent)
-    report = run.probe()
-    if report.exit_code == 4:  # noqa: PLR2004 - unreachable or unauthorized: nothing to decide on
-        return run.outcome("none", report)
+    run = _Run(settings, spec, timeout_s=wait_timeout_s, repeats=keep_desired, say=on_progress or _silent)
     if dry_run:
-        action = run.decide(report, replace=replace)
-        return run.outcome("none" if action == "wait" else action, report)
+        report = run.probe()
+        action = decide(report, run.ours, replace=replace).action
+        return run.outcome("none" if action in {"wait", "give_up"} else action, report)
     try:
         with _lock(settings, run.deadline):
-            return _converge(run, retries=retries, replace=replace, keep_desired=keep_desired)
-    except (DeadlineError, ClusterError) as error:
-        reason = error.reason if isinstance(error, ClusterError) else "not_responding"
-        return run.outcome(run.action, Report(healthy=False, status=UNHEALTHY, reason=reason, message=str(error)))
+            return _converge(run, retries=retries, replace=replace)
+    except DeadlineError as error:
+        report = run.verified(run.probe())
+        text = f"{report.message} ({error})"
+        return run.outcome("none", dataclasses.replace(judged(report, run.ours), message=text))
+    except ClusterError as error:
+        return run.outcome(run.action, Report(healthy=False, status=UNHEALTHY, reason=error.reason, message=str(error)))
     finally:
-        run.leave()
+        run.driver.leave()
 
 
 def shutdown(settings: Settings, *, timeout_s: float = 30.0) -> bool:
@@ -122,69 +131,53 @@ def shutdown(settings: Settings, *, timeout_s: float = 30.0) -> bool:
     Raises:
         ClusterError: The cluster cannot be asked or joined.
         ConfigError: The token cannot be read or the state directory cannot be written.
+        DeadlineError: A bootstrap is running and did not end in time.
     """
     desired.write_desired(settings, "stopped")
     report = probe(settings)
     if report.exit_code == 4:  # noqa: PLR2004
         raise ClusterError(report.reason, report.message)
-    run = _Run(settings, OrganismSpec(organs=()), time.monotonic(), timeout_s, _silent)
+    run = _Run(settings, OrganismSpec(organs=()), timeout_s=timeout_s)
     try:
         with _lock(settings, run.deadline):
-            run.join()
-            from seedcore import actor  # noqa: PLC0415 - needs Ray
-
-            found = run.kill_coordinator(graceful=True)
-            return bool(actor.kill_organs(settings.namespace)) or found
+            run.driver.join()
+            run.driver.stop_organs(run.remaining() - KILL_S)
+            found = run.driver.kill_coordinator()
+            # What has not stopped by itself.
+            return bool(run.driver.kill_organs()) or found
     finally:
-        run.leave()
+        run.driver.leave()
 
 
-def _converge(run: _Run, *, retries: int, replace: bool, keep_desired: bool) -> Outcome:
-    report = run.settle(replace=replace)
-    action = run.decide(report, replace=replace)
-    if action == "wait":
-        report = run.wait()
-        if report.healthy and not keep_desired:
-            run.want_running()
-        return run.outcome("none", report)
-    run.action, run.changed = action, True
-    run.join()
-    if action == "reload":
-        return _reload(run, report, keep_desired=keep_desired)
-    if action == "replace":
-        run.say(f"replacing the Coordinator: {run.why}")
-        run.replace_process(report)
-    if not keep_desired:
-        run.want_running()
+def _converge(run: _Run, *, retries: int, replace: bool) -> Outcome:
+    """Look, decide and act until the Coordinator is healthy and ours, cannot become so, or the time is over."""
     while True:
-        report = run.create()
-        delay = BACKOFF_S[min(run.attempts, len(BACKOFF_S)) - 1]
-        if report.reason != "init_failed":
-            return run.outcome(action, report)
+        if run.repeats and not run.still_wanted():
+            report = run.probe()
+            text = f"{report.message}; no Coordinator is wanted any more, nothing was done"
+            return run.outcome(run.action, dataclasses.replace(report, message=text))
+        report = run.until_identified(replace=replace)
+        decision = decide(report, run.ours, replace=replace, repeats=run.repeats)
+        replace = False
+        if decision.action == "give_up":
+            return run.outcome(run.action, report)
+        report = run.wait() if decision.action == "wait" else run.act(decision, report)
+        if report.status == HEALTHY and run.ours.is_of(report):
+            run.want_running()
+            return run.outcome(run.action, report)
+        if report.status == HEALTHY and decision.action != "reload" and run.remaining() > 0 and run.attempts <= retries:
+            # Another organism than ours has come up: decide anew.
+            continue
+        if not run.has_failed_to_create(report):
+            return run.outcome(run.action, judged(report, run.ours))
         run.cause = str(report.evidence.get("traceback", ""))
-        run.clean_up()
-        if run.attempts > retries or run.remaining() <= delay:
-            if not keep_desired:
-                # Nothing is left, and nobody shall go on trying behind the operator's back.
-                desired.write_desired(run.settings, "stopped", config=run.spec.source)
-            return run.outcome(action, report)
-        run.say(f"attempt {run.attempts} failed: {report.message}; trying again in {delay:g} s")
-        time.sleep(delay)
-
-
-def _reload(run: _Run, report: Report, *, keep_desired: bool) -> Outcome:
-    run.say(f"reloading: {run.why}")
-    answer = run.reload()
-    if answer is not None and answer["success"] is not True:
-        # Everything is as it was, but for the organs that had to come back.
-        run.cause = str(answer.get("traceback") or "")
-        message = f"the running organism was not changed: {answer['error']}"
-        evidence = {"traceback": run.cause}
-        bad = dataclasses.replace(report, healthy=False, status=UNHEALTHY, reason="init_failed", message=message)
-        return run.outcome("reload", dataclasses.replace(bad, evidence=evidence))
-    if answer is not None and not keep_desired:
-        run.want_running()
-    return run.outcome("reload", run.wait())
+        run.driver.kill_organs()
+        delay_s = BACKOFF.delay_s(run.attempts)
+        if run.attempts > retries or run.remaining() <= delay_s:
+            run.want_nothing()
+            return run.outcome(run.action, report)
+        run.say(f"attempt {run.attempts} failed: {report.message}; trying again in {delay_s:g} s")
+        time.sleep(delay_s)
 
 
 class _Run:
@@ -194,23 +187,24 @@ class _Run:
         self,
         settings: Settings,
         spec: OrganismSpec,
-        started: float,
+        *,
         timeout_s: float,
-        say: Callable[[str], None],
+        repeats: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
-        self.spec = spec
-        self.deadline = started + timeout_s
-        self.say = say
+        self.repeats = repeats
+        self.say = say or _silent
         self.action = "none"
-        self.changed = False
         self.attempts = 0
         self.cause = ""
-        self.why = ""
-        self.fingerprint = spec.fingerprint()
-        self._started = started
+        self.driver = Driver(settings, self.remaining)
+        self._take(spec)
+        self._created = ""
+        self._said = ""
         self._timeout_s = timeout_s
-        self._joined = False
+        self._started = time.monotonic()
+        self.deadline = self._started + timeout_s
 
     def remaining(self) -> float:
         """Seconds left, never negative."""
@@ -220,156 +214,49 @@ class _Run:
         """Ask once."""
         return probe(self.settings, timeout_s=max(1.0, min(3.0, self.remaining())))
 
-    def settle(self, *, replace: bool) -> Report:
-        """Probe; give a process that does not answer, or has not said what it is, a moment to do so."""
-        patience = time.monotonic() + min(UNRESPONSIVE_GRACE_S, self._timeout_s * UNRESPONSIVE_GRACE_SHARE)
-        while True:
-            report = self.probe()
-            zombie = bool(report.evidence.get("zombie"))
-            unsure = report.reason in {"not_responding", "stale"} or (
-                report.status == INITIALIZING and "fingerprint" not in report.coordinator
-            )
-            if replace or zombie or not unsure or time.monotonic() >= patience:
-                return report
-            time.sleep(_POLL_S)
-
-    def decide(self, report: Report, *, replace: bool) -> str:
-        """``create``, ``replace``, ``reload`` or ``wait``; the reason for a change is kept in :attr:`why`."""
-        if report.exit_code == 3:  # noqa: PLR2004 - nothing there
-            return "create"
-        if report.reason == "init_failed" and report.coordinator.get("state") == "DEAD":
-            return "create"
-        found = report.coordinator
-        here = release.release_id()
-        if replace:
-            self.why = "asked to"
-        elif report.reason in {"not_responding", "stale", "init_failed"}:
-            self.why = report.message
-        elif found.get("release", here) != here:
-            self.why = f"it is of release {found['release']}, not {here}"
-        elif found.get("fingerprint", self.fingerprint) != self.fingerprint:
-            self.why = "its configuration is another one"
-            if found.get("organism_initialized"):
-                return "reload"
-        elif report.reason == "organs_down" and not found.get("organism_initialized"):
-            self.why = report.message
-        else:
-            return "wait"
-        return "replace"
-
-    def join(self) -> None:
-        """Join the cluster as a driver.
-
-        Raises:
-            ClusterError: Ray does not let us in, or not in time.
-        """
-        import ray  # noqa: PLC0415 - the commands that need no Ray must not load it
-
-        if ray.is_initialized():
-            return
-        failure: list[BaseException] = []
-
-        def connect() -> None:
-            try:
-                ray.init(
-                    address=self.settings.address or "auto",
-                    namespace=self.settings.namespace,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                )
-            except BaseException as error:
-                # Told to the caller's thread, whatever it is.
-                failure.append(error)
-
-        # In a thread because ray.init has no deadline: it blocks 40 s when the GCS is away.
-        thread = threading.Thread(target=connect, daemon=True)
-        thread.start()
-        thread.join(min(JOIN_TIMEOUT_S, self.remaining()))
-        if thread.is_alive():
-            raise ClusterError("unreachable", f"Ray at {self.settings.address} does not let a driver in")
-        if failure:
-            raise ClusterError("unreachable", f"cannot join Ray at {self.settings.address}: {failure[0]}")
-        self._joined = True
-
-    def leave(self) -> None:
-        """Leave the cluster if this run has joined it."""
-        if self._joined:
-            import ray  # noqa: PLC0415
-
-            ray.shutdown()
-            self._joined = False
-
-    def kill_coordinator(self, *, graceful: bool = False) -> bool:
-        """End the Coordinator's process for good, its name is free then; False if there is none."""
-        import ray  # noqa: PLC0415
-        from ray.exceptions import RayError  # noqa: PLC0415
-
-        from seedcore import actor  # noqa: PLC0415
-
-        handle = actor.coordinator_handle(self.settings.namespace)
-        if handle is None:
+    def still_wanted(self) -> bool:
+        """Read again what is wanted: an operator may have changed it while this process started or waited."""
+        wanted = desired.read_desired(self.settings)
+        if wanted is None or wanted.desired != "running":
             return False
-        if graceful:
-            with contextlib.suppress(RayError, TimeoutError):
-                # One that hangs cannot stop anything: its organs are killed by the caller.
-                ray.get(handle.shutdown.remote(), timeout=max(0.1, min(GRACEFUL_S, self.remaining() - 2.0)))
-        ray.kill(handle, no_restart=True)
+        if wanted.spec is not None:
+            self._take(wanted.spec)
         return True
 
-    def replace_process(self, report: Report) -> None:
-        """End a Coordinator for good, also one that hangs."""
-        pid, node_id = report.coordinator.get("pid"), report.coordinator.get("node_id")
-        started = processes.start_ticks(pid)
-        self.kill_coordinator()
-        if report.reason in {"not_responding", "stale"}:
-            # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
-            processes.kill_actor(pid, node_id=node_id, started=started)
+    def until_identified(self, *, replace: bool) -> Report:
+        """Probe until there is something to decide on.
 
-    def create(self) -> Report:
-        """Create the Coordinator and wait for what becomes of it."""
-        from seedcore import actor  # noqa: PLC0415
+        A Coordinator that comes up is waited for until it says what it is; one that is silent, or whose cluster is, for
+        a moment.
+        """
+        patience = time.monotonic() + min(PATIENCE_S, self._timeout_s * PATIENCE_SHARE)
+        while True:
+            report = self.probe()
+            now = time.monotonic()
+            if now >= self.deadline or replace or report.terminal or report.evidence.get("zombie"):
+                return report
+            silent = "silence" in report.evidence
+            comes_up = report.status == INITIALIZING and not Identity.is_told(report)
+            if not (silent and now < patience) and not (comes_up and report.reason != "unschedulable"):
+                return report
+            if comes_up:
+                self._tell(report)
+            time.sleep(_POLL_S)
 
+    def act(self, decision: Decision, report: Report) -> Report:
+        """Create, replace or reload; returns what has become of it."""
+        self.driver.join()
+        if self.action in {"none", "reload"}:
+            self.action = decision.action
+        if decision.action == "reload":
+            return self._reload(report, decision.why)
+        if decision.action == "replace":
+            self.say(f"replacing the Coordinator: {decision.why}")
+            self._end_process(report)
+        self.want_running()
         self.attempts += 1
-        values = {
-            "namespace": self.settings.namespace,
-            "dashboard_url": self.settings.dashboard_url,
-            "http_host": self.settings.http_host,
-            "http_port": self.settings.http_port,
-            "http_tls_cert": str(self.settings.http_tls_cert) if self.settings.http_tls_cert else None,
-            "http_tls_key": str(self.settings.http_tls_key) if self.settings.http_tls_key else None,
-            "auth_enabled": self.settings.auth_enabled,
-            "token_path": str(self.settings.token_path) if self.settings.token_path else None,
-        }
-        actor.create_coordinator(self.spec.to_dict(), values, namespace=self.settings.namespace, attempt=self.attempts)
+        self._created = self.driver.create(self.spec, attempt=self.attempts)
         return self.wait()
-
-    def reload(self) -> dict[str, Any] | None:
-        """Let the Coordinator become this organism in place; its answer, None if it goes on beyond the deadline."""
-        import ray  # noqa: PLC0415
-        from ray.exceptions import RayError  # noqa: PLC0415
-
-        from seedcore import actor  # noqa: PLC0415
-
-        handle = actor.coordinator_handle(self.settings.namespace)
-        if handle is None:
-            return {"success": False, "error": "there is no Coordinator any more"}
-        # It has to be undone in time as well, if it fails.
-        budget = max(1.0, self.remaining() * RELOAD_SHARE)
-        deadline = time.monotonic() + max(1.0, self.remaining())
-        said = ""
-        try:
-            reference: Any = handle.reload.remote(self.spec.to_dict(), budget)
-            while not ray.wait([reference], timeout=_POLL_S)[0]:
-                if time.monotonic() >= deadline:
-                    return None
-                report = self.probe()
-                if report.status == INITIALIZING and report.message != said:
-                    said = report.message
-                    self.say(f"{report.status}: {said}")
-            answer: dict[str, Any] = ray.get(reference, timeout=_FETCH_S)
-        except RayError as error:
-            return {"success": False, "error": f"the Coordinator died meanwhile: {str(error).splitlines()[0]}"}
-        return answer
 
     def wait(self) -> Report:
         """Wait until the Coordinator is healthy, a creation has failed, or the time is over."""
@@ -377,41 +264,96 @@ class _Run:
             self.settings,
             timeout_s=self.remaining(),
             interval_s=_POLL_S,
-            on_change=lambda new: self.say(f"{new.status}: {new.message}"),
+            on_change=self._tell,
             allow_degraded=True,
+            ends=self.has_failed_to_create,
         )
-        if not report.healthy:
+        if self.has_failed_to_create(report):
+            # Whatever Ray has called it: the creation that was just asked for has ended, without a Coordinator.
+            return dataclasses.replace(report, reason="init_failed")
+        return self.verified(report)
+
+    def has_failed_to_create(self, report: Report) -> bool:
+        """Say whether the actor that this run has created is dead."""
+        own = report.coordinator
+        return bool(self._created) and own.get("state") == "DEAD" and own.get("actor_id") == self._created
+
+    def verified(self, report: Report) -> Report:
+        """Believe a healthy status only if a nonce comes back through every organ; tell degraded from healthy."""
+        if report.status != HEALTHY:
             return report
-        return self._verified(report)
+        report = check_canary(self.settings, report, timeout_s=max(CANARY_MIN_S, min(10.0, self.remaining())))
+        return dataclasses.replace(report, healthy=report.status == HEALTHY and not report.degraded)
 
     def want_running(self) -> None:
         """Write down that this organism is wanted; a file that says so already is left alone."""
+        if self.repeats:
+            return
         wanted = desired.read_desired(self.settings)
-        if wanted is None or (wanted.desired, wanted.fingerprint) != ("running", self.fingerprint):
-            desired.write_desired(self.settings, "running", fingerprint=self.fingerprint, config=self.spec.source)
+        if (
+            wanted is None
+            or (wanted.desired, wanted.fingerprint) != ("running", self.ours.fingerprint)
+            or (wanted.config is not None and wanted.spec is None)
+        ):
+            desired.write_desired(self.settings, "running", spec=self.spec)
 
-    def clean_up(self) -> None:
-        """Leave no actor of a failed creation behind."""
-        from seedcore import actor  # noqa: PLC0415
-
-        actor.kill_organs(self.settings.namespace)
+    def want_nothing(self) -> None:
+        """Write down that nobody shall go on trying behind the operator's back: nothing is left of what failed."""
+        if not self.repeats:
+            desired.write_desired(self.settings, "stopped", config=self.spec.source)
 
     def outcome(self, action: str, report: Report) -> Outcome:
         """Sum up."""
-        changed = self.changed or (action != "none")
         return Outcome(
             action=action,
-            changed=changed,
+            changed=action != "none",
             attempts=self.attempts,
             elapsed_s=time.monotonic() - self._started,
             report=report,
+            fingerprint=self.ours.fingerprint,
             cause=self.cause,
         )
 
-    def _verified(self, report: Report) -> Report:
-        """Believe a healthy status only if a nonce comes back through every organ; tell degraded from healthy."""
-        report = check_canary(self.settings, report, timeout_s=max(0.5, min(10.0, self.remaining())))
-        return dataclasses.replace(report, healthy=report.healthy and not report.degraded)
+    def _take(self, spec: OrganismSpec) -> None:
+        self.spec = spec
+        self.ours = Identity(release=release.release_id(), fingerprint=spec.fingerprint())
+
+    def _tell(self, report: Report) -> None:
+        line = f"{report.status}: {report.message}"
+        if line != self._said:
+            self._said = line
+            self.say(line)
+
+    def _end_process(self, report: Report) -> None:
+        """End a Coordinator for good: after its tasks where it answers, also where it hangs."""
+        pid, node_id = report.coordinator.get("pid"), report.coordinator.get("node_id")
+        started = processes.start_ticks(pid)
+        if report.coordinator.get("organism_initialized") and not self.driver.quiesce(self.remaining() * QUIESCE_SHARE):
+            self.say("not every task in flight has ended in time")
+        self.driver.kill_coordinator()
+        if report.reason == "not_responding":
+            # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
+            processes.kill_actor(pid, node_id=node_id, started=started)
+
+    def _reload(self, before: Report, why: str) -> Report:
+        self.say(f"reloading: {why}")
+        answer = self.driver.reload(
+            self.spec, budget_s=max(1.0, self.remaining() * RELOAD_SHARE), meanwhile=self._tell_progress
+        )
+        if answer is not None and answer["success"] is not True:
+            # Everything is as it was, but for the organs that had to come back.
+            self.cause = str(answer.get("traceback") or "")
+            message = f"the running organism was not changed: {answer['error']}"
+            return dataclasses.replace(
+                before, healthy=False, status=UNHEALTHY, reason="init_failed", message=message,
+                evidence={"traceback": self.cause},
+            )  # fmt: skip
+        return self.wait()
+
+    def _tell_progress(self) -> None:
+        report = self.probe()
+        if report.status == INITIALIZING:
+            self._tell(report)
 
 
 @contextlib.contextmanager
@@ -422,7 +364,7 @@ def _lock(settings: Settings, deadline: float) -> Iterator[None]:
         DeadlineError: Another one holds the lock until the deadline.
         ConfigError: The state directory cannot be written.
     """
-    path = settings.state_dir / "bootstrap.lock"
+    path = settings.state_dir / LOCK_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

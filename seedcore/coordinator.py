@@ -8,6 +8,7 @@ same loop, and tells the stage meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -44,6 +45,10 @@ STALE_AFTER_S = 5.0
 BIND_TIMEOUT_S = 15.0
 NODES_INTERVAL_S = 5.0
 NODES_TIMEOUT_S = 10.0
+# How long a Coordinator that was to be replaced, and was not, goes on refusing tasks.
+QUIET_S = 10.0
+ANSWERS_LEAVE_S = 0.2
+REPLACED_WITHIN_S = 5.0
 # What is built in and yet work of an organ.
 _WORK = frozenset({"execute_on_organ", "execute_on_random_organ"})
 _COORDINATOR_WORD = {"healthy": "available", "initializing": "unavailable", "unhealthy": "error"}
@@ -81,6 +86,8 @@ class Coordinator:
         self._restarts = int(restarted)
         self._born = time.monotonic()
         self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._closed_until = 0.0
         self._runtime = runtime
         self._counts = TaskCounts()
         self._table = TableNews()
@@ -155,7 +162,7 @@ class Coordinator:
                 # Not for what is built in: whoever looks after an overloaded Coordinator must get through.
                 if self._in_flight > MAX_IN_FLIGHT:
                     raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")  # noqa: TRY301 - one fence
-                self._life.require_running()
+                self._require_open()
                 answer = await self._life.organism.dispatch(parsed)
             else:
                 result = await builtin(parsed)
@@ -166,7 +173,7 @@ class Coordinator:
             # Whatever goes wrong with one task ends with that task.
             answer = failure(error, task_type=kind)
         finally:
-            self._in_flight -= 1
+            self._answered()
         self._count(kind, answer, time.monotonic() - started)
         return dict(answer)
 
@@ -188,7 +195,7 @@ class Coordinator:
             kind = parsed.type
             if self._in_flight > MAX_IN_FLIGHT:
                 raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")  # noqa: TRY301 - one fence
-            self._life.require_running()
+            self._require_open()
             async for part in self._life.organism.stream(parsed):
                 if "success" in part:
                     answer = part
@@ -199,7 +206,7 @@ class Coordinator:
         except BaseException as error:
             answer = failure(error, task_type=kind)
         finally:
-            self._in_flight -= 1
+            self._answered()
         if answer is None:
             answer = failure("the stream ended without an answer", error_type="OrganUnavailableError", task_type=kind)
         self._count(kind, answer, time.monotonic() - started)
@@ -226,6 +233,20 @@ class Coordinator:
             text = cause.traceback_text if isinstance(cause, AgentStartError) else ""
             return failure(error, task_type="reload", traceback=text)
         return {"success": True, **changes}
+
+    async def quiesce(self, timeout_s: float) -> bool:
+        """Take no more tasks, and wait until those in flight are answered; False if some are not, in ``timeout_s``.
+
+        For whoever is about to replace this process. If nobody does, tasks are taken again after a while.
+        """
+        self._closed_until = time.monotonic() + timeout_s + QUIET_S
+        self._idle.clear()
+        if self._in_flight:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+        # The last answers are still on their way out of this process.
+        await asyncio.sleep(ANSWERS_LEAVE_S)
+        return not self._in_flight
 
     async def watch_table(self, epoch: str | None, max_wait_s: float) -> dict[str, Any]:
         """Return the routing table as soon as its epoch is not ``epoch``, or after ``max_wait_s``: see TableNews."""
@@ -383,8 +404,19 @@ class Coordinator:
             return _Answer(failure(text, error_type="CanaryError", task_type=task.type, result=result))
         return _Answer(_ok(result, task.type, time.monotonic()))
 
-    def _inner(self, task: Task) -> Task:
+    def _answered(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    def _require_open(self) -> None:
+        """Raise OrganUnavailableError if no task can be taken now."""
         self._life.require_running()
+        if time.monotonic() < self._closed_until:
+            raise OrganUnavailableError("the Coordinator is being replaced", retry_after_s=REPLACED_WITHIN_S)
+
+    def _inner(self, task: Task) -> Task:
+        self._require_open()
         if "task_data" not in task.params:
             raise TaskError("params key 'task_data' is missing, it is the task to do")
         return Task.parse(task.params["task_data"])

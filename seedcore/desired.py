@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seedcore.errors import ConfigError, Fault
+from seedcore.spec import OrganismSpec
 
 if TYPE_CHECKING:
     from seedcore.settings import Settings
@@ -30,15 +31,27 @@ class Desired:
 
     Attributes:
         desired: ``running`` or ``stopped``.
-        config: Absolute path of the organism.yaml that was started; None for the packaged one.
+        config: Absolute path of the organism.yaml that was started, for people; None for the packaged one.
         fingerprint: Of the organism that was started; "" if nobody said.
+        spec: The organism itself, for ``config`` may have been edited since; None for the packaged one.
         at: When it was written down, ISO 8601 in UTC.
     """
 
     desired: State
     config: str | None = None
     fingerprint: str = ""
+    spec: OrganismSpec | None = None
     at: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "desired": self.desired,
+            "config": self.config,
+            "fingerprint": self.fingerprint,
+            "spec": self.spec.to_dict() if self.spec else None,
+            "at": self.at,
+        }
 
 
 def read_desired(settings: Settings) -> Desired | None:
@@ -56,46 +69,58 @@ def read_desired(settings: Settings) -> Desired | None:
         desired=state,
         config=config,
         fingerprint=str(document.get("fingerprint") or ""),
+        spec=_spec(document.get("spec")),
         at=str(document.get("at") or ""),
     )
 
 
 def write_desired(
-    settings: Settings, desired: State, *, config: str | Path | None = None, fingerprint: str = ""
+    settings: Settings, desired: State, *, spec: OrganismSpec | None = None, config: str | Path | None = None
 ) -> Desired:
     """Write down what is wanted from now on; whoever reads sees the old or the new, never a half.
 
     Args:
         settings: ``state_dir`` says where.
         desired: ``running`` or ``stopped``.
-        config: The organism.yaml in use; the packaged one may be given by its path or as None.
-        fingerprint: Of the organism.
+        spec: The organism.
+        config: The organism.yaml in use where no ``spec`` is given; None, or its path, for the packaged one.
 
     Raises:
         ConfigError: The state directory cannot be written.
     """
+    path = _path(spec.source if spec else config)
     state = Desired(
         desired=desired,
-        config=_path(config),
-        fingerprint=fingerprint,
+        config=path,
+        fingerprint=spec.fingerprint() if spec else "",
+        # The packaged one is of its release and is not edited: the next release starts its own.
+        spec=spec if path else None,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-    path = settings.state_dir / FILE_NAME
+    file = settings.state_dir / FILE_NAME
     # Two writers must not share the file that they write before it is renamed.
-    temporary = path.with_name(f".{FILE_NAME}.{os.getpid()}")
+    temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            _write(temporary, json.dumps(asdict(state)) + "\n")
-            temporary.replace(path)
+            _write(temporary, json.dumps(state.to_dict()) + "\n")
+            temporary.replace(file)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync(path.parent)
+        _sync(file.parent)
     except OSError as error:
-        raise ConfigError((Fault(str(path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
+        raise ConfigError((Fault(str(file), 0, 0, f"cannot be written: {error.strerror}"),)) from error
     return state
+
+
+def _spec(data: Any) -> OrganismSpec | None:
+    try:
+        return OrganismSpec.from_dict(data)
+    except (TypeError, KeyError, AttributeError, ValueError):
+        # None, or of a release with other keys: the file that it came from is read instead.
+        return None
 
 
 def _path(config: str | Path | None) -> str | None:

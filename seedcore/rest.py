@@ -42,6 +42,17 @@ class NotSentInTimeError(NotSentError, TimeoutError):
     """There was no connection in time."""
 
 
+class CannotAskError(NotSentError):
+    """This host cannot ask, whatever the server does: a local file cannot be read, or the certificate is not believed.
+
+    ``untrusted`` says that it is the second.
+    """
+
+    def __init__(self, message: str, *, untrusted: bool = False) -> None:
+        super().__init__(message)
+        self.untrusted = untrusted
+
+
 def request(
     url: str,
     *,
@@ -144,6 +155,10 @@ class Connection:
                 raise NotSentInTimeError("no connection in time") from error
             except OSError as error:
                 self.close()
+                # Only ssl's SSLCertVerificationError has it, and ssl takes its time to import.
+                if (detail := getattr(error, "verify_message", None)) is not None:
+                    text = f"the certificate of {self._parts.netloc} is not believed: {detail}"
+                    raise CannotAskError(text, untrusted=True) from error
                 raise NotSentError(error.errno, error.strerror or str(error)) from error
             # Without it the second half of a small request waits for an acknowledgement.
             with contextlib.suppress(OSError):
@@ -178,7 +193,7 @@ def _context(certificate: Path | None) -> ssl.SSLContext:
         context.load_verify_locations(cadata=first[max(0, first.find("-----BEGIN CERTIFICATE-----")) :] + found)
     except (OSError, ValueError, ssl.SSLError) as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else "there is no certificate in it"
-        raise ConnectionError(f"cannot read the certificate {certificate}: {detail}") from error
+        raise CannotAskError(f"cannot read the certificate {certificate}: {detail}") from error
     return context
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from seedcore.cluster import ClusterState, newest_actor, read_cluster, unwell_nodes
 from seedcore.errors import ClusterError
 from seedcore.processes import has_lost_its_raylet, is_actor_of, is_living_actor
-from seedcore.rest import Response, request
-from seedcore.settings import Settings
+from seedcore.rest import CannotAskError, Response, request
+from seedcore.settings import ORGAN_NAME_PREFIX, Settings
 
 HEALTHY, INITIALIZING, UNHEALTHY = "healthy", "initializing", "unhealthy"
 # A placement takes about a second; what is not placed after this long waits for something.
@@ -30,7 +30,7 @@ NODE_TIMEOUT_S = 3.0
 _ABSENT = frozenset({"absent", "not_installed"})
 _UNKNOWN = frozenset({"unreachable", "unauthorized"})
 # Waiting does not mend these. `absent` and `unreachable` may pass while something starts or restarts.
-_TERMINAL = frozenset({"init_failed", "unauthorized", "not_installed", "wrong_release"})
+_TERMINAL = frozenset({"init_failed", "unauthorized", "not_installed", "wrong_release", "wrong_configuration"})
 _STATES_BEFORE_A_PROCESS = frozenset({"DEPENDENCIES_UNREADY", "PENDING_CREATION"})
 
 
@@ -95,15 +95,17 @@ def probe(
     *,
     timeout_s: float = 3.0,
     expected_release: str | None = None,
+    expected_fingerprint: str | None = None,
     expected_nodes: int | None = None,
     allow_degraded: bool = False,
 ) -> Report:
-    """Find out what is true now; takes milliseconds, and at most ``timeout_s`` for each of its three requests.
+    """Find out what is true now; takes milliseconds, and at most ``timeout_s`` for each of its requests.
 
     Args:
         settings: Where to ask.
         timeout_s: Seconds for each request.
         expected_release: Another release is ``wrong_release``.
+        expected_fingerprint: Another organism is ``wrong_configuration``.
         expected_nodes: Fewer living nodes are ``nodes_missing``; names in ``settings.expected_nodes`` count too.
         allow_degraded: Whether ``degraded`` is healthy enough.
 
@@ -123,16 +125,24 @@ def probe(
         return Report(healthy=False, status=UNHEALTHY, reason=error.reason, message=error.message)
     nodes = _judge_nodes(cluster, settings, expected_nodes)
     report = replace(_judge_coordinator(row, answer, cluster), nodes=nodes)
-    if report.status != HEALTHY:
-        return report
-    if expected_release is not None and report.coordinator.get("release") != expected_release:
-        found = report.coordinator.get("release")
-        return _bad(report, "wrong_release", f"release {found} answers, expected is {expected_release}")
+    if report.status == HEALTHY:
+        report = expected(report, release=expected_release, fingerprint=expected_fingerprint)
+    return report if report.status != HEALTHY else replace(report, healthy=allow_degraded or not report.degraded)
+
+
+def expected(report: Report, *, release: str | None, fingerprint: str | None) -> Report:
+    """Turn a healthy report bad if another release or organism answers, or nodes are missing."""
+    own, nodes = report.coordinator, report.nodes
+    if release is not None and own.get("release") != release:
+        return _bad(report, "wrong_release", f"release {own.get('release')} answers, expected is {release}")
+    if fingerprint is not None and own.get("fingerprint") != fingerprint:
+        text = f"an organism with fingerprint {own.get('fingerprint')} answers, expected is {fingerprint}"
+        return _bad(report, "wrong_configuration", text)
     if nodes["missing"]:
         return _bad(report, "nodes_missing", f"nodes that are not alive: {', '.join(nodes['missing'])}")
     if nodes["alive"] < nodes["expected"]:
         return _bad(report, "nodes_missing", f"{nodes['alive']} nodes are alive, expected are {nodes['expected']}")
-    return replace(report, healthy=allow_degraded or not report.degraded)
+    return report
 
 
 def wait(
@@ -143,6 +153,7 @@ def wait(
     stable_s: float = 0.0,
     canary: bool = False,
     on_change: Callable[[Report], None] | None = None,
+    ends: Callable[[Report], bool] | None = None,
     **expectations: Any,
 ) -> Report:
     """Probe until the answer is healthy, cannot become healthy, or the time is over; returns the last report.
@@ -154,6 +165,7 @@ def wait(
         stable_s: How long it must have been healthy at a stretch, in the same process, with no organ restarted.
         canary: Whether, before healthy counts, every node must answer itself and a nonce come back through every organ.
         on_change: Called with each report that says something new.
+        ends: Says of a report that waiting cannot mend it, beyond those that are terminal anyway.
         expectations: The other arguments of :func:`probe`.
 
     Raises:
@@ -178,7 +190,9 @@ def wait(
         if on_change is not None and key != said and not 0.0 <= unplaced_s < PLACEMENT_S:
             said = key
             on_change(report)
-        if report.terminal or unplaced_s >= UNSCHEDULABLE_AFTER_S:
+        # A process that some node could hold may only be slow to start, or wait for room.
+        hopeless = unplaced_s >= UNSCHEDULABLE_AFTER_S and bool(report.evidence.get("no_node_fits"))
+        if report.terminal or hopeless or (ends is not None and ends(report)):
             return report
         if remaining <= 0:
             return _at_deadline(report, stable_s)
@@ -205,7 +219,7 @@ class _Watch:
         return time.monotonic() - self._healthy_since >= self._stable_s
 
     def unplaced_s(self, report: Report) -> float:
-        """For how many seconds the Coordinator has waited for its place; -1 if it does not."""
+        """For how many seconds the Coordinator or an organ has waited for its place; -1 if none does."""
         if report.reason != "unschedulable":
             self._unplaced_since = None
             return -1.0
@@ -292,11 +306,23 @@ def _judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, c
 
 def _judge_coming_up(row: Mapping[str, Any], coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     if row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid"):
-        return _report(INITIALIZING, "unschedulable", f"no process yet, waits for {_needs(row)}", coordinator)
+        evidence = {"no_node_fits": not _fits_somewhere(row, cluster)}
+        return _report(INITIALIZING, "unschedulable", f"no process yet, waits for {_needs(row)}", coordinator, evidence)
     reason = "restarting" if row.get("state") == "RESTARTING" else "starting"
     stage = coordinator.get("stage") if coordinator.get("status") == INITIALIZING else None
-    message = "; ".join([str(stage or "its process is coming up"), *_unplaced_organs(coordinator, cluster)])
-    return _report(INITIALIZING, reason, message, coordinator)
+    return _judge_start(reason, str(stage or "its process is coming up"), coordinator, cluster)
+
+
+def _judge_start(reason: str, stage: str, coordinator: dict[str, Any], cluster: ClusterState) -> Report:
+    """Judge a start; one that waits for a place for a required organ does not hang, and nothing is to be killed."""
+    waiting = _unplaced_organs(coordinator, cluster)
+    message = "; ".join([stage, *(f"{row.get('name')} waits for {_needs(row)}" for row in waiting)])
+    required = {str(organ["organ_id"]): bool(organ["required"]) for organ in coordinator.get("organs") or ()}
+    needed = [row for row in waiting if required.get(_organ_id(row), True)]
+    if not needed:
+        return _report(INITIALIZING, reason, message, coordinator)
+    evidence = {"no_node_fits": not all(_fits_somewhere(row, cluster) for row in needed)}
+    return _report(INITIALIZING, "unschedulable", message, coordinator, evidence)
 
 
 def _judge_silence(
@@ -306,22 +332,28 @@ def _judge_silence(
     pid = row.get("pid")
     if row.get("node_id") not in cluster.alive_node_ids:
         return "not_responding", "Ray calls it ALIVE on a node that is dead", {"zombie": True}
+    if isinstance(answer, CannotAskError):
+        # Whatever the Coordinator does: the fault is on the side that asks.
+        evidence = {"silence": "cannot_ask", "untrusted": answer.untrusted}
+        return "unreachable", f"the Coordinator cannot be asked from here: {_why(answer)}", evidence
     if isinstance(answer, OSError):
-        return "not_responding", f"its process {pid} does not answer: {_why(answer)}", {}
+        silence = "no_answer" if isinstance(answer, TimeoutError) else "nobody_listens"
+        return "not_responding", f"its process {pid} does not answer: {_why(answer)}", {"silence": silence}
     if answer.status in {401, 403}:
         return "unauthorized", f"the Coordinator refuses this token (HTTP {answer.status})", {}
     if not same_process:
         other = f"process {answer.body['pid']}" if _has_pid(answer.body) else f"an HTTP {answer.status}"
-        return "not_responding", f"{other} answers in place of its process {pid}", {}
+        return "not_responding", f"{other} answers in place of its process {pid}", {"silence": "another_answers"}
     return None
 
 
 def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     """Judge what a living Coordinator says of itself, against the rows of its organs."""
     status, reason, message = (str(coordinator.get(key, "")) for key in ("status", "reason", "message"))
+    if status == INITIALIZING:
+        return _judge_start(reason, message, coordinator, cluster)
     if status != HEALTHY:
-        waiting = _unplaced_organs(coordinator, cluster) if status == INITIALIZING else []
-        return _report(status, reason, "; ".join([message, *waiting]), coordinator)
+        return _report(status, reason, message, coordinator)
     if has_lost_its_raylet(coordinator["pid"]):
         return _report(UNHEALTHY, "nodes_missing", "the raylet of the Coordinator's node is gone", coordinator)
     down, missing = _contradicted_organs(coordinator, cluster)
@@ -363,16 +395,33 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
     return down, missing
 
 
-def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> list[str]:
-    """Organs that Ray has not placed, and what they wait for; nothing while a placement may still be under way."""
+def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> list[dict[str, Any]]:
+    """Rows of organs that Ray has not placed, by name; none while a placement may still be under way."""
     if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
         return []
-    texts = []
-    for row in cluster.actors:
-        waits = row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid")
-        if waits and row.get("class_name") == "Organ":
-            texts.append(f"{row.get('name')} waits for {_needs(row)}")
-    return sorted(texts)
+    waiting = [
+        row
+        for row in cluster.actors
+        if row.get("class_name") == "Organ" and row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid")
+    ]
+    return sorted(waiting, key=lambda row: str(row.get("name")))
+
+
+def _organ_id(row: Mapping[str, Any]) -> str:
+    return str(row.get("name")).removeprefix(ORGAN_NAME_PREFIX).rpartition(".")[0]
+
+
+def _fits_somewhere(row: Mapping[str, Any], cluster: ClusterState) -> bool:
+    """Say whether some living node has, all in all, what the process asks for; yes where that is not known."""
+    needs = (row.get("required_resources") or {}).items()
+
+    def holds(node: Mapping[str, Any]) -> bool:
+        has = node.get("resources_total")
+        if not isinstance(has, Mapping):
+            return True
+        return all(not isinstance(total := has.get(name, 0), int | float) or total >= amount for name, amount in needs)
+
+    return any(holds(node) for node in cluster.nodes if node.get("state") == "ALIVE")
 
 
 def _needs(row: Mapping[str, Any]) -> str:

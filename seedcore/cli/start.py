@@ -52,9 +52,13 @@ def bootstrap(
     One that is right already is left alone. The organism has come up when this ends with exit code 0. Meanwhile the
     stage is shown: as one line that changes on a terminal, as a line for each change anywhere else.
     """
-    settings = Settings.from_env()
-    spec = load(settings, config)
     from seedcore.bootstrap import bootstrap as ensure
+    from seedcore.desired import read_desired
+
+    settings = Settings.from_env()
+    wanted = read_desired(settings) if keep_desired else None
+    # The file may have been edited since, or be half written now.
+    spec = wanted.spec if wanted is not None and wanted.spec is not None else load(settings, config)
 
     with Progress(limit_s=wait_timeout) as progress:
         outcome = ensure(
@@ -118,6 +122,7 @@ def supervise(*, interval: float, hang_timeout: float, init_stall_timeout: float
         ],
         codes=(
             "0  stopped, or nothing was running",
+            "1  a bootstrap is running and did not end in time",
             "2  usage or configuration",
             "4  unknown: unreachable, unauthorized",
         ),

@@ -23,6 +23,7 @@ from seedcore.desired import Desired, read_desired, write_desired
 from seedcore.errors import ConfigError
 from seedcore.processes import kill_actor, start_ticks
 from seedcore.settings import Settings
+from seedcore.spec import OrganismSpec, OrganSpec
 from seedcore.status import Report
 from seedcore.supervise import Policy, Supervisor
 from seedcore.supervise.journal import Journal
@@ -32,6 +33,10 @@ from tests.support.fake_cluster import NODE, FakeCluster
 from tests.support.waiting import eventually
 
 POLICY = Policy()
+SPEC = OrganismSpec(
+    organs=(OrganSpec(id="a", type="A", agent="agents:A", task_types=("add",), domains={"d": ("mul",)}),),
+    source="organism.yaml",
+)
 
 
 def report(reason: str, status: str = "unhealthy", **own: Any) -> Report:
@@ -215,14 +220,15 @@ def settings(tmp_path: Path) -> Settings:
 def test_what_is_wanted_is_remembered(settings: Settings) -> None:
     assert read_desired(settings) is None
 
-    written = write_desired(settings, "running", config="organism.yaml", fingerprint="f1")
+    written = write_desired(settings, "running", spec=SPEC)
 
     assert read_desired(settings) == written
     assert written.config == str(Path.cwd() / "organism.yaml")
+    assert (written.spec, written.fingerprint) == (SPEC, SPEC.fingerprint())
     path = settings.state_dir / "desired.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(settings.state_dir.stat().st_mode) == 0o700
-    assert set(json.loads(path.read_text())) == {"desired", "config", "fingerprint", "at"}
+    assert set(json.loads(path.read_text())) == {"desired", "config", "fingerprint", "spec", "at"}
 
     write_desired(settings, "stopped")
     assert read_desired(settings) == Desired(desired="stopped", at=read_desired_at(settings))
@@ -237,6 +243,20 @@ def test_the_packaged_organism_is_wanted_of_whatever_release(settings: Settings)
     packaged = "/opt/releases/1.0/lib/python3.11/site-packages/seedcore/default_organism.yaml"
 
     assert write_desired(settings, "running", config=packaged).config is None
+    assert write_desired(settings, "running", spec=replace(SPEC, source=packaged)).spec is None
+
+
+def test_an_organism_of_a_release_with_other_keys_is_read_from_its_file(settings: Settings) -> None:
+    write_desired(settings, "running", spec=SPEC)
+    path = settings.state_dir / "desired.json"
+    document = json.loads(path.read_text())
+    document["spec"]["organs"][0]["not_yet_invented"] = 1
+    path.write_text(json.dumps(document))
+
+    found = read_desired(settings)
+
+    assert found is not None
+    assert (found.spec, found.config) == (None, str(Path.cwd() / "organism.yaml"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"desired": "maybe"}', '{"desired": "running", "config": 3}', "\xff"])
