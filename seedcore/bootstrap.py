@@ -37,7 +37,6 @@ KILL_S = 2.0
 # Also at the deadline: a busy host is not a dead one.
 CANARY_MIN_S = 2.0
 BACKOFF = Backoff((1.0, 2.0, 4.0, 8.0))
-LOCK_NAME = "bootstrap.lock"
 _POLL_S = 0.25
 _LOCK_POLL_S = 0.1
 
@@ -364,7 +363,7 @@ def _lock(settings: Settings, deadline: float) -> Iterator[None]:
         DeadlineError: Another one holds the lock until the deadline.
         ConfigError: The state directory cannot be written.
     """
-    path = settings.state_dir / LOCK_NAME
+    path = settings.state_dir / desired.LOCK_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

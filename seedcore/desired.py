@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from seedcore.settings import Settings
 
 FILE_NAME = "desired.json"
+# Held by whoever changes the Coordinator, or what is wanted of it.
+LOCK_NAME = "bootstrap.lock"
 State = Literal["running", "stopped"]
 _STATES: dict[Any, State] = {"running": "running", "stopped": "stopped"}
 

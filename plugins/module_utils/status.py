@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # Waiting does not mend these. A Coordinator that is absent or a cluster that is unreachable may be on its way.
-TERMINAL = frozenset({"init_failed", "not_installed", "unauthorized", "wrong_release"})
+TERMINAL = frozenset({"init_failed", "not_installed", "unauthorized", "wrong_configuration", "wrong_release"})
 # A placement takes about a second; what is not placed after this long waits for something that does not come.
 UNSCHEDULABLE_AFTER_S = 15.0
 
@@ -18,6 +18,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "stable_s": {"type": "int", "default": 0},
     "canary": {"type": "bool", "default": False},
     "expected_release": {"type": "str"},
+    "expected_fingerprint": {"type": "str"},
     "expected_nodes": {"type": "int"},
     "expected_node_names": {"type": "list", "elements": "str"},
     "allow_degraded": {"type": "bool", "default": False},
@@ -27,7 +28,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "command_timeout": {"type": "int", "default": 30},
 }
 _MINIMUM = {"wait_timeout": 1, "wait_sleep": 1, "stable_s": 0, "expected_nodes": 1, "command_timeout": 1}
-_NOT_EMPTY = ("expected_release", "executable", "namespace", "address")
+_NOT_EMPTY = ("expected_release", "expected_fingerprint", "executable", "namespace", "address")
 
 Report = dict[str, Any]
 

@@ -12,7 +12,8 @@ description:
   - Runs C(seedcore status --json) of the release on the host and returns what is true. It never joins the Ray cluster.
   - With O(wait=false) it never fails because something is down; RV(healthy) of the result says what is.
   - With O(wait=true) it fails at the deadline, or at once on a reason that waiting does not mend
-    (V(init_failed), V(not_installed), V(unauthorized), V(wrong_release), and V(unschedulable) that lasts 15 seconds).
+    (V(init_failed), V(not_installed), V(unauthorized), V(wrong_release), V(wrong_configuration), and V(unschedulable)
+    that lasts 15 seconds).
     While it waits, each new stage is shown on the controller's screen.
 options:
   wait:
@@ -39,6 +40,12 @@ options:
     default: false
   expected_release:
     description: Id of the release that must answer; another one is V(wrong_release).
+    type: str
+  expected_fingerprint:
+    description:
+      - Fingerprint of the organism that must answer, as C(seedcore config check) prints it; another one is
+        V(wrong_configuration).
+      - V(config) means the organism that the deployment's own settings name.
     type: str
   expected_nodes:
     description: How many nodes must be alive, 1 or more; fewer is V(nodes_missing).
@@ -112,8 +119,8 @@ status:
 reason:
   description:
     - Which case it is. V(ready), V(degraded), V(starting), V(restarting), V(unschedulable), V(init_failed), V(absent),
-      V(not_responding), V(stale), V(organs_down), V(wrong_release), V(nodes_missing), V(unauthorized), V(unreachable)
-      or V(not_installed).
+      V(not_responding), V(organs_down), V(wrong_release), V(wrong_configuration), V(nodes_missing),
+      V(unauthorized), V(unreachable) or V(not_installed).
     - V(cli_failed) if the executable itself hung or broke, V(usage) if it refused its options or its configuration.
   returned: always
   type: str
@@ -232,6 +239,7 @@ def ask(params: dict[str, Any], options: list[str], *, timeout_s: float) -> dict
     argv = [params["executable"], "status", "--json", *options]
     for option, value in (
         ("--expected-release", params["expected_release"]),
+        ("--expected-fingerprint", params["expected_fingerprint"]),
         ("--expected-nodes", params["expected_nodes"]),
     ):
         if value is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seedcore.cli.group import FAILED, OK, STATUS_CODES, check_together, json_option, manual
+from seedcore.cli.group import FAILED, OK, STATUS_CODES, check_together, json_option, load, manual
 from seedcore.cli.params import Seconds, Text
 from seedcore.cli.progress import Progress
 from seedcore.cli.render import out, out_json, plain, report_block, say
@@ -52,6 +52,10 @@ FORMATS = ("table", "json", "yaml")
 @click.option("--stable", type=Seconds(zero=True), help="It has to be healthy this long at a stretch; needs --wait.")
 @click.option("--canary", is_flag=True, help="A nonce has to come back through every organ; needs --wait.")
 @click.option("--expected-release", type=Text(), metavar="ID", help="Another release is unhealthy.")
+@click.option(
+    "--expected-fingerprint", type=Text(), metavar="ID|config",
+    help="Another organism is unhealthy; 'config' means the one that $SEEDCORE_CONFIG names.",
+)  # fmt: skip
 @click.option("--expected-nodes", type=click.IntRange(min=1), metavar="N", help="Fewer living nodes are unhealthy.")
 @click.option("--allow-degraded", is_flag=True, help="Degraded is healthy enough.")
 def status(
@@ -65,6 +69,7 @@ def status(
     stable: float | None,
     canary: bool,
     expected_release: str | None,
+    expected_fingerprint: str | None,
     expected_nodes: int | None,
     allow_degraded: bool,
 ) -> int:
@@ -84,7 +89,10 @@ def status(
     check_together("--watch", given=watch, needing={"--interval": interval is not None})
     if watch and wait_:
         raise click.UsageError("--watch and --wait, allowed is one of them")
+    if expected_fingerprint == "config":
+        expected_fingerprint = load(settings, None).fingerprint()
     expectations: dict[str, Any] = {
+        "expected_fingerprint": expected_fingerprint,
         "expected_release": expected_release,
         "expected_nodes": expected_nodes,
         "allow_degraded": allow_degraded,

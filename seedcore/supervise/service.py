@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = "supervise.lock"
-BOOTSTRAP_LOCK_NAME = "bootstrap.lock"
 # Joining Ray and the last probe come on top of the time that bootstrap itself is given.
 BOOTSTRAP_MARGIN_S = 45.0
 CHILD_STOP_S = 0.5
@@ -150,7 +149,7 @@ class Supervisor:
         )
         if action.remedy is None or wanted is None:
             return
-        if _held_elsewhere(self._settings.state_dir / BOOTSTRAP_LOCK_NAME):
+        if _held_elsewhere(self._settings.state_dir / desired.LOCK_NAME):
             logger.info("leaving it to the bootstrap that is running: %s", action.why)
             self._judge.postpone()
         elif action.remedy == "kill":
@@ -175,8 +174,11 @@ class Supervisor:
         arguments = ["--json", "--keep-desired", "--wait-timeout", f"{self._policy.bootstrap_timeout_s:g}"]
         # What was wanted names its file, and the packaged one is no file: the environment's must not stand in.
         environ = {**os.environ, "SEEDCORE_CONFIG": wanted.config or ""}
-        self._journal.write("bootstrap", why=action.why, config=wanted.config, earlier_actions=self._judge.actions)
-        logger.warning("bootstrap: config=%s why=%s", wanted.config or "packaged", action.why)
+        replaces = action.remedy == "replace"
+        arguments += ["--replace"] * replaces
+        facts = {"config": wanted.config, "replace": replaces, "earlier_actions": self._judge.actions}
+        self._journal.write("bootstrap", why=action.why, **facts)
+        logger.warning("bootstrap: config=%s replace=%s why=%s", wanted.config or "packaged", replaces, action.why)
         deadline = now + self._policy.bootstrap_timeout_s + BOOTSTRAP_MARGIN_S
         try:
             self._child = _Child([*self._command, *arguments], environ, deadline)
@@ -193,7 +195,7 @@ class Supervisor:
 
     def _bootstrap_ended(self, now: float, facts: dict[str, Any]) -> None:
         self._judge.acted(now=now)
-        pause = self._policy.delay_s(self._judge.actions)
+        pause = self._policy.backoff.delay_s(self._judge.actions)
         self._journal.write("bootstrap_ended", **facts, next_action_after_s=pause)
         level = logging.INFO if facts.get("healthy") else logging.ERROR
         text = " ".join(f"{key}={value}" for key, value in facts.items())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from seedcore import bootstrap as module
-from seedcore import status
+from seedcore import desired, status
 from seedcore.bootstrap import Outcome, bootstrap, shutdown
 from seedcore.converge import Decision, Identity, decide
 from seedcore.desired import read_desired, write_desired
@@ -418,7 +418,7 @@ def test_the_supervisors_bootstrap_starts_what_was_wanted_and_not_what_the_file_
 @contextmanager
 def locked(cluster: FakeCluster) -> Iterator[None]:
     cluster.settings.state_dir.mkdir(parents=True)
-    descriptor = os.open(cluster.settings.state_dir / module.LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    descriptor = os.open(cluster.settings.state_dir / desired.LOCK_NAME, os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield

@@ -134,6 +134,16 @@ def test_what_config_show_prints_is_the_same_organism(cluster: FakeCluster, tmp_
         assert again.stdout.split()[-1] == fingerprint
 
 
+def test_the_organism_of_the_settings_can_be_expected(cluster: FakeCluster) -> None:
+    cluster.body["fingerprint"] = run(cluster, "config", "check").stdout.split()[-1]
+    assert run(cluster, "status", "--expected-fingerprint", "config").exit_code == 0
+    assert run(cluster, "status", "--expected-fingerprint", cluster.body["fingerprint"]).exit_code == 0
+
+    cluster.body["fingerprint"] = "of-another-organism"
+    done = run(cluster, "status", "--json", "--expected-fingerprint", "config")
+    assert (done.exit_code, json.loads(done.stdout)["reason"]) == (1, "wrong_configuration")
+
+
 def test_a_healthy_status_is_one_document_or_one_readable_block(cluster: FakeCluster) -> None:
     organ = {"organ_id": "thinker", "organ_type": "Cognitive", "status": "ready", "agent_count": 2, "ready_agents": 2}
     organ |= {"in_flight": 3, "queued": 5, "replicas": [], "required": True, "min_ready_agents": 1}

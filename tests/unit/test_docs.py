@@ -35,7 +35,7 @@ def test_every_reason_has_a_section() -> None:
     sources = [*(ROOT / "seedcore").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
     reasons = {reason for path in sources for reason in GIVEN.findall(path.read_text())}
 
-    assert {"absent", "organs_down", "not_responding", "stale", "wrong_release"} <= reasons
+    assert {"absent", "organs_down", "not_responding", "wrong_configuration", "wrong_release"} <= reasons
     assert reasons - {"unknown"} <= anchors(ROOT / "docs" / "status.md")
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from seedcore import processes
+from seedcore import processes, status
 from seedcore.cluster import ClusterState
-from seedcore.rest import Response
+from seedcore.rest import CannotAskError, Response
 from seedcore.settings import COORDINATOR_NAME
-from seedcore.status import Report, _judge_coordinator, check_nodes, probe
+from seedcore.status import Report, _judge_coordinator, check_nodes, probe, wait
 from tests.support.fake_cluster import FakeCluster
 
 NODE = {"node_id": "n1", "node_name": "head", "state": "ALIVE"}
@@ -59,7 +60,7 @@ def refused() -> OSError:
 
 
 @pytest.mark.parametrize(
-    ("report", "status", "reason"),
+    ("report", "word", "reason"),
     [
         (judge(row(), None, organ_row()), "healthy", "ready"),
         (judge(None), "unhealthy", "absent"),
@@ -83,9 +84,9 @@ def refused() -> OSError:
          "unhealthy", "absent"),
     ],
 )  # fmt: skip
-def test_the_truth_table(report: Report, status: str, reason: str) -> None:
-    assert (report.status, report.reason) == (status, reason)
-    assert report.healthy is (status == "healthy")
+def test_the_truth_table(report: Report, word: str, reason: str) -> None:
+    assert (report.status, report.reason) == (word, reason)
+    assert report.healthy is (word == "healthy")
     assert report.message
 
 
@@ -120,16 +121,17 @@ def test_the_stage_of_a_process_that_initializes_is_told_with_what_its_organs_wa
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "code"),
+    ("word", "reason", "code"),
     [
         ("healthy", "ready", 0), ("unhealthy", "organs_down", 1), ("unhealthy", "init_failed", 1),
         ("unhealthy", "absent", 3), ("unhealthy", "not_installed", 3), ("unhealthy", "unreachable", 4),
         ("unhealthy", "unauthorized", 4), ("initializing", "starting", 5), ("initializing", "unschedulable", 5),
-        ("unhealthy", "wrong_release", 1), ("unhealthy", "nodes_missing", 1), ("unhealthy", "stale", 1),
+        ("unhealthy", "wrong_release", 1), ("unhealthy", "wrong_configuration", 1),
+        ("unhealthy", "nodes_missing", 1), ("unhealthy", "stale", 1),
     ],
 )  # fmt: skip
-def test_the_exit_codes(status: str, reason: str, code: int) -> None:
-    report = Report(healthy=status == "healthy", status=status, reason=reason, message="")
+def test_the_exit_codes(word: str, reason: str, code: int) -> None:
+    report = Report(healthy=word == "healthy", status=word, reason=reason, message="")
 
     assert report.exit_code == code
 
@@ -204,3 +206,76 @@ def test_another_actor_with_the_coordinators_pid_on_this_host_proves_nothing(mon
 
     monkeypatch.setattr(processes, "_raylet_above", lambda _: "")
     assert judge(row(), None, organ_row()).message == "the raylet of the Coordinator's node is gone"
+
+
+def test_another_organism_than_the_expected_one_is_not_healthy_and_waiting_does_not_mend_it(
+    cluster: FakeCluster,
+) -> None:
+    cluster.body["fingerprint"] = "f1"
+    assert probe(cluster.settings, expected_fingerprint="f1").healthy
+
+    report = probe(cluster.settings, expected_fingerprint="f2")
+
+    assert (report.healthy, report.reason, report.terminal, report.exit_code) == (False, "wrong_configuration", True, 1)
+    assert report.message == "an organism with fingerprint f1 answers, expected is f2"
+    del cluster.body["fingerprint"]
+    assert probe(cluster.settings, expected_fingerprint="f2").reason == "wrong_configuration"
+
+
+def test_silence_is_told_apart() -> None:
+    def silence(answer: Response | OSError) -> tuple[str, Any]:
+        report = judge(row(), answer)
+        return report.reason, report.evidence["silence"]
+
+    assert silence(TimeoutError()) == ("not_responding", "no_answer")
+    assert silence(refused()) == ("not_responding", "nobody_listens")
+    assert silence(Response(404, {"detail": "somebody else"})) == ("not_responding", "another_answers")
+    assert silence(Response(200, body(pid=99))) == ("not_responding", "another_answers")
+    assert silence(CannotAskError("cannot read the certificate x")) == ("unreachable", "cannot_ask")
+
+
+BIG = {"node_id": "n1", "node_name": "head", "state": "ALIVE", "resources_total": {"CPU": 4.0, "GPU": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("required", "asks", "reason", "hopeless"),
+    [
+        (True, {"GPU": 1.0}, "unschedulable", False),
+        (True, {"GPU": 2.0}, "unschedulable", True),
+        (True, {"quantum": 1.0}, "unschedulable", True),
+        # The start does not wait for it.
+        (False, {"quantum": 1.0}, "starting", None),
+    ],
+)
+def test_an_organ_without_a_place_is_unschedulable(
+    *, required: bool, asks: dict[str, float], reason: str, hopeless: bool | None
+) -> None:
+    waiting = organ_row(state="PENDING_CREATION", required_resources=asks) | {"pid": 0}
+    stage = "0 of 1 organs ready"
+    said = {"status": "initializing", "reason": "starting", "message": stage, "stage": stage, "uptime_s": 6.0}
+    answer = body(**said)
+    answer["organs"][0] |= {"required": required, "replicas": []}
+
+    for own in (row(), row(state="PENDING_CREATION")):
+        report = judge(own, Response(503, answer), waiting, nodes=(BIG,))
+        assert (report.status, report.reason, report.exit_code) == ("initializing", reason, 5)
+        assert report.evidence.get("no_node_fits") is hopeless
+        assert report.message.startswith("0 of 1 organs ready; seedcore_organ.a.0 waits for ")
+
+
+@pytest.mark.parametrize(("asks", "gives_up_after_s"), [({"GPU": 1.0}, 300.0), ({"quantum": 1.0}, 15.0)])
+def test_a_wait_gives_up_early_only_on_what_no_node_could_ever_hold(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, asks: dict[str, float], gives_up_after_s: float
+) -> None:
+    # A worker that starts slowly has no pid for a while, either.
+    assert cluster.coordinator is not None
+    cluster.nodes[0] |= {"resources_total": BIG["resources_total"]}
+    cluster.coordinator |= {"state": "PENDING_CREATION", "pid": 0, "required_resources": asks}
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(status, "time", clock)
+
+    report = wait(cluster.settings, timeout_s=300.0, interval_s=1.0)
+
+    assert report.reason == "unschedulable"
+    assert now[0] == pytest.approx(gives_up_after_s, abs=2.0)

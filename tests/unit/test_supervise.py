@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from seedcore.backoff import Backoff
 from seedcore.desired import Desired, read_desired, write_desired
 from seedcore.errors import ConfigError
 from seedcore.processes import kill_actor, start_ticks
@@ -180,7 +181,8 @@ def test_actions_come_ever_more_slowly_up_to_a_bound(clock: Clock) -> None:
 
     assert pauses == sorted(pauses)
     assert pauses[0] <= 10
-    assert POLICY.backoff_max_s <= pauses[-1] <= POLICY.backoff_max_s + POLICY.interval_s
+    longest = POLICY.backoff.steps[-1]
+    assert longest <= pauses[-1] <= longest + POLICY.interval_s
 
 
 def test_lasting_health_makes_earlier_trouble_forgotten(clock: Clock) -> None:
@@ -189,11 +191,11 @@ def test_lasting_health_makes_earlier_trouble_forgotten(clock: Clock) -> None:
         clock.judge.acted(now=clock.now)
     assert clock.judge.actions == 10
 
-    clock.feed(READY, seconds=POLICY.settle_s - 2)
+    clock.feed(READY, seconds=POLICY.backoff.reset_after_s - 2)
     clock.feed(HUNG, seconds=2)
     assert clock.judge.actions == 10
 
-    clock.feed(READY, seconds=POLICY.settle_s + 4)
+    clock.feed(READY, seconds=POLICY.backoff.reset_after_s + 4)
     assert clock.judge.actions == 0
 
 
@@ -204,12 +206,60 @@ def test_what_cannot_be_killed_is_left_to_bootstrap(clock: Clock) -> None:
 
     action = clock.feed(HUNG, seconds=60)
     assert action is not None
-    assert action.remedy == "bootstrap"
+    assert action.remedy == "replace"
 
     clock.judge.acted(now=clock.now)
     other = clock.feed(report("not_responding", pid=101), seconds=60)
     assert other is not None
     assert other.remedy == "kill"
+
+
+def silent(how: str, **own: Any) -> Report:
+    return replace(report("not_responding", **own), evidence={"silence": how})
+
+
+ELSEWHERE = ("nobody_listens", "another_answers")
+
+
+@pytest.mark.parametrize(
+    ("seen", "remedy"),
+    [
+        (silent("no_answer"), "kill"),
+        *((silent(how), "replace") for how in ELSEWHERE),
+        (replace(report("unreachable"), evidence={"silence": "cannot_ask", "untrusted": False}), None),
+        (replace(report("unreachable"), evidence={"silence": "cannot_ask", "untrusted": True}), None),
+        (report("unschedulable", "initializing", stage="0 of 1 organs ready", start_timeout_s=60.0), None),
+    ],
+    ids=["hangs", "nobody listens", "another answers", "cannot read", "does not believe", "an organ has no place"],
+)
+def test_each_kind_of_silence_has_its_own_answer(clock: Clock, seen: Report, remedy: str | None) -> None:
+    action = clock.feed(seen, seconds=10_000)
+
+    assert (action.remedy if action else None) == remedy
+
+
+@pytest.mark.parametrize(
+    "seen", [HUNG, report("starting", "initializing", stage="0 of 1 organs ready")], ids=["hung", "stalled"]
+)
+def test_what_two_kills_did_not_mend_is_replaced_with_the_present_settings(clock: Clock, seen: Report) -> None:
+    remedies: list[str | None] = []
+    for pid in range(100, 107):
+        # Each is another process of the same actor, and no better.
+        action = clock.feed(replace(seen, coordinator={**seen.coordinator, "pid": pid}), seconds=10_000)
+        assert action is not None
+        remedies.append(action.remedy)
+        clock.judge.acted(now=clock.now)
+
+    assert remedies == ["kill", "kill", "replace", "kill", "kill", "replace", "kill"]
+
+
+def test_health_makes_kills_forgotten(clock: Clock) -> None:
+    for _ in range(3):
+        action = clock.feed(HUNG, seconds=100)
+        assert action is not None
+        assert action.remedy == "kill"
+        clock.judge.acted(now=clock.now)
+        clock.feed(READY, seconds=POLICY.backoff.reset_after_s + 4)
 
 
 @pytest.fixture
@@ -391,9 +441,7 @@ QUICK = Policy(
     probe_timeout_s=0.2,
     hang_timeout_s=0.3,
     absent_timeout_s=0.05,
-    backoff_s=0.1,
-    backoff_max_s=0.2,
-    settle_s=0.1,
+    backoff=Backoff((0.1, 0.2), reset_after_s=0.1),
     bootstrap_timeout_s=30,
 )
 
@@ -467,6 +515,22 @@ def test_an_absent_coordinator_is_started_with_what_was_wanted(cluster: FakeClus
     assert [entry["event"] for entry in entries][:3] == ["started", "bootstrap", "bootstrap_ended"]
     assert entries[1]["why"].startswith("absent for ")
     assert (entries[2]["exit_code"], entries[2]["healthy"], entries[2]["action"]) == (0, True, "create")
+
+
+def test_a_coordinator_that_is_not_where_the_settings_say_is_replaced_and_not_killed(
+    cluster: FakeCluster, running: Running
+) -> None:
+    write_desired(cluster.settings, "running")
+    body, cluster.body = cluster.body, {"detail": "another program"}
+
+    (first, *_) = eventually(running.calls, what="a bootstrap")
+    cluster.body = body
+    eventually(lambda: "recovered" in running.events(), what="recovery")
+
+    assert "--replace" in first["argv"]
+    assert "kill" not in running.events()
+    (entry,) = [entry for entry in running.journal() if entry["event"] == "bootstrap"][:1]
+    assert entry["replace"] is True
 
 
 def test_a_recovery_that_is_seen_before_the_bootstrap_has_ended_is_told(
