@@ -120,6 +120,12 @@ _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*($|[<>=
 _A_WHEEL = re.compile(r"[^@:]*\.whl")
 # The first moment that a zip file can name.
 _EPOCH = "315532800"
+# Caches and environments, which are no source.
+_NOT_SOURCE = frozenset({"__pycache__", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", "node_modules"})
+# What setuptools leaves in the directory build.
+_BUILT = re.compile(r"lib|bdist\.|temp\.")
+# What cli.run answers where the command cannot be run at all.
+NOT_RUN = -1
 
 
 @dataclass(frozen=True)
@@ -205,8 +211,9 @@ def build(source: Path, params: dict[str, Any]) -> str:
     """Build a source tree; what its build needs comes from uv's cache if it can, else from the index."""
     if source.is_dir() and not ((source / "pyproject.toml").is_file() or (source / "setup.py").is_file()):
         raise PackageError(f"{source} is no Python package: it has neither pyproject.toml nor setup.py")
-    with tempfile.TemporaryDirectory(dir=params["dest"]) as out:
-        argv = [params["uv"], "build", "--wheel", "--no-create-gitignore", "--no-config", "--out-dir", out, str(source)]
+    with tempfile.TemporaryDirectory(dir=params["dest"]) as out, tempfile.TemporaryDirectory() as beside:
+        tree = copy(source, Path(beside, source.resolve().name)) if source.is_dir() else source
+        argv = [params["uv"], "build", "--wheel", "--no-create-gitignore", "--no-config", "--out-dir", out, str(tree)]
         # The index is trusted if the controller trusts it.
         environ = {"SOURCE_DATE_EPOCH": _EPOCH, "UV_SYSTEM_CERTS": os.environ.get("UV_SYSTEM_CERTS", "true")}
         answer = cli.Answer(None, "", "")
@@ -214,6 +221,11 @@ def build(source: Path, params: dict[str, Any]) -> str:
             answer = cli.run([*argv, *more], timeout_s=params["timeout"], environ=environ)
             if answer.rc == 0:
                 break
+        if answer.rc == NOT_RUN:
+            raise PackageError(
+                f"{source} cannot be built, there is no uv on this machine ({answer.stderr.strip()}):"
+                f" pip install uv, let seedcore_controller_uv name one, or give wheels instead of source trees"
+            )
         if answer.rc is None:
             raise PackageError(f"{source} was not built within {params['timeout']} s")
         if answer.rc != 0:
@@ -223,6 +235,40 @@ def build(source: Path, params: dict[str, Any]) -> str:
         wheel = next(Path(out).glob("*.whl"))
         shutil.move(wheel, Path(params["dest"], wheel.name))
         return wheel.name
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copy a source tree without what a build has left in it: setuptools would build that again, whatever is there now.
+
+    Raises:
+        PackageError: Something in it cannot be read.
+    """
+
+    def left_out(directory: str, names: list[str]) -> set[str]:
+        top = Path(directory) in (source, source / "src")
+        return {
+            name
+            for name in names
+            if name in _NOT_SOURCE
+            or (top and (name == ".git" or name.endswith(".egg-info")))
+            or (Path(directory).name == "build" and Path(directory).parent == source and _BUILT.match(name))
+            or not _is_plain(Path(directory, name))
+        }
+
+    try:
+        shutil.copytree(source, target, symlinks=True, ignore=left_out)
+    except shutil.Error as error:
+        raise PackageError(f"{source} cannot be read: {error.args[0][0][2]}") from error
+    except OSError as error:
+        raise PackageError(f"{source} cannot be read: {error.filename}: {error.strerror}") from error
+    # A version may be taken from git; history is large, and nothing writes into it.
+    if (source / ".git").exists():
+        (target / ".git").symlink_to((source / ".git").resolve())
+    return target
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_symlink() or path.is_file() or path.is_dir()
 
 
 def content(wheel: Path) -> str:

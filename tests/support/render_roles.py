@@ -68,6 +68,7 @@ FIELDS = ("args", "environment", "changed_when", "failed_when", "until", "retrie
 def main() -> None:
     """Render once, as the document on stdin says."""
     asked = json.load(sys.stdin)
+    KNOWN.update(asked.get("known") or {})
     json.dump(Renderer(asked["extra"], asked.get("facts") or {}, asked.get("roles") or ROLES).everything(), sys.stdout)
 
 

@@ -37,6 +37,7 @@ class Workshop:
         self.run = run
         self.lock = directory / "requirements.txt"
         self.lock.write_text("click==8.0\n")
+        self.missing_uv = False
 
     def tree(self, name: str, source: str = "X = 1\n", where: str = "") -> Path:
         tree = self.directory / (where or name)
@@ -61,7 +62,7 @@ class Workshop:
             lock=str(self.lock),
             dest=str(dest),
             directory=str(self.directory),
-            uv=str(UV),
+            uv=str(self.directory / "no" / "uv" if self.missing_uv else UV),
         )
         assert result.get("failed", False) == fails, result
         if not fails:
@@ -146,3 +147,37 @@ def test_a_build_that_fails_says_why(workshop: Workshop) -> None:
     result = workshop.collect(str(tree), fails=True)
     assert "the compiler is missing" in result["msg"]
     assert list((workshop.directory / "dest").iterdir()) == []
+
+
+def test_a_tree_stays_as_it_was_and_what_was_removed_from_it_is_not_built(workshop: Workshop) -> None:
+    tree = workshop.tree("core")
+    # As the build backend setuptools does: what it has built before is built again, and all of it is left in the tree.
+    backend = (tree / "backend.py").read_text()
+    (tree / "backend.py").write_text(
+        backend
+        + "\n_build = build_wheel\n"
+        + "def build_wheel(wheel_directory, *more):\n"
+        + "    Path('build/lib').mkdir(parents=True, exist_ok=True)\n"
+        + "    for old in Path('build/lib').iterdir():\n"
+        + "        Path('core.py').write_bytes(old.read_bytes())\n"
+        + "    Path('build/lib/core.py').write_bytes(Path('core.py').read_bytes())\n"
+        + "    Path('core.egg-info').mkdir(exist_ok=True)\n"
+        + "    return _build(wheel_directory)\n"
+    )
+    (tree / "data").symlink_to("/nowhere")
+    os.mkfifo(tree / "pipe")
+    before = sorted(str(path) for path in tree.rglob("*"))
+    first = workshop.collect(str(tree))
+    assert sorted(str(path) for path in tree.rglob("*")) == before
+
+    (tree / "build" / "lib").mkdir(parents=True)
+    (tree / "build" / "lib" / "core.py").write_text("OLD = 1\n")
+    assert workshop.collect(str(tree))["digest"] == first["digest"]
+
+
+def test_a_machine_without_uv_is_told_what_to_do(workshop: Workshop) -> None:
+    tree = workshop.tree("core")
+    workshop.missing_uv = True
+    result = workshop.collect(str(tree), fails=True)
+    assert "there is no uv on this machine" in result["msg"]
+    assert "pip install uv" in result["msg"]
