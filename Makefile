@@ -26,7 +26,7 @@ WORKERS ?= 2
 tiers = @VENV=$(VENV) $(VENV)/bin/python -m scripts.tiers --workers $(WORKERS)
 pytest_or_tiers = $(if $(ARGS),$(VENV)/bin/pytest $(ARGS),$(tiers))
 
-.PHONY: deploy status teardown quick check test test-all unit integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
+.PHONY: deploy status teardown quick check test test-all shell unit integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -48,6 +48,9 @@ test: $(VENV)/dev ## everything that one machine can test, in two lanes; docs/te
 
 test-all: $(VENV)/dev ## the same, then every other scenario of molecule and ten minutes of load
 	$(tiers) test-all
+
+shell: ## a shell with the environment of the deployment on this machine, or of the one below ray_prefix=PATH
+	@.ci/shell $(abspath $(or $(ray_prefix),$(HOME)/.local/share/seedcore))
 
 unit: $(VENV)/dev ## tests without Ray
 	$(pytest_or_tiers) $(if $(ARGS),,unit)

@@ -6,6 +6,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.support.loop_guard import guarded_loops
+
+# `make quick`: examples as many as a person has patience for. Tests that want more say so with `examples`.
+settings.register_profile("quick", max_examples=10)
+
+
+@pytest.fixture(autouse=True)
+def loop_guard() -> Iterator[None]:
+    """Fail a test in which a callback of the library blocks its event loop."""
+    with guarded_loops() as guard:
+        yield
+    assert not guard.faults, "\n".join(guard.faults)
 
 
 @pytest.fixture

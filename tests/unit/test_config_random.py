@@ -12,8 +12,9 @@ from seedcore.config import parse_config
 from seedcore.errors import ConfigError
 from seedcore.spec import OrganismSpec
 from tests.support.configs import organ, organism
+from tests.support.examples import examples
 
-SLOW = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
 
 
 def read(data: bytes, *, check_imports: bool = True) -> None:

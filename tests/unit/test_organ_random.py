@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from seedcore.organism.organ import Organ
 from seedcore.spec import OrganSpec
 from seedcore.task import Task
+from tests.support.examples import examples
 
 DONE: Counter[str] = Counter()
 RUNNING: Counter[str] = Counter()
@@ -68,7 +69,7 @@ TASKS = st.lists(
 SHAPE = {"success", "task_type", "organ_id"}
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 @given(
     tasks=TASKS,
     agents=st.integers(1, 4),

@@ -18,6 +18,7 @@ from seedcore.config import PACKAGED_CONFIG, parse_config
 from seedcore.errors import ConfigError
 from seedcore.schema import config_schema
 from tests.support.configs import organ
+from tests.support.examples import examples
 from tests.unit.test_config_faults import CROSS_CASES, SCHEMA_CASES
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(ORGAN)), VALUES, max_size=2))
 def test_it_accepts_whatever_the_loader_accepts(keys: dict[str, Any]) -> None:
     value = document([organ(**keys)])

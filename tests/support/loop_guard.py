@@ -1,0 +1,103 @@
+"""Find callbacks that keep their event loop from turning.
+
+Wall time would blame a callback for a busy machine. What counts is the CPU time of the loop's thread, and the time
+in calls that wait: those that are wrapped here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import select
+import socket
+import subprocess
+import threading
+import time
+from asyncio.events import Handle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIMIT_S = 0.1
+TESTS = str(Path(__file__).parents[1])
+WAITING: tuple[tuple[Any, str], ...] = (
+    (time, "sleep"),
+    (select, "select"),
+    (threading.Condition, "wait"),  # of events, queues and futures, too
+    (threading.Thread, "join"),
+    (subprocess.Popen, "wait"),
+    (subprocess.Popen, "communicate"),
+    *((socket.socket, name) for name in ("accept", "connect", "recv", "recv_into", "sendall")),
+)
+
+
+class LoopGuard:
+    """Callbacks that took too long, one sentence each."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self._local = threading.local()
+
+    def run(self, original: Callable[[Handle], None], handle: Handle) -> None:
+        """Run one callback of a loop, and see what it costs."""
+        # What a test does itself between two awaits is its own affair.
+        owner = _coroutine(handle)
+        if owner is not None and owner.cr_code.co_filename.startswith(TESTS):
+            original(handle)
+            return
+        what = repr(handle) if owner is None else f"a step of {owner.__qualname__}"
+        self._local.waited, self._local.calls = 0.0, []
+        begun = time.thread_time()
+        try:
+            original(handle)
+        finally:
+            cpu, waited = time.thread_time() - begun, self._local.waited
+            if cpu + waited > LIMIT_S:
+                calls = f" in {', '.join(self._local.calls)}" if self._local.calls else ""
+                self.faults.append(f"{what} blocks its loop: {cpu:.3f} s of CPU, {waited:.3f} s waiting{calls}")
+            del self._local.waited
+
+    def waiting(self, name: str, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Count the time of a call that waits, if it is made by a callback."""
+        if not hasattr(self._local, "waited"):
+            return original(*args, **options)
+        if args and isinstance(args[0], socket.socket) and args[0].gettimeout() == 0:
+            return original(*args, **options)
+        begun = time.monotonic()
+        try:
+            return original(*args, **options)
+        finally:
+            if hasattr(self._local, "waited"):
+                self._local.waited += time.monotonic() - begun
+                self._local.calls.append(name)
+
+
+@contextmanager
+def guarded_loops() -> Iterator[LoopGuard]:
+    """Watch every loop of this process."""
+    guard = LoopGuard()
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in WAITING:
+            original = getattr(owner, name)
+            label = f"{owner.__name__}.{name}"
+            patch.setattr(owner, name, _wrapped(guard.waiting, label, original))
+        run = Handle._run
+        patch.setattr(Handle, "_run", lambda handle: guard.run(run, handle))
+        yield guard
+
+
+def _wrapped(count: Callable[..., Any], label: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **options: Any) -> Any:
+        return count(label, original, *args, **options)
+
+    return call
+
+
+def _coroutine(handle: Handle) -> Any | None:
+    task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+    coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
+    return coroutine if hasattr(coroutine, "cr_code") else None

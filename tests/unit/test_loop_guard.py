@@ -1,0 +1,71 @@
+"""The guard of the event loops in the unit tests: what blocks a loop fails a test, what is only slow does not."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.loop_guard import LoopGuard, guarded_loops
+
+
+@pytest.fixture(autouse=True)
+def loop_guard() -> None:
+    """Let these tests block their loops: each looks at a guard of its own."""
+
+
+def sleep_shortly() -> None:
+    for _ in range(5):
+        time.sleep(0.03)
+
+
+def compute() -> None:
+    until = time.thread_time() + 0.15
+    while time.thread_time() < until:
+        pass
+
+
+def faults_of(callback: Callable[[], object]) -> list[str]:
+    async def run_it() -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        loop.call_soon(callback)
+        loop.call_soon(done.set_result, None)
+        await done
+
+    guard: LoopGuard
+    with guarded_loops() as guard:
+        asyncio.run(run_it())
+    return guard.faults
+
+
+@pytest.mark.parametrize(
+    ("callback", "said"),
+    [
+        (lambda: time.sleep(0.12), "waiting in time.sleep"),
+        (sleep_shortly, "waiting in time.sleep"),
+        (lambda: subprocess.run(["sleep", "0.2"], check=False), "waiting in Popen."),
+        (lambda: threading.Event().wait(0.12), "waiting in Condition.wait"),
+        (compute, "of CPU"),
+    ],
+    ids=["sleep", "short sleeps", "process", "event", "computation"],
+)
+def test_a_callback_that_blocks_its_loop_is_found(callback: Callable[[], object], said: str) -> None:
+    (fault,) = faults_of(callback)
+    assert "blocks its loop" in fault
+    assert said in fault
+
+
+def test_what_waits_elsewhere_blocks_no_loop() -> None:
+    async def patient() -> None:
+        await asyncio.sleep(0.15)
+        await asyncio.to_thread(time.sleep, 0.15)
+
+    with guarded_loops() as guard:
+        asyncio.run(patient())
+        time.sleep(0.12)
+    assert faults_of(lambda: time.sleep(0.01)) == guard.faults == []
