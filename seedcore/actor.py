@@ -14,6 +14,7 @@ import contextlib
 import sys
 import zlib
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -25,6 +26,7 @@ from seedcore import release
 from seedcore.coordinator import Coordinator
 from seedcore.organism.organ import Organ
 from seedcore.organism.placement import choose_node
+from seedcore.organism.process import Row
 from seedcore.organism.replica import STREAM_AHEAD
 from seedcore.organism.runtime import organ_name
 from seedcore.record import ActorRecord
@@ -107,6 +109,8 @@ class RayOrganRuntime:
 
     def __init__(self, *, namespace: str) -> None:
         self._namespace = namespace
+        # Threads of their own: while the head is away these calls hang, and must not keep others from being made.
+        self._rows = ThreadPoolExecutor(2, thread_name_prefix="rows")
 
     async def ensure(
         self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]
@@ -124,6 +128,10 @@ class RayOrganRuntime:
     async def kill(self, handle: ActorHandle[Any], *, restart: bool) -> None:
         """End the replica's process; Ray starts it again if ``restart``, else its name is free at once."""
         await asyncio.to_thread(ray.kill, handle, no_restart=not restart)
+
+    async def row(self, handle: ActorHandle[Any]) -> Row | None:
+        """Return what the GCS says of the replica's actor, None if it knows none."""
+        return await asyncio.get_running_loop().run_in_executor(self._rows, _row, handle)
 
     async def others(self, keep: set[str]) -> dict[str, ActorHandle[Any]]:
         """Find every organ of this namespace whose actor name is not in ``keep``; returns name to handle."""
@@ -152,6 +160,20 @@ class RayOrganRuntime:
             runtime_env=runtime_env(),
         ).remote(spec.to_dict(), replica, identity)
         return handle
+
+
+def _row(handle: ActorHandle[Any]) -> Row | None:
+    entry = ray._private.state.state.actor_table(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
+    if not entry:
+        return None
+    return Row(state=str(entry["State"]), restarts=int(entry["NumRestarts"]), cause=_death_cause(entry["DeathCause"]))
+
+
+def _death_cause(cause: Any) -> str | None:
+    """Say in one line why an actor died, from whichever context Ray has filled in."""
+    contexts = [value for _, value in cause.ListFields()]
+    texts = [str(getattr(context, "error_message", "")) for context in contexts]
+    return next((line for text in texts for line in text.splitlines() if line.strip()), None)
 
 
 def _nodes() -> list[dict[str, Any]]:

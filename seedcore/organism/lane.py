@@ -29,8 +29,8 @@ RETRY_AFTER_S = 0.5
 
 _RESTARTING, _DEAD = 3, 4  # ActorTableData.ActorState
 _DEATHS = frozenset({"ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"})
-# What gRPC says when nothing listens there: the call has reached nobody.
-_NOT_SENT = "Connection refused"
+# What gRPC says when nothing listens there, and Ray while it starts the process again: the call has reached nobody.
+_NOT_SENT = ("Connection refused", "The actor is restarting")
 
 
 class Call:
@@ -63,19 +63,27 @@ class Lane:
         handle: Gives its actor, or None while there is none.
         direct: Whether a client sends, and not the Coordinator.
         limit: Tasks under way at a time, more wait here; None for no limit.
+        on_death: Called with the type of every task that finds no process (``may_have_run=False``) or has lost it.
 
     Attributes:
         load: Tasks that were given to this lane and are not answered.
     """
 
     def __init__(
-        self, organ_id: str, handle: Callable[[], Any], *, direct: bool = False, limit: int | None = None
+        self,
+        organ_id: str,
+        handle: Callable[[], Any],
+        *,
+        direct: bool = False,
+        limit: int | None = None,
+        on_death: Callable[..., None] | None = None,
     ) -> None:
         self.load = 0
         self.limit = limit
         self._organ_id = organ_id
         self._handle = handle
         self._direct = direct
+        self._on_death = on_death
         self._waiting: deque[Call] = deque()
         self._under_way = 0
         self._flushing = False
@@ -227,9 +235,14 @@ class Lane:
         return max(0.001, call.deadline - asyncio.get_running_loop().time())
 
     def _lost(self, call: Call, error: Exception) -> dict[str, Any]:
-        return lost_answer(error, call.task["type"], organ_id=self._organ_id, timeout_s=call.timeout_s)
+        answer = lost_answer(error, call.task["type"], organ_id=self._organ_id, timeout_s=call.timeout_s)
+        if self._on_death is not None and answer["error_type"] == "OrganUnavailableError":
+            self._on_death(call.task["type"], may_have_run=answer["executed"] != "no")
+        return answer
 
     def _gone(self, call: Call, executed: Executed) -> dict[str, Any]:
+        if self._on_death is not None:
+            self._on_death(call.task["type"], may_have_run=executed != "no")
         where = f"organ {self._organ_id}"
         error = down(where) if executed == "no" else died(where)
         return failure(error, task_type=call.task["type"], organ_id=self._organ_id)
@@ -264,7 +277,7 @@ def lost_answer(error: Exception, task_type: str, *, organ_id: str | None, timeo
         return failure(text, error_type="TimeoutError", task_type=task_type, executed="unknown", organ_id=organ_id)
     if not isinstance(error, RayError) or kind not in _DEATHS:
         return failure(describe(error), error_type=kind, task_type=task_type, executed="unknown", organ_id=organ_id)
-    if _NOT_SENT in str(error):
+    if any(text in str(error) for text in _NOT_SENT):
         return failure(down(where), task_type=task_type)
     return failure(died(where), task_type=task_type, organ_id=organ_id)
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -303,12 +302,12 @@ class OrganismManager:
         for organ_id in organ_ids:
             for replica in self._replicas[organ_id]:
                 replica.start()
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         while True:
             changed = self._changed
             for organ_id in organ_ids:
                 self._check_possible(self._organs[organ_id])
-            waiting = self._awaited(organ_ids, time.monotonic() - began)
+            waiting = self._awaited(organ_ids, asyncio.get_running_loop().time() - began)
             if not waiting:
                 return
             # Some are awaited for a time only, and nothing else tells when it is over.

@@ -1,7 +1,8 @@
-"""One replica of an organ, as the Coordinator sees it: keeps asking it, and replaces its process when it hangs.
+"""One replica of an organ, as the Coordinator sees it: keeps asking it, and does what :mod:`process` decides.
 
 A single long call (``watch``) serves for progress, health and death: the organ answers it when something changed or
-after the health interval; a process that died breaks it; one that hangs leaves it overdue.
+after the health interval; a process that died breaks it; one that hangs leaves it overdue. A task that finds no
+process says so at once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
@@ -18,8 +18,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError,
 
 from seedcore.counts import merge
 from seedcore.errors import OrganUnavailableError
-from seedcore.organism.crashes import CrashLoop
 from seedcore.organism.lane import Call, Lane
+from seedcore.organism.process import Action, Phase, Process, Row
 from seedcore.organism.runtime import KILL_TIMEOUT_S, OrganRuntime, kill, retire
 from seedcore.organism.snapshot import AgentFailure, ReplicaState, Snapshot
 from seedcore.organism.work import settle
@@ -33,8 +33,8 @@ STREAM_AHEAD = 64
 # Ray tells a caller of a dead actor after up to a second; a killed organ is back within two.
 _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
-_PROCESS_START_S = 60.0
-_MAX_DEATHS_WHILE_STARTING = 3
+_PROCESS_START_S = 30.0
+_ROW_TIMEOUT_S = 2.0
 
 
 class Replica:
@@ -63,38 +63,49 @@ class Replica:
     ) -> None:
         self.spec = spec
         self.index = index
-        self.state = ReplicaState.STARTING
-        self.error: str | None = None
-        self.snapshot: Snapshot | None = None
-        self.restarts = 0
         self.actor_id: str | None = None
         self._identity = identity
         self._runtime = runtime
         self._siblings = siblings
         self._is_leaving = is_leaving
         self._on_change = on_change
+        self._process = Process()
         self._handle: Any = None
-        self._seen: tuple[str, int] = ("", -1)
         self._past_tasks: list[dict[str, Any]] = []
-        self._missed = 0
-        self._crashes = CrashLoop()
-        self._never_settled = True
-        # Why the process died last, and with which task; shown until it is well again.
-        self._cause: str | None = None
-        self._died_with: str | None = None
-        # Whether the next process is new because of us, and not because one has died unseen.
-        self._disposed = False
-        self._replaced = False
-        # Whether the process is yet to answer for the first time.
-        self._fresh = True
+        self._told: tuple[ReplicaState, str | None] = (ReplicaState.STARTING, None)
         self._supervision: asyncio.Task[None] | None = None
-        self._creation: asyncio.Task[Any] | None = None
+        self._creation: asyncio.Future[Any] | None = None
+        self._asking: asyncio.Future[dict[str, Any]] | None = None
+        # Whether a task has found no process since the last question was sent.
+        self._is_doubted = False
+        # Processes that are being ended; whoever stops the replica waits for them, too.
+        self._ending: set[asyncio.Task[None]] = set()
         self._streams = 0
-        self._lane = Lane(spec.id, lambda: self._handle)
+        self._lane = Lane(spec.id, lambda: self._handle, on_death=self._missed_by_task)
 
     def start(self) -> None:
         """Begin to bring the process up and to watch it."""
         self._supervision = asyncio.create_task(self._supervise())
+
+    @property
+    def state(self) -> ReplicaState:
+        """How it is."""
+        return self._process.state
+
+    @property
+    def error(self) -> str | None:
+        """Why it is not ready."""
+        return self._process.error
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The last report, also that of a process that is gone."""
+        return self._process.snapshot
+
+    @property
+    def restarts(self) -> int:
+        """Processes that have followed the first one."""
+        return self._process.restarts
 
     @property
     def handle(self) -> Any:
@@ -109,8 +120,7 @@ class Replica:
     @property
     def tasks_in_flight(self) -> int:
         """Tasks that are there, as of its last report, and no less than the Coordinator has sent."""
-        reported = self.snapshot.in_flight if self.snapshot and self.usable else 0
-        return max(self.in_flight, reported)
+        return max(self.in_flight, self.snapshot.in_flight if self.snapshot and self.usable else 0)
 
     @property
     def queued(self) -> int:
@@ -120,9 +130,7 @@ class Replica:
     @property
     def settled(self) -> bool:
         """Whether every agent of the living process has either started or failed to."""
-        if self.snapshot is None or self._fresh or self.state is ReplicaState.STARTING:
-            return False
-        return self.snapshot.first_round_over
+        return self._answers and self.snapshot is not None and self.snapshot.first_round_over
 
     def tasks(self) -> list[dict[str, Any]]:
         """Counts of tasks, as of the last report, over all processes that this one follows."""
@@ -136,20 +144,16 @@ class Replica:
     @property
     def given_up(self) -> bool:
         """Whether the process has died so often before it was ever well that a first start does not wait for it."""
-        return self._never_settled and self._crashes.deaths >= _MAX_DEATHS_WHILE_STARTING
+        return self._process.has_given_up
 
     @property
     def failures(self) -> tuple[AgentFailure, ...]:
         """Agents that did not start or are not well."""
-        if self.given_up:
-            text = f"the process of organ {self.spec.id} died {self._crashes.deaths} times while it started"
-            first = self.spec.agent_ids(self.index)[0]
-            return (
-                AgentFailure(
-                    agent_id=first, error=text, error_type="OrganUnavailableError", traceback=self._cause or ""
-                ),
-            )
-        return self.snapshot.failed if self.snapshot else ()
+        if not self.given_up:
+            return self.snapshot.failed if self.snapshot else ()
+        text = f"the process of organ {self.spec.id} died {self._process.deaths} times while it started"
+        first, cause = self.spec.agent_ids(self.index)[0], self._process.cause or ""
+        return (AgentFailure(agent_id=first, error=text, error_type="OrganUnavailableError", traceback=cause),)
 
     @property
     def lost_agents(self) -> int:
@@ -164,37 +168,34 @@ class Replica:
         return self.snapshot.ready if self.snapshot and self.usable else 0
 
     @property
-    def started_agents(self) -> int:
-        """Agents of the living process that have started, also while others of it have not."""
-        living = not self._fresh and (self.usable or self.state is ReplicaState.STARTING)
-        return self.snapshot.ready if self.snapshot and living else 0
-
-    @property
     def usable(self) -> bool:
         """Whether a task may be sent there."""
         return self.state in {ReplicaState.READY, ReplicaState.DEGRADED}
+
+    @property
+    def _answers(self) -> bool:
+        return self._process.phase is Phase.ANSWERING
 
     async def execute(self, task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Run one task there; answers in the documented shape, also if the process dies with it or does not answer."""
         waiter: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._lane.send(Call(task, timeout_s, settle(waiter)))
-        answer = await waiter
-        if answer.get("executed") == "unknown" and answer.get("error_type") == "OrganUnavailableError":
-            self._died_with = str(task.get("type"))
-        return answer
+        return await waiter
 
     async def stream(self, task: dict[str, Any], timeout_s: float, *, grace_s: float) -> AsyncIterator[dict[str, Any]]:
         """Run one task there; yields what :meth:`Organ.stream` yields.
 
         Raises:
-            OrganUnavailableError: The process died with the task.
+            OrganUnavailableError: The process died with the task, or there is none.
             TimeoutError: The process did not answer in time, nor within the grace after it.
             RayError: Anything else that Ray reports, an item that cannot be read for one.
         """
+        if self._handle is None:
+            raise OrganUnavailableError(f"the process of organ {self.spec.id} is down")
         deadline = asyncio.get_running_loop().time() + timeout_s + grace_s
-        self._streams += 1
         method = self._handle.stream.options(_generator_backpressure_num_objects=STREAM_AHEAD)
         parts = method.remote(task, timeout_s)
+        self._streams += 1
         try:
             while True:
                 async with asyncio.timeout_at(deadline):
@@ -203,7 +204,7 @@ class Replica:
         except StopAsyncIteration:
             return
         except _DEATHS as error:
-            self._died_with = str(task.get("type"))
+            self._missed_by_task(str(task.get("type")), may_have_run=True)
             text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
             raise OrganUnavailableError(text, "unknown") from error
         finally:
@@ -227,23 +228,20 @@ class Replica:
         """Let the tasks end, stop the agents and end the process; does not raise."""
         if self._supervision is not None:
             self._supervision.cancel()
+            await asyncio.wait({self._supervision})
+        answered = self._answers
         handle, self._handle = self._handle, None
         if handle is None and self._creation is not None:
             # It is being created in a thread, which nothing stops: what comes of it has to go as well.
             with contextlib.suppress(RayError, TimeoutError, ValueError):
                 handle = await asyncio.wait_for(self._creation, KILL_TIMEOUT_S)
-        self._set(ReplicaState.STOPPED, None)
-        if handle is None:
-            return
-        if self._fresh:
-            # Not placed yet, dead or hanging: it would not hear a word.
-            await self._kill(handle, restart=False)
-        else:
-            await self.retire(handle)
-
-    async def retire(self, handle: Any) -> None:
-        """Stop an organ process in good order, then end it; does not raise."""
-        await retire(handle, self._runtime, name=self._name, drain_timeout_s=self.spec.drain_timeout_s)
+        self._process.end()
+        self._tell()
+        if handle is not None:
+            # What is not placed yet, dead or hanging would not hear a word.
+            self._begin_to_end(handle, gently=answered)
+        if self._ending:
+            await asyncio.wait(self._ending)
 
     def report(self) -> dict[str, Any]:
         """Describe the replica as plain data, without its agents."""
@@ -265,30 +263,79 @@ class Replica:
     def _name(self) -> str:
         return f"{self.spec.id}[{self.index}]"
 
+    @property
+    def started_agents(self) -> int:
+        """Agents of the living process that have started, also while others of it have not."""
+        return self.snapshot.ready if self.snapshot and self._answers else 0
+
     async def _supervise(self) -> None:
         delay = _RETRY_S
         while True:
-            pause = 0.0
             try:
-                if self._handle is None:
-                    await self._create()
-                pause = await self._ask()
-            except TimeoutError:
-                await self._overdue()
-            except RayError as error:
-                pause = self._lost(error)
+                action = await self._next()
+                self._tell()
+                answered = self._answers
+                await self._do(action)
             except Exception as error:
                 logger.exception("supervision of organ %s failed, trying again", self._name)
-                self._set(ReplicaState.DOWN, describe(error))
-            else:
+                self._process.lost(describe(error), None, _now())
+                self._tell()
+                self._asking, answered = None, False
+            if answered:
                 delay = _RETRY_S
-                if not pause:
-                    continue
-            if pause:
-                await self._leave_alone(pause)
-                continue
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _MAX_RETRY_S)
+            elif self._asking is None and self._process.phase is not Phase.PAUSED:
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _MAX_RETRY_S)
+
+    async def _next(self) -> Action:
+        """Wait until something happens to the process, and decide what to do."""
+        process, spec = self._process, self.spec
+        if self._handle is None:
+            await self._create()
+        if self._asking is None:
+            known = process.snapshot if self._answers else None
+            seen = (known.boot, known.version) if known else ("", -1)
+            self._is_doubted = False
+            self._asking = asyncio.ensure_future(_await(self._handle.watch.remote(*seen, spec.health_interval_s)))
+        asking = self._asking
+        # The first answer of a process may have to wait for Ray to place and to start it.
+        limit = _PROCESS_START_S if process.is_awaited else spec.health_interval_s + spec.health_timeout_s
+        await asyncio.wait({asking}, timeout=limit)
+        if not asking.done():
+            row = await self._row() if process.is_awaited else None
+            return process.silent(row, _now(), threshold=spec.failure_threshold)
+        self._asking = None
+        if asking.cancelled() or self._is_doubted:
+            return Action.ASK
+        error = asking.exception()
+        if isinstance(error, ActorDiedError):
+            row = await self._row()
+            return process.dead((row and row.cause) or _first_line(error), _now())
+        if error is not None:
+            away = isinstance(error, _DEATHS)
+            return process.lost(None if away else _first_line(error), await self._row(), _now())
+        return self._answered(asking.result())
+
+    def _answered(self, answer: dict[str, Any]) -> Action:
+        if answer["identity"] != self._identity:
+            # Before anything else: what another release answers may have another shape.
+            return self._process.retire("it is of another configuration or release")
+        snapshot, before = Snapshot.from_dict(answer), self.snapshot
+        if before is not None and before.boot != snapshot.boot:
+            self._past_tasks = self.tasks()
+        return self._process.answered(snapshot, _now(), leaving=self._is_leaving(str(snapshot.node_id)))
+
+    async def _do(self, action: Action) -> None:
+        if action is Action.KILL:
+            await kill(self._handle, self._runtime, name=self._name, restart=True)
+        if action in {Action.KILL, Action.ASK}:
+            self._asking = None
+        if action in {Action.CREATE, Action.DISPOSE, Action.RETIRE, Action.PAUSE}:
+            handle, self._handle, self._asking = self._handle, None, None
+            if action is not Action.CREATE:
+                await asyncio.shield(self._begin_to_end(handle, gently=action is Action.RETIRE))
+        if action is Action.PAUSE:
+            await asyncio.sleep(self._process.pause_s)
 
     async def _create(self) -> None:
         ensure = self._runtime.ensure(self.spec, self.index, self._identity, beside=self._siblings())
@@ -299,135 +346,55 @@ class Replica:
             if self._creation.done():
                 self._creation = None
         self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
+        self._process.created(await self._row())
+        self._tell()
 
-    def _lost(self, error: RayError) -> float:
-        """Take in that the process does not answer any more; returns for how long to leave it alone, mostly 0."""
-        self._fresh = True
-        is_dead = isinstance(error, ActorDiedError)
-        if self._died_with is not None:
-            self._cause = f"its process died with a task of type {self._died_with!r}"
-        elif not self._replaced:
-            self._cause = _first_line(error) if is_dead else "its process died"
-        pause = 0.0
-        # Any other error may be the network's; a process that really died shows in what its successor answers.
-        if is_dead or "is restarting" in str(error):
-            pause = self._crashes.died(time.monotonic())
-        self._set(ReplicaState.DOWN, self._cause)
-        if is_dead:
-            # Dead for good (killed from outside, or its __init__ raised): make a new one.
-            self._handle, self._disposed = None, True
-        return pause
+    async def _row(self) -> Row | None:
+        """Ask the GCS about the actor; None if it does not say, a head that is away for one."""
+        try:
+            async with asyncio.timeout(_ROW_TIMEOUT_S):
+                return await self._runtime.row(self._handle)
+        except Exception as error:
+            logger.warning("organ %s: the head does not say how its actor is: %s", self._name, describe(error))
+            return None
 
-    async def _leave_alone(self, pause: float) -> None:
-        """Start nothing for a while: Ray by itself would start a process that dies again and again, for ever."""
-        text = f"crash loop: {self._crashes.deaths} deaths, last: {self._cause}; next start in {pause:g} s"
-        logger.error("organ %s: %s", self._name, text)
-        self._set(ReplicaState.DOWN, text)
-        await self._dispose()
-        await asyncio.sleep(pause)
+    def _missed_by_task(self, task_type: str, *, may_have_run: bool) -> None:
+        """A task found no process: no status may look better from now on, until the process has answered anew."""
+        if self._process.missed_by_task(task_type, may_have_run=may_have_run):
+            # An answer that is on its way may have been sent before.
+            self._is_doubted = True
+            if self._asking is not None:
+                self._asking.cancel()
+            self._tell()
 
-    async def _dispose(self) -> None:
-        """End the process for good; the next one is a new actor."""
-        handle, self._handle = self._handle, None
-        self._fresh = self._disposed = True
-        if handle is not None:
-            await self._kill(handle, restart=False)
+    def _begin_to_end(self, handle: Any, *, gently: bool) -> asyncio.Task[None]:
+        """End an actor for good; that goes on when the replica is stopped meanwhile."""
+        name, drain_s = self._name, self.spec.drain_timeout_s
+        task = asyncio.create_task(
+            retire(handle, self._runtime, name=name, drain_timeout_s=drain_s)
+            if gently
+            else kill(handle, self._runtime, name=name, restart=False)
+        )
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
 
-    async def _ask(self) -> float:
-        """Ask for what is new, and take it in; returns for how long to leave the process alone, mostly 0."""
-        spec = self.spec
-        # The first answer of a process may have to wait for Ray to place and to start it.
-        limit = _PROCESS_START_S if self._fresh else spec.health_interval_s + spec.health_timeout_s
-        async with asyncio.timeout(limit):
-            answer: dict[str, Any] = await self._handle.watch.remote(*self._seen, spec.health_interval_s)
-        if answer["identity"] != self._identity:
-            # Before anything else: what another release answers may have another shape.
-            logger.info("organ %s is of another configuration or release, replacing it", self._name)
-            handle, self._handle = self._handle, None
-            await self.retire(handle)
-            return 0.0
-        snapshot = Snapshot.from_dict(answer)
-        if snapshot.stopping:
-            # Somebody began to stop it and did not come to the end: a Coordinator that died, a reload that was undone.
-            logger.info("organ %s is stopping, replacing it", self._name)
-            await self._dispose()
-            return 0.0
-        pause = self._note_life(snapshot)
-        if self._is_leaving(str(snapshot.node_id)):
-            await self._move()
-            return 0.0
-        if not pause:
-            await self._judge(snapshot)
-        return pause
-
-    def _note_life(self, snapshot: Snapshot) -> float:
-        """Take in which process answers; returns for how long to leave it alone if too many before it have died."""
-        now, pause = time.monotonic(), 0.0
-        is_new = self.snapshot is not None and snapshot.boot != self._seen[0]
-        if is_new:
-            self._past_tasks = self.tasks()
-            self.restarts += 1
-            pause = 0.0 if self._disposed else self._crashes.died(now)
-        else:
-            self._crashes.lives(now)
-        self._missed, self._fresh, self._disposed, self._replaced = 0, False, False, False
-        self._seen = (snapshot.boot, snapshot.version)
-        self.snapshot = snapshot
-        return pause
-
-    async def _judge(self, snapshot: Snapshot) -> None:
-        if snapshot.is_blocked:
-            text = "every slot was held by a task that does not end"
-            logger.error("organ %s: %s, replacing its process", self._name, text)
-            await self._replace(text)
-            return
-        self._never_settled = self._never_settled and not snapshot.first_round_over
-        if snapshot.state is ReplicaState.READY:
-            self._cause = self._died_with = None
-        self._set(snapshot.state, snapshot.cause or self._cause)
-
-    async def _move(self) -> None:
-        """Let the tasks end where they are, and go on where Ray still places something."""
-        self._cause = "its node is to leave the cluster, it moves"
-        handle, self._handle = self._handle, None
-        self._fresh = self._disposed = True
-        self._set(ReplicaState.DOWN, self._cause)
-        await self.retire(handle)
-
-    async def _overdue(self) -> None:
-        if self._fresh:
-            # Adopted from an earlier Coordinator and hanging, or not placed yet: a new actor serves both.
-            await self._dispose()
-            return
-        self._missed += 1
-        if self._missed < self.spec.failure_threshold:
-            self._set(ReplicaState.DOWN, "its report is overdue")
-            return
-        logger.error("organ %s does not answer, replacing its process", self._name)
-        await self._replace("its process did not answer")
-
-    async def _replace(self, why: str) -> None:
-        self._missed, self._fresh, self._replaced = 0, True, True
-        self._cause = why
-        self._set(ReplicaState.DOWN, why)
-        if self._handle is not None:
-            await self._kill(self._handle, restart=True)
-
-    async def _kill(self, handle: Any, *, restart: bool) -> None:
-        await kill(handle, self._runtime, name=self._name, restart=restart)
-
-    def _set(self, state: ReplicaState, error: str | None) -> None:
-        if (state, error) != (self.state, self.error):
-            logger.log(
-                logging.INFO if error is None else logging.WARNING,
-                "organ %s: %s -> %s%s",
-                self._name,
-                self.state,
-                state,
-                f" ({error})" if error else "",
-            )
-        self.state, self.error = state, error
+    def _tell(self) -> None:
+        before, self._told = self._told, (self.state, self.error)
+        if before != self._told:
+            level = logging.INFO if self.error is None else logging.WARNING
+            detail = f" ({self.error})" if self.error else ""
+            logger.log(level, "organ %s: %s -> %s%s", self._name, before[0], self.state, detail)
         self._on_change()
+
+
+async def _await(sent: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = await sent
+    return answer
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ray.exceptions import RayError
 
+from seedcore.organism.process import Row
 from seedcore.settings import ORGAN_NAME_PREFIX
 from seedcore.spec import OrganSpec
 from seedcore.task import describe
@@ -33,6 +34,9 @@ class OrganRuntime(Protocol):
 
     async def kill(self, handle: Any, *, restart: bool) -> None:
         """End the replica's process, for good or to be started again."""
+
+    async def row(self, handle: Any) -> Row | None:
+        """Return what the GCS says of the replica's actor, None if it knows none."""
 
     async def others(self, keep: set[str]) -> dict[str, Any]:
         """Find all organs of the namespace but those with these actor names; returns name to handle."""

@@ -1,0 +1,237 @@
+"""Actors that live and die as Ray's do, with real organs in them, in this process and without threads."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any
+
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from seedcore.organism.organ import Organ
+from seedcore.organism.process import Row
+from seedcore.organism.runtime import organ_name
+from seedcore.spec import OrganSpec
+from seedcore.task import Task
+
+# What Ray waits before it tells a caller of a process that is away.
+TOLD_AFTER_S = 1.0
+_STATES = {"PENDING_CREATION": 1, "ALIVE": 2, "RESTARTING": 3, "DEAD": 4}
+_ids = itertools.count(1)
+
+
+class FakeOrgan(Organ):
+    """An organ whose agents are one coroutine function."""
+
+    work: Callable[[Task], Any]
+
+    async def _load(self) -> Any:
+        return self.work
+
+
+class FakeProcess:
+    """One process of an actor: it works, hangs, or is dead."""
+
+    def __init__(self, cluster: FakeCluster, actor: FakeActor) -> None:
+        self.cluster, self.actor = cluster, actor
+        self.runs = asyncio.Event()
+        self.runs.set()
+        self.died = asyncio.Event()
+        self.was_well = False
+        self.organ = FakeOrgan.__new__(FakeOrgan)
+        self.organ.work = self._work
+
+    async def begin(self) -> None:
+        spec, replica, identity = self.actor.arguments
+        await self.organ.__init__(spec.to_dict(), replica, identity)  # type: ignore[misc]
+        self.organ._node_id = self.actor.node_id
+
+    async def _work(self, task: Task) -> str:
+        self.cluster.began[str(task.id)] += 1
+        await asyncio.sleep(float(task.params.get("seconds", 0.0)))
+        await self.runs.wait()
+        if self.died.is_set():
+            await asyncio.Event().wait()
+        self.cluster.done[str(task.id)] += 1
+        return "done"
+
+    def end(self) -> None:
+        self.died.set()
+        for task in (self.organ._life, *self.organ._background):
+            task.cancel()
+
+
+class _Method:
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def remote(self, *arguments: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.ensure_future(self._call(*arguments))
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return future
+
+
+class FakeActor:
+    """A detached actor with ``max_restarts=-1``, and the handle of it."""
+
+    def __init__(self, cluster: FakeCluster, name: str, arguments: tuple[OrganSpec, int, str]) -> None:
+        self.cluster, self.name, self.arguments = cluster, name, arguments
+        self.state = "PENDING_CREATION"
+        self.restarts = 0
+        self.node_id = "node"
+        self.process: FakeProcess | None = None
+        self._changed = asyncio.Event()
+        identity = f"{next(_ids):04x}"
+        self._actor_id = type("Id", (), {"hex": staticmethod(lambda: identity)})
+        self._starting = asyncio.create_task(self._start())
+
+    def __getattr__(self, method: str) -> _Method:
+        if method.startswith("__"):
+            raise AttributeError(method)
+        return _Method(lambda *arguments: self._call(method, arguments))
+
+    def _get_local_state(self) -> int:
+        return _STATES[self.state]
+
+    def die(self) -> None:
+        """The process dies: Ray starts another."""
+        if self.process is not None:
+            self.process.end()
+            self.process = None
+            self.restarts += 1
+            self._enter("RESTARTING")
+            self._starting = asyncio.create_task(self._start())
+
+    def end(self) -> None:
+        """Kill it for good."""
+        self._starting.cancel()
+        if self.process is not None:
+            self.process.end()
+            self.process = None
+        self._enter("DEAD")
+
+    def hang(self) -> None:
+        if self.process is not None:
+            self.process.runs.clear()
+
+    def go_on(self) -> None:
+        if self.process is not None:
+            self.process.runs.set()
+
+    async def _start(self) -> None:
+        while not self.cluster.head_is_up or not self.cluster.has_room:
+            await self.cluster.changed.wait()
+        await asyncio.sleep(self.cluster.start_s)
+        process = FakeProcess(self.cluster, self)
+        await process.begin()
+        self.process = process
+        self.cluster.processes.append(process)
+        self._enter("ALIVE")
+        if self.cluster.dies_after_s is not None:
+            asyncio.get_running_loop().call_later(self.cluster.dies_after_s, self._die_if, process)
+
+    def _die_if(self, process: FakeProcess) -> None:
+        if self.process is process:
+            self.die()
+
+    def _enter(self, state: str) -> None:
+        self.state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        if self.state == "RESTARTING":
+            await asyncio.sleep(TOLD_AFTER_S)
+            raise ActorUnavailableError("IOError: The actor is restarting.", None)
+        while self.state == "PENDING_CREATION":
+            await self._changed.wait()
+        if self.state == "DEAD" or self.process is None:
+            raise ActorDiedError
+        process = self.process
+        work = asyncio.ensure_future(self._answer(process, method, arguments))
+        died = asyncio.ensure_future(process.died.wait())
+        await asyncio.wait({work, died}, return_when=asyncio.FIRST_COMPLETED)
+        died.cancel()
+        if work.done() and not process.died.is_set():
+            return work.result()
+        work.cancel()
+        await asyncio.sleep(TOLD_AFTER_S)
+        if self.state == "DEAD":
+            raise ActorDiedError
+        raise ActorUnavailableError("IOError: The actor was restarted.", None)
+
+    @staticmethod
+    async def _answer(process: FakeProcess, method: str, arguments: tuple[Any, ...]) -> Any:
+        await process.runs.wait()
+        answer = await getattr(process.organ, method)(*arguments)
+        await process.runs.wait()
+        process.was_well = process.was_well or (method == "watch" and answer["ready"] == answer["agent_count"])
+        return answer
+
+
+class FakeCluster:
+    """Where organs run.
+
+    Attributes:
+        began: How often each task, by its id, has reached an agent.
+        done: How often each task was done.
+        kills: Names of actors whose process was killed though it was well and had not been told to stop.
+    """
+
+    def __init__(self) -> None:
+        self.actors: dict[str, FakeActor] = {}
+        self.processes: list[FakeProcess] = []
+        self.began: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.kills: list[str] = []
+        self.start_s = 1.0
+        self.dies_after_s: float | None = None
+        self.has_room = True
+        self.head_is_up = True
+        self.changed = asyncio.Event()
+
+    def change(self, **values: Any) -> None:
+        for key, value in values.items():
+            setattr(self, key, value)
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]) -> FakeActor:
+        await self._head()
+        name = organ_name(spec.id, replica)
+        if name not in self.actors:
+            self.actors[name] = FakeActor(self, name, (spec, replica, identity))
+        return self.actors[name]
+
+    async def kill(self, handle: FakeActor, *, restart: bool) -> None:
+        await self._head()
+        process = handle.process
+        if process is not None and process.was_well and process.runs.is_set() and not process.organ._stopping:
+            self.kills.append(handle.name)
+        if restart:
+            handle.die()
+        else:
+            handle.end()
+            if self.actors.get(handle.name) is handle:
+                del self.actors[handle.name]
+
+    async def row(self, handle: FakeActor) -> Row | None:
+        await self._head()
+        return Row(state=handle.state, restarts=handle.restarts)
+
+    async def others(self, keep: set[str]) -> dict[str, FakeActor]:
+        await self._head()
+        return {name: actor for name, actor in self.actors.items() if name not in keep}
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return []
+
+    async def close(self) -> None:
+        for actor in list(self.actors.values()):
+            actor.end()
+
+    async def _head(self) -> None:
+        while not self.head_is_up:
+            await self.changed.wait()
