@@ -70,6 +70,37 @@ def test_a_killed_organ_is_seen_at_once_and_comes_back(organism: Organism) -> No
     assert organism.submit("two")["success"] is True
 
 
+_KILL_AND_ASK = """
+import signal
+coordinator = ray.get_actor("seedcore_coordinator")
+seen, deadline = [], time.monotonic() + 60
+os.kill(PID, signal.SIGKILL)
+while time.monotonic() < deadline:
+    answer = ray.get(coordinator.handle.remote({"type": "two", "timeout_s": 5}))
+    status = ray.get(coordinator.get_status.remote())
+    seen.append({"success": answer["success"], "executed": answer.get("executed"), "error": answer.get("error"),
+                 "status": status["status"], "message": status["message"]})
+    if answer["success"] and len(seen) > 1:
+        break
+    time.sleep(0.02)
+say(seen)
+"""
+
+
+def test_no_status_is_better_than_the_last_answer_to_a_task(organism: Organism) -> None:
+    organism.up(*ORGANS)
+    pid = organism.probe().coordinator["organs"][1]["replicas"][0]["pid"]
+
+    seen = organism.drive(_KILL_AND_ASK.replace("PID", str(pid)))
+
+    failed = [entry for entry in seen if not entry["success"]]
+    assert failed, "the kill was not noticed by any task"
+    assert [entry for entry in failed if entry["status"] == "healthy"] == []
+    assert seen[-1]["success"]
+    # Only what was on its way when the process died is in doubt; while Ray starts it again, nothing is sent.
+    assert [entry["executed"] for entry in failed[2:] if entry["executed"] != "no"] == []
+
+
 def test_a_killed_coordinator_comes_back_and_adopts_its_organs(organism: Organism) -> None:
     organism.up(*ORGANS)
     before = organism.probe()
