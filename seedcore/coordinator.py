@@ -33,12 +33,11 @@ from seedcore.organism.runtime import OrganRuntime
 from seedcore.organism.table import TableNews
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec
-from seedcore.task import BUILTIN_TASK_TYPES, Task, describe, failure, normalise, task_type_of
+from seedcore.task import BUILTIN_TASK_TYPES, Task, describe, failure, inner_tasks, task_type_of
 
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2_000
-MAX_BATCH = 1_000
 BEAT_S = 0.5
 # A loop that has not turned for this long is not to be believed.
 STALE_AFTER_S = 5.0
@@ -373,11 +372,7 @@ class Coordinator:
 
     async def _execute_many(self, task: Task) -> list[dict[str, Any]]:
         """Do many tasks that came as one; the result has each one's own answer, in their order."""
-        tasks = task.params.get("tasks")
-        if not isinstance(tasks, list | tuple) or len(tasks) > MAX_BATCH:
-            raise TaskError(f"params key 'tasks' has to be a list of at most {MAX_BATCH} tasks")
-        if any(normalise(task_type_of(inner)) == task.type for inner in tasks):
-            raise TaskError(f"params key 'tasks' has a task of type {task.type!r} in it, which may hold no other")
+        tasks = inner_tasks(task)
         return list(await asyncio.gather(*(self.handle(inner) for inner in tasks)))
 
     async def _initialize_organism(self, _: Task) -> dict[str, Any]:

@@ -170,10 +170,10 @@ class Connection:
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme != "https":
             return http.client.HTTPConnection(host, port, timeout=timeout_s)
-        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=_context(self._certificate))
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=tls_context(self._certificate))
 
 
-def _context(certificate: Path | None) -> ssl.SSLContext:
+def tls_context(certificate: Path | None) -> ssl.SSLContext:
     """Believe the first certificate of the file and nothing else, whatever name it is for; or what the system believes.
 
     The server is known by its certificate, so it may listen at any address, and an authority's other certificates

@@ -18,6 +18,10 @@ MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_NAME_CHARS = 200
 """Length of a task type or a domain."""
+MAX_BATCH = 1_000
+"""Tasks in one of type ``execute_many``."""
+LINES_MEDIA_TYPE = "application/x-ndjson"
+"""Who accepts this over HTTP gets each answer as a line of its own as soon as it is there."""
 
 BUILTIN_TASK_TYPES = frozenset(
     {
@@ -126,6 +130,20 @@ def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, 
         timeout_s=timeout,
     )
     return task, size
+
+
+def inner_tasks(task: Task) -> list[Any]:
+    """Return the tasks in one of type ``execute_many``.
+
+    Raises:
+        TaskError: They are not a list, too many, or one of them holds tasks itself.
+    """
+    tasks = task.params.get("tasks")
+    if not isinstance(tasks, list | tuple) or len(tasks) > MAX_BATCH:
+        raise TaskError(f"params key 'tasks' has to be a list of at most {MAX_BATCH} tasks")
+    if any(normalise(task_type_of(inner)) == task.type for inner in tasks):
+        raise TaskError(f"params key 'tasks' has a task of type {task.type!r} in it, which may hold no other")
+    return list(tasks)
 
 
 def normalise(key: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import queue
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedcore.errors import ClusterError
@@ -13,13 +14,7 @@ from seedcore.status import probe
 if TYPE_CHECKING:
     from seedcore.settings import Settings
 
-# An answer that travels may come this much later than the Coordinator's own limit ends the task.
-MARGIN_S = 10.0
-# While a task without a limit of the caller's runs, only signs of life can end the wait.
-NO_LIMIT_S = 30 * 24 * 3600.0
-LIFE_INTERVAL_S = 5.0
 LIFE_TIMEOUT_S = 5.0
-SIGNS_MISSED = 2
 _REFUSALS = {401: "wants a token", 403: "refuses this token"}
 
 
@@ -60,79 +55,38 @@ def task_types(settings: Settings) -> list[tuple[str, str]]:
     ]
 
 
-def task(settings: Settings, document: Mapping[str, Any], *, timeout_s: float | None) -> dict[str, Any]:
+def task(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
     """Hand a task to the Coordinator and return its answer, in the documented shape.
-
-    Args:
-        settings: Where it is.
-        document: The task.
-        timeout_s: Seconds the task may take; without it the wait lasts as long as the Coordinator lives.
 
     Raises:
         ClusterError: There is no answer; ``reason`` is that of the status.
     """
-    token = settings.token()
-    url = f"{settings.http_url}/coordinator/tasks"
-    limit = NO_LIMIT_S if timeout_s is None else timeout_s + MARGIN_S
-    outcome: list[Response | OSError] = []
+    from seedcore.client.background import Background  # noqa: PLC0415 - other commands do without an event loop
+    from seedcore.client.http import HttpEngine, NoAnswer  # noqa: PLC0415
 
-    def post() -> None:
-        try:
-            outcome.append(
-                request(
-                    url,
-                    method="POST",
-                    token=token,
-                    body=dict(document),
-                    timeout_s=limit,
-                    certificate=settings.http_tls_cert,
-                )
-            )
-        except OSError as error:
-            outcome.append(error)
-
-    worker = threading.Thread(target=post, name="submit", daemon=True)
-    worker.start()
-    missed = 0
-    while worker.is_alive() and missed < SIGNS_MISSED:
-        worker.join(LIFE_INTERVAL_S)
-        if worker.is_alive():
-            missed = 0 if _lives(settings) else missed + 1
-    result = outcome[0] if outcome else TimeoutError()
-    if isinstance(result, OSError):
-        raise explain(settings, result) from result
-    return answer(settings, result)
+    settings.token()
+    answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    engine = Background(partial(HttpEngine, settings, patience_s=0.0))
+    engine.add(dict(document), None, answers.put)
+    answer = answers.get()
+    engine.close()
+    if isinstance(answer, NoAnswer):
+        raise explain(settings, answer.error) from answer.error
+    return answer
 
 
-def answer(settings: Settings, response: Response) -> dict[str, Any]:
-    """Return the answer of a task.
-
-    Raises:
-        ClusterError: It is not that of a Coordinator, or the Coordinator refuses this caller.
-    """
-    body = _body(settings, response)
-    if "success" not in body:
-        raise _stranger(settings, response)
-    return body
-
-
-def explain(settings: Settings, error: OSError) -> ClusterError:
+def explain(settings: Settings, error: Exception) -> ClusterError:
     """Say why the Coordinator does not answer, as far as the cluster's head knows."""
+    if isinstance(error, ClusterError):
+        return error
     report = probe(settings)
     if report.reason == "absent":
         return ClusterError("absent", f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
     if report.status != "healthy":
         return ClusterError(report.reason, report.message)
-    detail = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
+    told = error.strerror if isinstance(error, OSError) else None
+    detail = "no answer in time" if isinstance(error, TimeoutError) else told or str(error)
     return ClusterError("not_responding", f"the connection to {settings.http_url} failed: {detail}")
-
-
-def _lives(settings: Settings) -> bool:
-    try:
-        request(f"{settings.http_url}/livez", timeout_s=LIFE_TIMEOUT_S, certificate=settings.http_tls_cert)
-    except OSError:
-        return False
-    return True
 
 
 def _get(settings: Settings, path: str, *, timeout_s: float) -> Response:

@@ -1,29 +1,28 @@
-"""Many tasks over HTTP: bounded in flight, one outcome for each, whatever the Coordinator goes through meanwhile."""
+"""Many tasks from lines of JSON: read no faster than they get done, one outcome for each line."""
 
 from __future__ import annotations
 
 import queue
-import random
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedcore.cli import ask
 from seedcore.cli.params import parse_object
+from seedcore.client.background import Background
+from seedcore.client.http import HttpEngine, NoAnswer
 from seedcore.errors import ClusterError
-from seedcore.rest import Connection, NotSentError, Response
-from seedcore.task import failure, task_type_of
+from seedcore.rest import NotSentError
+from seedcore.task import failure
 
 if TYPE_CHECKING:
     from seedcore.settings import Settings
 
 # Outcomes that wait for an earlier one to be printed, for each task in flight.
 _AHEAD = 64
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _LOOK_S = 0.2
-_MAY_CHANGE = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,22 +33,20 @@ class Outcome:
         place: Its place among the tasks, from 0; empty lines have none.
         line: Its line, from 1.
         answer: In the documented shape.
-        sent: Whether the task has left; if not, nothing of it was done.
-        trouble: Why nobody answers any more; nothing is sent after it.
+        trouble: Why nobody answers; nothing is read after it.
     """
 
     place: int
     line: int
     answer: dict[str, Any]
-    sent: bool = True
     trouble: ClusterError | None = None
 
 
 @dataclass(slots=True)
 class _Shared:
-    """What reader, workers and writer have in common."""
+    """What the reader, the client's thread and the writer have in common."""
 
-    todo: queue.Queue[tuple[int, int, bytes] | None]
+    in_flight: threading.Semaphore
     room: threading.Semaphore
     done: queue.Queue[Outcome] = field(default_factory=queue.Queue)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -83,38 +80,69 @@ def run(
     Raises:
         OSError: The input cannot be read to its end.
     """
-    shared = _Shared(queue.Queue(in_flight), threading.Semaphore(in_flight * _AHEAD))
-    threading.Thread(target=_read, args=(shared, lines, in_flight), daemon=True).start()
-    for _ in range(in_flight):
-        worker = _Worker(settings, shared, patience_s=patience_s, defaults=defaults)
-        threading.Thread(target=worker.work, daemon=True).start()
+    shared = _Shared(threading.Semaphore(in_flight), threading.Semaphore(in_flight * _AHEAD))
+    engine = Background(partial(HttpEngine, settings, patience_s=patience_s))
+    threading.Thread(target=_read, args=(shared, engine, lines, defaults), daemon=True).start()
+    trouble: ClusterError | None = None
     try:
         for outcome in _in_order(_outcomes(shared)) if ordered else _outcomes(shared):
             shared.room.release()
-            yield outcome
+            if isinstance(outcome.answer, NoAnswer):
+                if shared.stop.is_set() and trouble is None:
+                    trouble = ask.explain(settings, outcome.answer.error)
+                yield _unanswered(outcome, outcome.answer, trouble)
+            else:
+                yield outcome
     finally:
         shared.stop.set()
+        engine.close()
     if shared.fault:
         raise shared.fault[0]
 
 
-def _read(shared: _Shared, lines: Iterable[bytes], workers: int) -> None:
+def _read(shared: _Shared, engine: Background, lines: Iterable[bytes], defaults: Mapping[str, Any]) -> None:
     try:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             shared.room.acquire()
+            shared.in_flight.acquire()
             if shared.stop.is_set():
                 break
-            shared.todo.put((shared.read, number, line))
+            take = partial(_take, shared, shared.read, number)
             shared.read += 1
+            try:
+                task = {**defaults, **parse_object(line.decode("utf-8-sig"))}
+            except ValueError as error:
+                take(failure(f"line {number}: {error}", error_type="TaskError"))
+            else:
+                engine.add(task, None, take)
     except Exception as error:
         # A file that cannot be read to its end: told when what was read is done.
         shared.fault.append(error)
     finally:
         shared.ended.set()
-        for _ in range(workers):
-            shared.todo.put(None)
+
+
+def _take(shared: _Shared, place: int, line: int, answer: dict[str, Any]) -> None:
+    """Take the answer of one task, in whatever thread it comes."""
+    if isinstance(answer, NoAnswer) and isinstance(answer.error, NotSentError | ClusterError):
+        # Nobody is there, or another program: the next task would fare no better.
+        shared.stop.set()
+    shared.done.put(Outcome(place=place, line=line, answer=answer))
+    shared.in_flight.release()
+
+
+def _unanswered(outcome: Outcome, answer: NoAnswer, trouble: ClusterError | None) -> Outcome:
+    executed, kind = answer["executed"], answer["task_type"]
+    if executed == "no" and trouble is not None:
+        told = failure(f"not sent: {trouble}", error_type=trouble.reason, task_type=kind, executed="no")
+    elif executed == "no":
+        told = dict(answer)
+    else:
+        text = f"{answer['error']}; the task may have been done"
+        told = failure(text, error_type="ConnectionError", task_type=kind, executed=executed)
+    return Outcome(place=outcome.place, line=outcome.line, answer=told, trouble=trouble)
 
 
 def _outcomes(shared: _Shared) -> Iterator[Outcome]:
@@ -140,83 +168,3 @@ def _in_order(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
         while turn in waiting:
             yield waiting.pop(turn)
             turn += 1
-
-
-class _Worker:
-    """One connection, one task at a time."""
-
-    def __init__(self, settings: Settings, shared: _Shared, *, patience_s: float, defaults: Mapping[str, Any]) -> None:
-        self._settings = settings
-        self._shared = shared
-        self._patience_s = patience_s
-        self._defaults = defaults
-        self._connection = Connection(settings.http_url, certificate=settings.http_tls_cert)
-
-    def work(self) -> None:
-        """Do tasks until there are no more."""
-        while (item := self._shared.todo.get()) is not None:
-            self._shared.done.put(self._one(*item))
-        self._connection.close()
-
-    def _one(self, place: int, line: int, text: bytes) -> Outcome:
-        task: Any = None
-        try:
-            task = {**self._defaults, **parse_object(text.decode("utf-8-sig"))}
-            answer = self._send(task)
-            return Outcome(place=place, line=line, answer=answer)
-        except ValueError as error:
-            refusal = failure(f"line {line}: {error}", error_type="TaskError")
-            return Outcome(place=place, line=line, answer=refusal, sent=False)
-        except ClusterError as trouble:
-            self._shared.stop.set()
-            kind = task_type_of(task)
-            refusal = failure(f"not sent: {trouble}", error_type=trouble.reason, task_type=kind, executed="no")
-            return Outcome(place=place, line=line, answer=refusal, sent=False, trouble=trouble)
-        except Exception as error:
-            broken = f"the connection broke, the task may have been done: {error or type(error).__name__}"
-            return Outcome(
-                place=place,
-                line=line,
-                answer=failure(broken, error_type="ConnectionError", task_type=task_type_of(task), executed="unknown"),
-            )
-
-    def _send(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Send it until it has been taken.
-
-        Raises:
-            ClusterError: Nobody takes it.
-            OSError: The connection broke once it was sent.
-        """
-        limit = task.get("timeout_s")
-        timeout_s = limit + ask.MARGIN_S if isinstance(limit, int | float) and limit > 0 else ask.NO_LIMIT_S
-        deadline = time.monotonic() + self._patience_s
-        pause = _FIRST_PAUSE_S
-        while True:
-            if self._shared.stop.is_set():
-                raise ClusterError("stopped", "another task found nobody to ask")
-            asked: float | None = None
-            try:
-                response = self._connection.request(
-                    "/coordinator/tasks", method="POST", token=self._settings.token(), body=task, timeout_s=timeout_s
-                )
-                asked = _try_again(response)
-                if asked is None:
-                    return ask.answer(self._settings, response)
-                trouble = None
-            except NotSentError as error:
-                trouble = error
-            if time.monotonic() >= deadline:
-                if trouble is None:
-                    return ask.answer(self._settings, response)
-                raise ask.explain(self._settings, trouble) from trouble
-            # Not all at the same moment, when it is back.
-            time.sleep(min(max(pause, asked or 0.0), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-
-def _try_again(response: Response) -> float | None:
-    """Return the seconds after which to try again, where nothing was done and that may change; else None."""
-    body = response.body if isinstance(response.body, Mapping) else {}
-    if response.status in _MAY_CHANGE and body.get("executed") == "no":
-        return response.retry_after_s or 0.0
-    return None

@@ -131,9 +131,7 @@ def submit(
 def _one(settings: Settings, task: dict[str, Any]) -> int:
     from seedcore.cli import ask
 
-    limit = task.get("timeout_s")
-    known = float(limit) if isinstance(limit, int | float) and limit > 0 else None
-    answer = ask.task(settings, task, timeout_s=known)
+    answer = ask.task(settings, task)
     out_json(answer)
     if answer["success"] is True:
         return OK
@@ -160,9 +158,8 @@ def _many(
             for outcome in outcomes:
                 shown.done += 1
                 shown.failed += outcome.answer.get("success") is not True
-                if outcome.trouble is not None:
-                    unsent += 1
-                    trouble = outcome.trouble if trouble is None or trouble.reason == "stopped" else trouble
+                trouble = trouble or outcome.trouble
+                unsent += outcome.trouble is not None and outcome.answer["executed"] == "no"
                 out(json.dumps({"line": outcome.line, **outcome.answer}, default=str))
         finally:
             shown.stop()

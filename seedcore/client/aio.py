@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from seedcore.client.attempts import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Sink
+from seedcore.client.attempts import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine
 from seedcore.client.http import HttpEngine, HttpLink
 from seedcore.client.transport import Transport, choose
 from seedcore.settings import Settings
@@ -50,16 +49,18 @@ class AsyncClient:
         self._room = asyncio.Semaphore(max_in_flight)
         self._loop = asyncio.get_running_loop()
         self._http = HttpLink(self._settings)
-        self._bulk: HttpEngine | None = None
         self._routes: Routes | None = None
-        self._engine: RayEngine | None = None
+        self._ray: RayEngine | None = None
+        self._engine: Engine
         self.transport = choose(transport)
         if self.transport == "ray":
             from seedcore.client.direct import RayEngine  # noqa: PLC0415 - it imports Ray
             from seedcore.client.routes import Routes  # noqa: PLC0415 - it imports Ray
 
             self._routes = Routes(self._settings.namespace)
-            self._engine = RayEngine(self._routes)
+            self._engine = self._ray = RayEngine(self._routes)
+        else:
+            self._engine = HttpEngine(self._settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,16 +73,16 @@ class AsyncClient:
     async def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Return what the Coordinator says of itself; see ``Client.status``."""
         limit_s = self._limit(timeout_s)
-        if self._engine is None:
+        if self._ray is None:
             return await asyncio.to_thread(self._http.status, limit_s)
-        return dict(await self._engine.ask("get_status", limit_s))
+        return dict(await self._ray.ask("get_status", limit_s))
 
     async def ping(self, *, timeout_s: float | None = None) -> str:
         """Return ``pong``."""
         limit_s = self._limit(timeout_s)
-        if self._engine is None:
+        if self._ray is None:
             return await asyncio.to_thread(self._http.ping, limit_s)
-        return str(await self._engine.ask("ping", limit_s))
+        return str(await self._ray.ask("ping", limit_s))
 
     async def submit(self, task: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
         """Do one task and return its answer."""
@@ -109,12 +110,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End what runs in the background; tasks that have not been sent are answered."""
-        if self._engine is not None:
-            self._engine.close()
+        self._engine.close()
         if self._routes is not None:
             self._routes.close()
-        if self._bulk is not None:
-            await asyncio.to_thread(self._bulk.close)
 
     async def _start(self, task: Any, limit_s: float | None) -> asyncio.Future[dict[str, Any]]:
         await self._room.acquire()
@@ -125,16 +123,8 @@ class AsyncClient:
             if not answer.done():  # else nobody waits any more
                 answer.set_result(given)
 
-        if self._engine is not None:
-            self._engine.add(task, limit_s, put)
-        else:
-            if self._bulk is None:
-                self._bulk = HttpEngine(self._http)
-            self._bulk.add(task, limit_s, partial(self._hand_over, put))
+        self._engine.add(task, limit_s, put)
         return answer
-
-    def _hand_over(self, put: Sink, answer: dict[str, Any]) -> None:
-        self._loop.call_soon_threadsafe(put, answer)
 
     def _limit(self, timeout_s: float | None) -> float:
         return next(limit for limit in (timeout_s, self._timeout_s, DEFAULT_TIMEOUT_S) if limit is not None)

@@ -25,16 +25,17 @@ class Attempts:
 
     Args:
         limits_s: Seconds from now; the least of those that are not None counts.
+        patience_s: Seconds in which there may be another try. Then each try has the whole limit for itself.
     """
 
-    __slots__ = ("_deadline", "_doubted", "_pauses", "_started")
+    __slots__ = ("_deadline", "_doubted", "_limit_s", "_patience_s", "_pauses", "_started")
 
-    def __init__(self, *limits_s: float | None) -> None:
+    def __init__(self, *limits_s: float | None, patience_s: float | None = None) -> None:
         self._started = time.monotonic()
-        self._deadline: float | None = None
-        for limit in limits_s:
-            if limit is not None and (self._deadline is None or self._started + limit < self._deadline):
-                self._deadline = self._started + limit
+        self._limit_s = min((limit for limit in limits_s if limit is not None), default=None)
+        self._patience_s = patience_s
+        within_s = self._limit_s if patience_s is None else patience_s
+        self._deadline = None if within_s is None else self._started + within_s
         self._pauses = 0
         self._doubted = False
 
@@ -48,6 +49,12 @@ class Attempts:
         now = time.monotonic()
         deadline = self._started + limit_s if self._deadline is None else self._deadline
         return max(0.0, min(deadline - now, limit_s))
+
+    def limit(self) -> float | None:
+        """Seconds that the next try may take, or None where nobody has named a limit: then its organ's counts."""
+        if self._limit_s is None or self._patience_s is not None:
+            return self._limit_s
+        return max(0.0, self._started + self._limit_s - time.monotonic())
 
     def pause(self, answer: Mapping[str, Any], limit_s: float = DEFAULT_TIMEOUT_S) -> float | None:
         """Return the seconds until the next try, or None: the answer is the last.

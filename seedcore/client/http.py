@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+import asyncio
+import json
 import time
+from collections import deque
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from seedcore.client.attempts import Attempts, Sink, parse
+from seedcore.client.attempts import Attempts, Sink, closed_answer, parse
+from seedcore.client.wire import Wire
 from seedcore.errors import ClusterError, DeadlineError, OrganUnavailableError, SeedCoreError
 from seedcore.rest import NotSentError, Response, request
 from seedcore.settings import Settings
 from seedcore.status import probe
-from seedcore.task import Task, failure
+from seedcore.task import LINES_MEDIA_TYPE, failure
 
-WORKERS = 4
 MAX_BATCH = 250
 MAX_BATCH_BYTES = 1024 * 1024
+# Requests under way at once. Up to the first number tasks go at once, above it they gather for a moment.
+QUICK_REQUESTS = 4
+MAX_REQUESTS = 128
+GATHER_S = 0.02
 # An answer that travels may come this much later than the Coordinator's own limit ends the task.
 ANSWER_GRACE_S = 5.0
+_PATH = "/coordinator/tasks"
+_PAUSE_S = 0.1
 _REFUSALS: dict[int, str] = {HTTPStatus.UNAUTHORIZED: "wants a token", HTTPStatus.FORBIDDEN: "refuses this token"}
+# A batch that is refused with one of these may hold one task that spoils it.
+_SPOILT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+
+
+class NoAnswer(dict[str, Any]):
+    """The answer, in the documented shape, of a task that the Coordinator did not answer.
+
+    Attributes:
+        error: Why: a NotSentError or a refusal (nothing was done), or what ended the wait.
+    """
+
+    def __init__(self, error: Exception, answer: Mapping[str, Any]) -> None:
+        super().__init__(answer)
+        self.error = error
 
 
 class HttpLink:
-    """Talks to one Coordinator; safe to use from any thread.
+    """Asks one Coordinator how it is; safe to use from any thread.
 
     Args:
         settings: Where it is.
@@ -32,35 +54,6 @@ class HttpLink:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-
-    def submit(self, raw: Any, timeout_s: float | None) -> dict[str, Any]:
-        """Do one task."""
-        parsed = parse(raw)
-        if isinstance(parsed, dict):
-            return parsed
-        task, _ = parsed
-        attempts = Attempts(timeout_s, task.timeout_s)
-        while True:
-            answer = self._post([task], [attempts.remaining()])[0]
-            pause = attempts.pause(answer)
-            if pause is None:
-                return answer
-            time.sleep(pause)
-
-    def submit_batch(self, entries: list[_Entry]) -> None:
-        """Do many tasks, in as many requests as it takes."""
-        while entries:
-            answers = self._post([entry.task for entry in entries], [e.attempts.remaining() for e in entries])
-            again, pause = [], 0.0
-            for entry, answer in zip(entries, answers, strict=True):
-                wanted = entry.attempts.pause(answer)
-                if wanted is None:
-                    entry.sink(answer)
-                else:
-                    again.append(entry)
-                    pause = max(pause, wanted)
-            entries = again
-            time.sleep(pause)
 
     def status(self, timeout_s: float) -> dict[str, Any]:
         """Return the body of ``GET /coordinator/status``, also while the Coordinator starts.
@@ -75,7 +68,7 @@ class HttpLink:
             reason = "not_responding" if report.status == "healthy" else report.reason
             raise ClusterError(reason, report.message if report.status != "healthy" else _text(error)) from error
         if not isinstance(response.body, dict) or "status" not in response.body:
-            raise _stranger(self._settings, response)
+            raise _stranger(self._settings, response.status, response.body)
         return dict(response.body)
 
     def ping(self, timeout_s: float) -> str:
@@ -87,125 +80,284 @@ class HttpLink:
             time.sleep(_PAUSE_S)
         return "pong"
 
-    def _post(self, tasks: list[Task], timeouts_s: list[float]) -> list[dict[str, Any]]:
-        documents = [
-            {**task.to_dict(), "timeout_s": max(limit, 0.001)} for task, limit in zip(tasks, timeouts_s, strict=True)
-        ]
-        limit_s = max(timeouts_s) + ANSWER_GRACE_S
-        document = documents[0] if len(tasks) == 1 else {"type": "execute_many", "params": {"tasks": documents}}
-        try:
-            response = self._request("POST", "/coordinator/tasks", document, limit_s)
-            body = response.body if isinstance(response.body, dict) else {}
-            if "success" not in body:
-                raise _stranger(self._settings, response)
-        except (TypeError, ValueError) as error:
-            if len(tasks) > 1:
-                # One of them is not JSON: let it spoil its own task only.
-                return [self._post([task], [limit])[0] for task, limit in zip(tasks, timeouts_s, strict=True)]
-            return [failure(f"the task is not JSON: {error}", error_type="TaskError", task_type=tasks[0].type)]
-        except (OSError, SeedCoreError) as error:
-            return [_lost(error, task, limit_s) for task in tasks]
-        if len(tasks) == 1:
-            return [body]
-        if body["success"]:
-            return list(body["result"])
-        return [{**body, "task_type": task.type} for task in tasks]
-
     def _request(self, method: str, path: str, body: Any, timeout_s: float) -> Response:
-        url = self._settings.http_url
         response = request(
-            url + path,
+            self._settings.http_url + path,
             method=method,
             token=self._settings.token(),
             body=body,
             timeout_s=timeout_s,
             certificate=self._settings.http_tls_cert,
         )
-        refusal = _REFUSALS.get(response.status)
-        if refusal is not None:
-            text = f"the Coordinator at {url} {refusal} (HTTP {response.status})"
-            raise ClusterError("unauthorized", text)
+        _check_refusal(self._settings, response.status)
         return response
 
 
 class HttpEngine:
-    """Does many tasks at once: some threads take what there is and send it as one request each.
+    """Does many tasks at once, on one event loop: those that come up together travel as one request.
+
+    Each answer is taken as it comes, so that a slow task keeps no quick one waiting. Methods are called on the loop.
 
     Args:
-        link: The Coordinator.
+        settings: Where the Coordinator is.
+        patience_s: Seconds in which a task that has not begun is sent again, whatever time it has itself; None for as
+            long as the task's own time lasts, which then counts from :meth:`add`.
     """
 
-    def __init__(self, link: HttpLink) -> None:
-        self._link = link
-        self._inbox: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name="seedcore-client", daemon=True) for _ in range(WORKERS)
-        ]
-        for thread in self._threads:
-            thread.start()
+    def __init__(self, settings: Settings, *, patience_s: float | None = None) -> None:
+        self._settings = settings
+        self._patience_s = patience_s
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[_Entry] = deque()
+        self._open: set[_Entry] = set()
+        self._idle: list[Wire] = []
+        self._requests: set[asyncio.Task[None]] = set()
+        self._flushing: asyncio.Handle | None = None
+        self._closed = False
 
     def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
         """Begin one task."""
-        parsed = parse(raw)
+        parsed = closed_answer(raw) if self._closed else parse(raw)
         if isinstance(parsed, dict):
             sink(parsed)
-        else:
-            self._inbox.put(_Entry(*parsed, timeout_s, sink))
+            return
+        task, size = parsed
+        try:
+            document = _document(raw)
+        except (TypeError, ValueError, RecursionError) as error:
+            text = f"the task is not JSON: {error}"
+            sink(failure(text, error_type="TaskError", task_type=task.type, executed="no"))
+            return
+        attempts = Attempts(timeout_s, task.timeout_s, patience_s=self._patience_s)
+        entry = _Entry(task.type, document, size, attempts, sink)
+        self._open.add(entry)
+        self._watch(entry)
+        self._queue(entry)
 
     def close(self) -> None:
-        """End the threads when everything that was given to them has its answer."""
-        for _ in self._threads:
-            self._inbox.put(None)
-        for thread in self._threads:
-            thread.join()
+        """Answer what has no answer yet, and send nothing any more."""
+        self._closed = True
+        for entry in list(self._open):
+            self._finish(entry, closed_answer(entry.type, executed="unknown" if entry.is_sent else "no"))
+        for under_way in self._requests:
+            under_way.cancel()
+        for wire in self._idle:
+            wire.close()
+        self._idle.clear()
 
-    def _work(self) -> None:
-        while (entry := self._inbox.get()) is not None:
-            batch, size = [entry], entry.size
-            while len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
-                try:
-                    entry = self._inbox.get_nowait()
-                except queue.Empty:
-                    break
-                if entry is None:
-                    self._inbox.put(None)
-                    break
+    def _queue(self, entry: _Entry) -> None:
+        if entry in self._open:
+            entry.is_sent = False
+            self._inbox.append(entry)
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None and len(self._requests) < MAX_REQUESTS:
+            quick = len(self._requests) < QUICK_REQUESTS
+            self._flushing = (
+                self._loop.call_soon(self._flush) if quick else self._loop.call_later(GATHER_S, self._flush)
+            )
+
+    def _flush(self) -> None:
+        self._flushing = None
+        batch: list[_Entry] = []
+        size = 0
+        while self._inbox and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            entry = self._inbox.popleft()
+            if entry in self._open:  # else its time ran out in the queue
                 batch.append(entry)
                 size += entry.size
-            self._link.submit_batch(batch)
+        if batch:
+            self._start(batch)
+        if self._inbox:
+            self._flush_soon()
+
+    def _start(self, batch: list[_Entry]) -> None:
+        under_way = self._loop.create_task(self._request(batch))
+        self._requests.add(under_way)
+        under_way.add_done_callback(self._ended)
+
+    def _ended(self, under_way: asyncio.Task[None]) -> None:
+        self._requests.discard(under_way)
+        if self._inbox and not self._closed:
+            if self._flushing is not None:
+                self._flushing.cancel()
+            self._flush()
+
+    async def _request(self, batch: list[_Entry]) -> None:
+        pending = dict(enumerate(batch))
+        error: Exception = ConnectionError("the answer ended early")
+        try:
+            await self._exchange(batch, pending)
+        except Exception as caught:
+            # Whatever it is ends with the tasks of this request, each of which gets its answer.
+            error = caught
+        for entry in pending.values():
+            self._take(entry, _lost(error, entry))
+
+    async def _exchange(self, batch: list[_Entry], pending: dict[int, _Entry]) -> None:
+        """Send a batch and take answers as they come; what is answered leaves ``pending``."""
+        token, url = self._settings.token(), self._settings.http_url
+        wire = next((one for one in self._take_idle() if one.is_usable), None)
+        if wire is None:
+            wire = await Wire.open(url, certificate=self._settings.http_tls_cert)
+        try:
+            documents = [self._send(entry) for entry in batch]
+            body = documents[0] if len(batch) == 1 else _BATCH % b",".join(documents)
+            status = await wire.post(_PATH, body, token=token, accept=f"{LINES_MEDIA_TYPE}, application/json")
+            _check_refusal(self._settings, status)
+            if wire.content_type == LINES_MEDIA_TYPE:
+                async for line in wire.lines():
+                    part = json.loads(line)
+                    if (entry := pending.pop(part["index"], None)) is not None:
+                        self._take(entry, part["answer"])
+            else:
+                text = b"".join([chunk async for chunk in wire.chunks()])
+                self._take_whole(status, wire.retry_after, text, pending)
+        except BaseException:
+            wire.close()
+            raise
+        if wire.is_usable and not self._closed:
+            self._idle.append(wire)
+        else:
+            wire.close()
+
+    def _take_whole(self, status: int, retry_after: str | None, text: bytes, pending: dict[int, _Entry]) -> None:
+        """Take the answers of a request that was answered with one JSON document: mostly it has been refused."""
+        body = _parsed(text)
+        if not isinstance(body, dict) or "success" not in body:
+            raise _stranger(self._settings, status, body)
+        if len(pending) > 1 and body["success"] is True:
+            answers = list(body["result"])
+        elif len(pending) > 1 and status in _SPOILT and body.get("executed") == "no":
+            for entry in list(pending.values()):
+                self._start([entry])
+            pending.clear()
+            return
+        else:
+            if body.get("executed") == "no" and retry_after is not None and retry_after.isdigit():
+                body.setdefault("retry_after_s", float(retry_after))
+            alone = len(pending) == 1
+            answers = [body if alone else {**body, "task_type": entry.type} for entry in pending.values()]
+        for index, answer in zip(list(pending), answers, strict=True):
+            self._take(pending.pop(index), answer)
+
+    def _take_idle(self) -> list[Wire]:
+        found: list[Wire] = []
+        while self._idle and not (found and found[-1].is_usable):
+            found.append(self._idle.pop())
+        for wire in found:
+            if not wire.is_usable:
+                wire.close()
+        return found
+
+    def _send(self, entry: _Entry) -> bytes:
+        """Mark a task as sent; returns it as JSON, with the time that it has."""
+        entry.is_sent = True
+        self._watch(entry)
+        if entry.limit_s is None:
+            return entry.document
+        return b'%s,"timeout_s":%s}' % (entry.document[:-1], repr(max(0.001, round(entry.limit_s, 3))).encode())
+
+    def _watch(self, entry: _Entry) -> None:
+        """Answer a task in time, whatever becomes of its request, or whether there is one."""
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
+        if entry.is_sent or self._patience_s is None:
+            entry.limit_s = entry.attempts.limit()
+            if entry.limit_s is not None:
+                grace_s = ANSWER_GRACE_S if entry.is_sent else 0.0
+                entry.timer = self._loop.call_later(entry.limit_s + grace_s, self._is_late, entry)
+
+    def _is_late(self, entry: _Entry) -> None:
+        if entry.is_sent:
+            error: Exception = TimeoutError(f"no answer within {entry.limit_s or 0.0:g} s")
+            self._finish(entry, _lost(error, entry))
+        else:
+            text = "the Coordinator was not reached within the task's time"
+            self._finish(entry, failure(text, error_type="TimeoutError", task_type=entry.type, executed="no"))
+
+    def _take(self, entry: _Entry, answer: dict[str, Any]) -> None:
+        pause = None if self._closed else entry.attempts.pause(answer)
+        if pause is None:
+            self._finish(entry, answer)
+        else:
+            entry.is_sent = False
+            self._watch(entry)
+            self._loop.call_later(pause, self._queue, entry)
+
+    def _finish(self, entry: _Entry, answer: dict[str, Any]) -> None:
+        if entry in self._open:  # else it was late, or the client was closed
+            self._open.remove(entry)
+            if entry.timer is not None:
+                entry.timer.cancel()
+            entry.sink(answer)
 
 
 class _Entry:
-    __slots__ = ("attempts", "sink", "size", "task")
+    """One task in the engine."""
 
-    def __init__(self, task: Task, size: int, timeout_s: float | None, sink: Sink) -> None:
-        self.task = task
+    __slots__ = ("attempts", "document", "is_sent", "limit_s", "sink", "size", "timer", "type")
+
+    def __init__(self, kind: str, document: bytes, size: int, attempts: Attempts, sink: Sink) -> None:
+        self.type = kind
+        self.document = document
         self.size = size
-        self.attempts = Attempts(timeout_s, task.timeout_s)
+        self.attempts = attempts
         self.sink = sink
+        self.is_sent = False
+        self.limit_s: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
 
-_PAUSE_S = 0.1
+_BATCH = b'{"type":"execute_many","params":{"tasks":[%s]}}'
 
 
-def _lost(error: Exception, task: Task, limit_s: float) -> dict[str, Any]:
+def _document(raw: Mapping[str, Any]) -> bytes:
+    """Write a task as JSON, without ``timeout_s``: what is left of it is known when the task is sent."""
+    kept = {key: value for key, value in raw.items() if key != "timeout_s"}
+    # As it goes out: half a surrogate pair has no UTF-8, and NaN is no JSON.
+    return json.dumps(kept, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _lost(error: Exception, entry: _Entry) -> NoAnswer:
+    answer: dict[str, Any]
     if isinstance(error, NotSentError):
         nobody = OrganUnavailableError(f"the Coordinator is not reached: {_text(error)}", retry_after_s=0.5)
-        return failure(nobody, task_type=task.type)
-    if isinstance(error, TimeoutError):
-        text = f"the Coordinator: no answer within {limit_s:g} s"
-        return failure(text, error_type="TimeoutError", task_type=task.type, executed="unknown")
-    if isinstance(error, ClusterError):
-        return failure(error, task_type=task.type, executed="no" if error.reason == "unauthorized" else "unknown")
-    if isinstance(error, SeedCoreError):
-        return failure(error, task_type=task.type, executed="no")
-    text = f"the connection to the Coordinator was lost: {_text(error)}"
-    return failure(OrganUnavailableError(text, executed="unknown"), task_type=task.type)
+        answer = failure(nobody, task_type=entry.type)
+    elif isinstance(error, TimeoutError):
+        text = f"the Coordinator: {_text(error)}"
+        answer = failure(text, error_type="TimeoutError", task_type=entry.type, executed="unknown")
+    elif isinstance(error, ClusterError):
+        executed: Any = "no" if error.reason == "unauthorized" else "unknown"
+        answer = failure(error, task_type=entry.type, executed=executed)
+    elif isinstance(error, SeedCoreError):
+        # The token cannot be read.
+        answer = failure(error, task_type=entry.type, executed="no")
+    else:
+        text = f"the connection to the Coordinator was lost: {_text(error)}"
+        answer = failure(OrganUnavailableError(text, executed="unknown"), task_type=entry.type)
+    return NoAnswer(error, answer)
 
 
-def _stranger(settings: Settings, response: Response) -> ClusterError:
-    text = f"{settings.http_url} answers HTTP {response.status}, which is not the answer of a Coordinator"
-    return ClusterError("not_responding", text)
+def _check_refusal(settings: Settings, status: int) -> None:
+    if (refusal := _REFUSALS.get(status)) is not None:
+        raise ClusterError("unauthorized", f"the Coordinator at {settings.http_url} {refusal} (HTTP {status})")
+
+
+def _stranger(settings: Settings, status: int, body: Any) -> ClusterError:
+    said = body if isinstance(body, Mapping) else {}
+    detail = said.get("message") or said.get("error") or said.get("detail")
+    text = f"{settings.http_url} answers HTTP {status}" + (f": {detail}" if detail else "")
+    return ClusterError("not_responding", f"{text}, which is not the answer of a Coordinator")
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _text(error: Exception) -> str:

@@ -93,7 +93,11 @@ class Client:
         if self._closed:
             return closed_answer(task)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        return (self._http if self._direct is None else self._direct).submit(task, limit_s)
+        if self._direct is not None:
+            return self._direct.submit(task, limit_s)
+        slot = _Slot()
+        self._bulk().add(task, limit_s, slot.put)
+        return slot.get()
 
     def submit_many(
         self, tasks: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None
@@ -136,7 +140,7 @@ class Client:
         with self._lock:
             if self._engine is None:
                 if self._routes is None:
-                    self._engine = HttpEngine(self._http)
+                    self._engine = Background(partial(HttpEngine, self._settings))
                 else:
                     from seedcore.client.direct import RayEngine  # noqa: PLC0415 - it imports Ray
 

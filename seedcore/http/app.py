@@ -29,17 +29,22 @@ nothing else is, so that ``curl --fail`` and ``raise_for_status`` tell the truth
 429     a bound is reached and nothing was started: try again after Retry-After
 500     the work failed (``agent_id`` says where, ``error_type`` is the agent's own), or its result cannot be JSON
 503     no organ can do this now: not up yet (Retry-After), down, or its process died with the task (half done?)
-504     no answer within the task's time; it may be half done
+504     no answer within the task's time, which may be half done; or an agent raised TimeoutError
 ======  =====================================================================================================
+
+Who accepts ``application/x-ndjson`` gets 200 and each answer as a line of its own, as soon as it is there; those of the
+tasks in one of type ``execute_many`` as well: see ``lines.py``.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
@@ -48,16 +53,20 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from seedcore.errors import SeedCoreError
 from seedcore.http import schemas
 from seedcore.http.body import BODY_TIMEOUT_S, Intake, RefusedError
 from seedcore.http.document import add_document
 from seedcore.http.encode import UnserializableResultError, encode
 from seedcore.http.gate import Gate, Page, request_id
+from seedcore.http.lines import Lines, tasks_of
 from seedcore.http.metrics import MetricsPage
-from seedcore.task import failure, task_type_of
+from seedcore.task import LINES_MEDIA_TYPE, failure, task_type_of
 
 if TYPE_CHECKING:
     from seedcore.http.view import CoordinatorView
+
+logger = logging.getLogger(__name__)
 
 INITIALIZING_RETRY_S = 1
 # An error of these types is ours if no agent has seen the task; an agent may raise what it likes.
@@ -200,6 +209,7 @@ def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
         }
     }
     responses: dict[int | str, dict[str, Any]] = {
+        200: {"content": {LINES_MEDIA_TYPE: {"schema": {"type": "string"}}}},
         400: _FAILED | {"description": "Not JSON, nested too deep, or not a task."},
         404: _FAILED | {"description": "No organ takes this type; the error lists those that are known."},
         408: _FAILED | {"description": "The body did not arrive in time."},
@@ -208,7 +218,7 @@ def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
         429: _FAILED | {"description": "A bound is reached, nothing was started: try again after Retry-After."},
         500: _FAILED | {"description": "The work failed, or its result cannot be JSON."},
         503: _FAILED | {"description": "No organ can do this now, or its process died with the task."},
-        504: _FAILED | {"description": "No answer within the task's time."},
+        504: _FAILED | {"description": "No answer within the task's time, or an agent raised TimeoutError."},
     }
 
     @app.post(
@@ -225,18 +235,44 @@ def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
         if isinstance(task, dict) and task.get("id") is None:
             # Whoever looks for a request finds what became of it, in the logs of the agents, too.
             task["id"] = request_id(request.scope)
+        if LINES_MEDIA_TYPE in request.headers.get("accept", ""):
+            try:
+                return Lines(tasks_of(task), _work(view), done=partial(intake.release, held))
+            except SeedCoreError as error:
+                intake.release(held)
+                refusal = failure(error, task_type=task_type_of(task))
+                return await _json(refusal, status_code(refusal))
         try:
             answer = await view.handle(task)
         finally:
             intake.release(held)
-        code = status_code(answer)
+        body, code = await _written(answer, task)
+        return Response(body, code, _retry_after(answer, code, view), media_type="application/json")
+
+
+def _work(view: CoordinatorView) -> Callable[[Any], Awaitable[bytes]]:
+    async def work(task: Any) -> bytes:
         try:
-            return await _json(answer, code, _retry_after(answer, code, view))
-        except UnserializableResultError as error:
-            kept = {key: answer[key] for key in ("organ_id", "agent_id") if isinstance(answer.get(key), str)}
-            text = f"the work ended, but its result cannot be sent as JSON: {error}"
-            refusal = failure(text, error_type=type(error).__name__, task_type=task_type_of(task), **kept)
-            return await _json(refusal, 500)
+            answer = await view.handle(task)
+        except Exception:
+            # A fault of ours ends with this task; the others of the request go on.
+            logger.exception("task failed: type=%r", task_type_of(task))
+            text = "the Coordinator's HTTP server failed, see its log"
+            answer = failure(text, error_type="InternalError", executed="unknown", task_type=task_type_of(task))
+        return (await _written(answer, task))[0]
+
+    return work
+
+
+async def _written(answer: Mapping[str, Any], task: Any) -> tuple[bytes, int]:
+    """Return an answer as JSON, with its status code; one that JSON cannot hold is another answer, which says so."""
+    try:
+        return await encode(answer), status_code(answer)
+    except UnserializableResultError as error:
+        kept = {key: answer[key] for key in ("organ_id", "agent_id") if isinstance(answer.get(key), str)}
+        text = f"the work ended, but its result cannot be sent as JSON: {error}"
+        refusal = failure(text, error_type=type(error).__name__, task_type=task_type_of(task), **kept)
+        return await encode(refusal), 500
 
 
 def _retry_after(answer: Mapping[str, Any], code: int, view: CoordinatorView) -> dict[str, str]:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -181,7 +182,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _do(self, body: Any) -> None:
         path, headers = urlsplit(self.path).path, dict(self.headers.items())
-        self.server.cluster.seen.append((self.command, path, body, headers))
+        batch = body["params"]["tasks"] if isinstance(body, dict) and body.get("type") == "execute_many" else []
+        for one in batch or [body]:
+            self.server.cluster.seen.append((self.command, path, one, headers))
+        if batch:
+            self._do_many(batch, path, headers)
+            return
         reply = self.server.cluster.reply(self.command, path, headers, body)
         if reply is None:
             self.close_connection = True
@@ -192,6 +198,26 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (reply[2] if len(reply) > 2 else {}).items():
             self.send_header(name, value)
         self.end_headers()
+        self._write(data)
+
+    def _do_many(self, batch: list[Any], path: str, headers: dict[str, str]) -> None:
+        """Do tasks side by side, answer each as it comes; the connection ends without the answer of one that breaks."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.end_headers()
+        self.close_connection = True
+
+        def work(task: Any) -> tuple[Any, ...] | None:
+            return self.server.cluster.reply(self.command, path, headers, task)
+
+        with ThreadPoolExecutor(len(batch)) as pool:
+            index = {pool.submit(work, task): place for place, task in enumerate(batch)}
+            for done in as_completed(index):
+                reply = done.result()
+                if reply is not None:
+                    self._write(json.dumps({"index": index[done], "answer": reply[1]}).encode() + b"\n")
+
+    def _write(self, data: bytes) -> None:
         try:
             self.wfile.write(data)
         except OSError:

@@ -55,6 +55,7 @@ class Work:
                 "error_type": "OverloadedError",
                 "executed": "no",
                 "task_type": kind,
+                "retry_after_s": 0.05,
             }
             return (429, refused, {"Retry-After": "0.1"}) if times == 1 else (503, refused)
         if kind == "fail":
@@ -283,3 +284,16 @@ def _read(descriptor: int) -> str:
     except OSError:
         # Linux says so when nobody holds the other end any more.
         return ""
+
+
+def test_a_task_that_a_proxy_answers_may_have_been_done(cluster: FakeCluster, work: Work) -> None:
+    cluster.work = lambda task: (502, {"detail": "bad gateway"})
+
+    done = run(cluster, "submit", "--jsonl", "-", "--patience", "0", text=tasks("pay"))
+
+    (answer,) = outcomes(done.stdout)
+    assert (done.exit_code, answer["executed"], answer["error_type"]) == (4, "unknown", "ConnectionError")
+    assert "HTTP 502" in answer["error"]
+    assert "may have been done" in answer["error"]
+    assert len(cluster.seen) == 1
+    assert "0 tasks that were read were not sent" in done.stderr

@@ -284,3 +284,34 @@ def _starts(content: bytes) -> Iterator[int]:
 
 def _no_constant(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
+
+
+LINES = {"Accept": "application/x-ndjson"}
+
+
+async def test_who_accepts_lines_gets_each_answer_as_it_comes(client: httpx.AsyncClient, view: View) -> None:
+    batch = {"type": "execute_many", "params": {"tasks": [{"type": "echo"}, {"type": "echo"}]}}
+    answer = await client.post(PATH, json=batch, headers=LINES)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    found = [json.loads(line) for line in answer.text.splitlines()]
+    assert sorted(line["index"] for line in found) == [0, 1]
+    assert [line["answer"] for line in found] == [view.answer, view.answer]
+
+
+@pytest.mark.parametrize("tasks", [None, {}, [{"type": "execute_many"}], [{}] * 1001])
+async def test_a_batch_that_is_none_is_refused_whole(client: httpx.AsyncClient, view: View, tasks: Any) -> None:
+    answer = await client.post(PATH, json={"type": "execute_many", "params": {"tasks": tasks}}, headers=LINES)
+
+    assert answer.status_code == 400
+    _assert_failure(answer, "TaskError")
+    assert not view.tasks
+
+
+async def test_a_line_holds_one_fault_and_the_others_go_on(client: httpx.AsyncClient, view: View) -> None:
+    for bad in (RuntimeError("inside"), {**view.answer, "result": object()}):
+        view.answer = bad
+        answer = await client.post(PATH, json={"type": "echo"}, headers=LINES)
+        told = json.loads(answer.text)["answer"]
+        assert told["error_type"] in {"InternalError", "UnserializableResultError"}
+        assert "inside" not in answer.text
