@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from seedcore import release
+from seedcore import logs, release
 from seedcore.activity import Activity
 from seedcore.counts import TaskCounts
 from seedcore.disks import Disks
@@ -28,7 +28,7 @@ from seedcore.http.server import HttpServer
 from seedcore.http.tls import Certificate
 from seedcore.lifecycle import Lifecycle, Phase, Record
 from seedcore.nodes import NodeList
-from seedcore.organism.guard import end_process_with_this_loop
+from seedcore.organism.guard import end_process_with_this_loop, run_for_ever
 from seedcore.organism.runtime import OrganRuntime
 from seedcore.organism.table import TableNews
 from seedcore.settings import Settings
@@ -79,7 +79,7 @@ class Coordinator:
         restarted: bool = False,
     ) -> None:
         end_process_with_this_loop()
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.configure()
         logger.info("initializing: attempt=%d restarted=%s pid=%d", attempt, restarted, os.getpid())
         self._release = release.release_id()
         self._restarts = int(restarted)
@@ -104,8 +104,11 @@ class Coordinator:
             on_change=self._renew,
         )
         self._snapshot, self._snapshot_born = self.status(), time.monotonic()
-        self._beat = asyncio.create_task(self._keep_beating())
-        self._watches = [asyncio.create_task(self._watch_nodes()), asyncio.create_task(self._disks.watch())]
+        self._beat = run_for_ever(self._keep_beating(), name="beat")
+        self._watches = [
+            run_for_ever(self._watch_nodes(), name="nodes"),
+            run_for_ever(self._disks.watch(), name="disks"),
+        ]
         http: HttpServer | None = None
         try:
             # A failure to bind or to read the token is a failed creation like any other.

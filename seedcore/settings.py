@@ -6,6 +6,7 @@ supervisor and a user's own driver all read them here, so that they cannot disag
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -90,6 +91,10 @@ class Settings:
         mode = (text("RAY_AUTH_MODE") or "disabled").lower()
         if mode not in {"token", "disabled"}:
             faults.append(_env_fault("RAY_AUTH_MODE", mode, "token or disabled"))
+        http_host = text("SEEDCORE_HTTP_HOST") or "127.0.0.1"
+        if mode == "disabled" and not _is_loopback(http_host):
+            wanted = "127.0.0.1, ::1 or localhost without authentication (set RAY_AUTH_MODE=token to open it to others)"
+            faults.append(_env_fault("SEEDCORE_HTTP_HOST", http_host, wanted))
         tls_cert, tls_key = path("SEEDCORE_HTTP_TLS_CERT"), path("SEEDCORE_HTTP_TLS_KEY")
         if tls_key is not None and tls_cert is None:
             faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path where SEEDCORE_HTTP_TLS_KEY is one"))
@@ -102,7 +107,7 @@ class Settings:
             address=text("RAY_ADDRESS"),
             namespace=text("RAY_NAMESPACE", "SEEDCORE_NS") or DEFAULT_NAMESPACE,
             dashboard_url=dashboard.rstrip("/"),
-            http_host=text("SEEDCORE_HTTP_HOST") or "127.0.0.1",
+            http_host=http_host,
             http_port=port,
             http_tls_cert=tls_cert,
             http_tls_key=tls_key,
@@ -170,6 +175,13 @@ def _is_http_url(url: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _env_fault(name: str, value: str, allowed: str) -> Fault:

@@ -17,7 +17,7 @@ from seedcore.errors import Executed, OrganUnavailableError, OverloadedError, Pa
 MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_NAME_CHARS = 200
-"""Length of a task type or a domain."""
+"""Length of a task type, a domain or an id."""
 MAX_BATCH = 1_000
 """Tasks in one of type ``execute_many``."""
 LINES_MEDIA_TYPE = "application/x-ndjson"
@@ -114,9 +114,7 @@ def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, 
     params = _optional(raw, "params", Mapping, {})
     if not all(isinstance(key, str) for key in params):
         raise TaskError("task key 'params' is allowed string keys only")
-    domain = _optional(raw, "domain", str, None)
-    if domain is not None and len(domain) > MAX_NAME_CHARS:
-        raise TaskError(f"task key 'domain' is {_short(domain)}, allowed are up to {MAX_NAME_CHARS} characters")
+    domain, identity = _name(raw, "domain"), _name(raw, "id")
     timeout = _number(raw, "timeout_s", None)
     if timeout is not None and timeout <= 0:
         raise TaskError(f"task key 'timeout_s' is {timeout}, allowed is a number of seconds above 0")
@@ -126,7 +124,7 @@ def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, 
         description=_optional(raw, "description", str, ""),
         domain=(normalise(domain) or None) if domain is not None else None,
         drift_score=_number(raw, "drift_score", 0.0) or 0.0,
-        id=_optional(raw, "id", str, None),
+        id=identity,
         timeout_s=timeout,
     )
     return task, size
@@ -300,6 +298,13 @@ def _optional(raw: Mapping[str, Any], key: str, kind: type | Any, default: Any) 
         wanted = "a mapping" if kind is Mapping else "a string"
         raise TaskError(f"task key {key!r} is {_short(value)}, allowed is {wanted}")
     return value
+
+
+def _name(raw: Mapping[str, Any], key: str) -> str | None:
+    name: str | None = _optional(raw, key, str, None)
+    if name is not None and len(name) > MAX_NAME_CHARS:
+        raise TaskError(f"task key {key!r} is {_short(name)}, allowed are up to {MAX_NAME_CHARS} characters")
+    return name
 
 
 def _number(raw: Mapping[str, Any], key: str, default: float | None) -> float | None:

@@ -79,8 +79,12 @@ def report_block(report: Report) -> str:
 
 def plain(text: Any) -> str:
     """One printable line: what comes from user code may hold control characters of a terminal."""
-    joined = " ".join(str(text).split())
-    return "".join(char if char.isprintable() else "?" for char in joined)
+    return printable(" ".join(str(text).split()))
+
+
+def printable(line: str) -> str:
+    """The same for a line whose blanks mean something."""
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def _coordinator_line(own: Mapping[str, Any]) -> str:

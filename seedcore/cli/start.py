@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from seedcore.cli.group import OK, STATUS_CODES, config_option, json_option, load, manual
 from seedcore.cli.params import Seconds
 from seedcore.cli.progress import Progress
-from seedcore.cli.render import out, out_json, plain, report_block, say
+from seedcore.cli.render import out, out_json, plain, printable, report_block, say
 from seedcore.settings import Settings
 
 
@@ -73,7 +71,7 @@ def bootstrap(
         out(report_block(outcome.report))
         if outcome.cause:
             # Ray puts an empty line after each line; the document of --json holds it as it is.
-            say("\n".join(line for line in outcome.cause.splitlines() if line.strip()))
+            say("\n".join(printable(line) for line in outcome.cause.splitlines() if line.strip()))
     if dry_run or outcome.report.exit_code == OK:
         return OK
     # Last, because a log is read from its end.
@@ -102,11 +100,10 @@ def bootstrap(
 )  # fmt: skip
 def supervise(*, interval: float, hang_timeout: float, init_stall_timeout: float, bootstrap_timeout: float) -> int:
     """Watch the Coordinator and mend what Ray does not see; a service for the head."""
-    import logging
-
+    from seedcore import logs
     from seedcore.supervise import Policy, Supervisor
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure()
     policy = Policy(
         interval_s=interval, hang_timeout_s=hang_timeout, init_stall_timeout_s=init_stall_timeout,
         bootstrap_timeout_s=bootstrap_timeout,

@@ -192,9 +192,10 @@ class Routes:
         try:
             self.take(answer.result())
             self._watch(coordinator)
-        except (RayError, RuntimeError) as error:
-            # The Coordinator is away: the table that is here stays in use.
-            logger.debug("the routing table is not renewed: %s", error)
+        except Exception as error:
+            # The Coordinator is away, or of a release that has another table: the one that is here stays in use.
+            known = isinstance(error, RayError | RuntimeError)
+            logger.log(logging.DEBUG if known else logging.WARNING, "the routing table is not renewed: %r", error)
             self._later(RETRY_S)
 
     def _tell(self) -> None:

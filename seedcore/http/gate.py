@@ -104,13 +104,13 @@ class Gate:
 
     async def _refused(self, scope: Scope, send: Send) -> bool:
         headers = Headers(scope=scope)
-        if self._token is None:
-            if scope["method"] != "GET" and _is_from_another_site(headers):
-                await _send_error(send, 403, "Forbidden", "a page of another site may not send tasks here")
-                return True
-            return False
         if scope["path"] in OPEN_PATHS:
             return False
+        if self._token is None:
+            refusal = _foreign(headers)
+            if refusal is not None:
+                await _send_error(send, 403, "Forbidden", refusal)
+            return refusal is not None
         scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
         credentials = credentials.strip()
         if scheme.lower() != "bearer" or not credentials:
@@ -183,23 +183,26 @@ async def _send(send: Send, status: int, content_type: str, body: bytes, headers
     await send({"type": "http.response.body", "body": body})
 
 
-def _is_from_another_site(headers: Headers) -> bool:
-    """Say whether a browser sends this for a page that is not ours; only browsers send Origin.
+def _foreign(headers: Headers) -> str | None:
+    """Say why a browser asks for a page that is not ours, where nobody has to know a token; None if it does not.
 
     A name that its owner can point at this machine proves nothing (DNS rebinding): an address or a name without a dot
-    does.
+    does. Only browsers send Origin.
     """
-    origin = headers.get("origin")
-    if origin is None:
-        return False
     host = headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = "."
     try:
         ipaddress.ip_address(name)
     except ValueError:
         if "." in name:
-            return True
-    return origin.partition("://")[2] != host
+            return "without authentication this server answers to an address or a name without a dot only, see Host"
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != host:
+        return "a page of another site may not ask here"
+    return None
 
 
 def _identify(scope: Scope) -> str:

@@ -191,13 +191,18 @@ class HttpServer:
         return self._serving.exception() or ListenError(self.host, self.port, "the server ended by itself")
 
     async def _keep_renewing(self, certificate: Certificate) -> None:
+        told = ""
         while True:
             await asyncio.sleep(RENEW_INTERVAL_S)
             try:
                 if await asyncio.to_thread(certificate.renew):
                     logger.info("the certificate has been renewed: %s", certificate.certificate)
-            except ConfigError as error:
-                logger.warning("the certificate cannot be renewed, the old one stays: %s", error)
+                told = ""
+            except (ConfigError, OSError) as error:
+                # Once for each cause: it is tried every few seconds.
+                if str(error) != told:
+                    told = str(error)
+                    logger.warning("the certificate cannot be renewed, the old one stays: %s", error)
 
     async def _bind(self, timeout_s: float) -> socket.socket:
         deadline = time.monotonic() + timeout_s

@@ -20,6 +20,7 @@ from typing import Any
 
 import ray
 
+from seedcore import logs
 from seedcore.organism.agent import AgentRunner, Kind
 from seedcore.organism.batch import Batch, Batches
 from seedcore.organism.fence import Raised
@@ -56,6 +57,7 @@ class Organ:
         self, spec: Mapping[str, Any], replica: int, identity: str
     ) -> None:
         end_process_with_this_loop()
+        logs.protect_default()
         self._spec = OrganSpec.from_dict(spec)
         self._replica = replica
         self._identity = identity

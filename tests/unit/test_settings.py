@@ -190,3 +190,16 @@ def test_a_token_that_cannot_be_used_is_a_fault_that_does_not_show_it(
     with pytest.raises(ConfigError) as caught:
         Settings(auth_enabled=True, token_path=path).token()
     assert str(caught.value) == f"{path}: {problem}"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "head.example", "head"])
+def test_without_authentication_nobody_else_may_reach_the_coordinator(host: str) -> None:
+    (message,) = messages({"SEEDCORE_HTTP_HOST": host})
+    assert f"SEEDCORE_HTTP_HOST is {host!r}" in message
+    assert "RAY_AUTH_MODE=token" in message
+    assert Settings.from_env({"SEEDCORE_HTTP_HOST": host, "RAY_AUTH_MODE": "token"}).http_host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_without_authentication_the_loopback_interface_is_allowed(host: str) -> None:
+    assert Settings.from_env({"SEEDCORE_HTTP_HOST": host}).http_host == host

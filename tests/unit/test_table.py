@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from seedcore.client.routes import Table
+from seedcore.client import routes as client_routes
+from seedcore.client.routes import Routes, Table
 from seedcore.errors import OrganUnavailableError, UnknownTaskTypeError
 from seedcore.organism.table import TableNews
 
@@ -71,3 +72,24 @@ def test_an_organism_that_does_not_run_takes_nothing(state: str, *, passes: bool
         routes.route("dig", None)
     assert (caught.value.retry_after_s is not None) is passes
     assert caught.value.executed == "no"
+
+
+class _Answer:
+    def __init__(self, body: object) -> None:
+        self.body = body
+
+    def result(self) -> object:
+        return self.body
+
+
+def test_a_table_of_another_shape_leaves_the_old_one_and_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    again: list[float] = []
+    monkeypatch.setattr(Routes, "_later", lambda _, delay_s: again.append(delay_s))
+    routes = Routes("test")
+    routes.take({"epoch": "a.1", **table(garden=["one"])})
+    before = routes.table
+
+    routes.took(_Answer({"epoch": "b.1", "organs": "other"}), None)
+
+    assert routes.table is before
+    assert again == [0.0, client_routes.RETRY_S]

@@ -251,7 +251,7 @@ async def test_a_view_that_raises_is_500_and_says_nothing_about_itself(client: h
         (None, "null", 403),
     ],
 )
-async def test_without_authentication_no_foreign_page_may_send_tasks(
+async def test_without_authentication_no_foreign_page_may_ask(
     serve: Serve, view: View, host: str | None, origin: str | None, code: int
 ) -> None:
     client = await serve(token=None)
@@ -259,6 +259,18 @@ async def test_without_authentication_no_foreign_page_may_send_tasks(
     answer = await client.post(PATH, json={"type": "echo"}, headers=headers)
     assert answer.status_code == code
     assert len(view.tasks) == (code == 200)
+    for path in ("/coordinator/status", "/metrics", "/"):
+        assert (await client.get(path, headers=headers)).status_code == code
+    assert (await client.get("/livez", headers=headers)).status_code == 200
+
+
+async def test_a_name_that_somebody_points_here_reads_nothing(serve: Serve, token: str) -> None:
+    rebound = {"Host": "evil.example:8700"}
+    answer = await (await serve(token=None)).get("/coordinator/status", headers=rebound)
+    assert answer.status_code == 403
+    _assert_failure(answer, "Forbidden")
+    # Who knows the token may call the server what he likes.
+    assert (await (await serve(token=token)).get("/coordinator/status", headers=rebound)).status_code == 200
 
 
 def _assert_failure(answer: httpx.Response, error_type: str) -> None:

@@ -120,8 +120,19 @@ async def test_a_renewed_certificate_is_taken_without_a_restart(
     server = await start(certificate=files.server())
     old = files.certificate.read_bytes()
 
+    tries: list[None] = []
+    renew = Certificate.renew
+
+    def count(self: Certificate) -> bool:
+        tries.append(None)
+        return renew(self)
+
+    monkeypatch.setattr(Certificate, "renew", count)
     files.key.write_text("not a key")
     await until(lambda: "cannot be renewed" in caplog.text)
+    seen = len(tries)
+    await until(lambda: len(tries) > seen + 3)
+    assert caplog.text.count("cannot be renewed") == 1
     assert (await ask(server, files.certificate)).status == 200
     files.issue("renewed.example")
 

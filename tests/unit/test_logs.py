@@ -1,0 +1,100 @@
+"""One event is one line, whatever text somebody puts into it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedcore import logs
+from seedcore.errors import TaskError
+from seedcore.task import Task
+
+EVIL = "1\n2026-01-01 00:00:00 INFO seedcore.coordinator: token accepted\x1b[2J\r\u2028\u00e9"
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def logger(stream: io.StringIO) -> logging.Logger:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.Formatter("%(levelname)s %(message)s"))
+    logger = logging.getLogger("test_logs")
+    logger.handlers = [handler]
+    logger.propagate = False
+    return logger
+
+
+def test_text_of_callers_makes_no_second_line(logger: logging.Logger, stream: io.StringIO) -> None:
+    logger.warning("task failed: id=%s", EVIL)
+
+    (line,) = stream.getvalue().splitlines()
+    assert line == (
+        r"WARNING task failed: id=1\n2026-01-01 00:00:00 INFO seedcore.coordinator: token accepted\x1b[2J\r\u2028\xe9"
+    )
+
+
+def test_no_line_of_a_traceback_looks_like_an_event(logger: logging.Logger, stream: io.StringIO) -> None:
+    logger.error("request failed", exc_info=ValueError(EVIL))
+
+    first, *others = stream.getvalue().splitlines()
+    assert first == "ERROR request failed"
+    assert "ValueError: 1" in stream.getvalue()
+    assert all(line.startswith("    ") for line in others)
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_long_message_is_cut(logger: logging.Logger, stream: io.StringIO) -> None:
+    logger.warning("x" * 1_000_000)
+
+    assert len(stream.getvalue()) < logs.MAX_CHARS + 100
+
+
+def test_an_id_is_bounded_like_every_other_name() -> None:
+    assert Task.parse({"type": "t", "id": "x" * 200}).id == "x" * 200
+    with pytest.raises(TaskError, match=r"'id' is .*200 characters"):
+        Task.parse({"type": "t", "id": "x" * 201})
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("how", ["configure", "protect_default"])
+def test_a_process_logs_that_way(how: str) -> None:
+    code = f"import logging; from seedcore import logs; logs.{how}(); logging.getLogger('seedcore.x').error('a\\nb')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stderr.splitlines()[-1].endswith(r"a\nb")
+
+
+def test_an_endless_task_that_ends_ends_its_process_and_says_why() -> None:
+    code = """
+import asyncio
+from seedcore.organism.guard import run_for_ever
+
+async def broken():
+    raise KeyError("used")
+
+async def main():
+    cancelled = run_for_ever(asyncio.sleep(60), name="other")
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    run_for_ever(broken(), name="beat")
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=50
+    )
+
+    assert done.returncode == 1
+    assert "the task beat has ended" in done.stderr
+    assert "KeyError: 'used'" in done.stderr
