@@ -57,8 +57,9 @@ class Cli(click.Group):
             say(f"error: {error}")
             code = FAILED
         except OSError as error:
+            # Of this host, such as a disk that is full: it says nothing about the cluster.
             say(f"error: {error}")
-            code = FAILED
+            code = UNKNOWN
         except Exception:
             # A fault of ours: nothing is known about the cluster, and the whole trace is what a report needs.
             say(traceback.format_exc().rstrip())

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seedcore.cli.group import FAILED, OK, STATUS_CODES, check_together, json_option, load, manual
+from seedcore.cli.group import FAILED, OK, STATUS_CODES, UNKNOWN, check_together, json_option, load, manual
 from seedcore.cli.params import Seconds, Text
 from seedcore.cli.progress import Progress
 from seedcore.cli.render import out, out_json, plain, report_block, say
+from seedcore.errors import ClusterError
 from seedcore.settings import Settings
 
 if TYPE_CHECKING:
@@ -234,6 +235,10 @@ def ping(*, timeout: float) -> int:
         trouble = ask.explain(settings, error)
         say(f"{trouble.reason}: {plain(trouble)}")
         return probe(settings).exit_code or FAILED
+    except ClusterError as trouble:
+        say(f"{trouble.reason}: {plain(trouble)}")
+        # Something answers there, and it is no Coordinator.
+        return UNKNOWN if trouble.reason == "unauthorized" else FAILED
     out("pong")
     say(
         f"pid {answer.get('pid')} in {1000 * (time.monotonic() - started):.0f} ms, "

@@ -31,10 +31,12 @@ def out(text: str) -> None:
     """Write data; a reader that has gone away ends the command without a word."""
     try:
         click.echo(text, color=coloured(sys.stdout))
-    except BrokenPipeError:
+    except OSError as error:
         # Whatever else would be flushed at exit has to go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise click.exceptions.Exit(BROKEN_PIPE) from None
+        if isinstance(error, BrokenPipeError):
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
+        raise
 
 
 def out_json(document: Any) -> None:

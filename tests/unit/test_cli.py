@@ -344,6 +344,27 @@ def test_ping_does_not_wait_for_ever(cluster: FakeCluster) -> None:
     assert done.stderr.startswith("not_responding: ")
 
 
+def test_ping_tells_another_program_from_one_that_cannot_be_asked(cluster: FakeCluster) -> None:
+    cluster.body = {"detail": "not ours"}
+    done = run(cluster, "ping")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("not_responding: ")
+
+    refused(cluster)
+    done = run(cluster, "ping")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert done.stderr.startswith("unauthorized: ")
+
+
+def test_an_error_of_this_host_says_nothing_about_the_cluster(cluster: FakeCluster) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = spawn(cluster, "status", "--json", stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 4
+    assert "No space left on device" in err
+
+
 def test_a_proxy_of_the_environment_is_not_asked(cluster: FakeCluster) -> None:
     dead = "http://127.0.0.1:1"
 
