@@ -13,6 +13,9 @@ INTERRUPTED = 130
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    from seedcore.cli.output import keep_descriptor  # noqa: PLC0415 - see above
+
+    keep_descriptor()
     try:
         from seedcore.cli.app import cli  # noqa: PLC0415 - see above
 

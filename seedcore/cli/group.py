@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from seedcore.cli import INTERRUPTED
+from seedcore.cli.output import keep_descriptor, reserved
 from seedcore.cli.render import say
 from seedcore.errors import ClusterError, ConfigError, SeedCoreError
 
@@ -37,6 +39,7 @@ class Cli(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and exit."""
+        keep_descriptor()
         # Click's own way of ending would turn Ctrl-C into exit code 1.
         extra["standalone_mode"] = False
         try:
@@ -65,6 +68,26 @@ class Cli(click.Group):
             say(traceback.format_exc().rstrip())
             code = UNKNOWN
         sys.exit(code or OK)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command; what prints while it runs does not spoil what it says."""
+        _reserve(cmd)
+        super().add_command(cmd, name)
+
+
+def _reserve(command: click.Command) -> None:
+    """Let the command, and those below it, keep standard output for what they say themselves."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _reserve(below)
+    elif (callback := command.callback) is not None:
+
+        @functools.wraps(callback)
+        def reserving(*args: Any, **options: Any) -> Any:
+            with reserved():
+                return callback(*args, **options)
+
+        command.callback = reserving
 
 
 def manual(*, examples: Sequence[tuple[str, str]], codes: Sequence[str]) -> str:

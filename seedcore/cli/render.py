@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from seedcore.cli.output import data
+
 if TYPE_CHECKING:
     from seedcore.status import Report
 
@@ -30,10 +32,10 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def out(text: str) -> None:
     """Write data; a reader that has gone away ends the command without a word."""
     try:
-        click.echo(text, color=coloured(sys.stdout))
+        click.echo(text, file=data(), color=coloured(data()))
     except OSError as error:
         # Whatever else would be flushed at exit has to go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), data().fileno())
         if isinstance(error, BrokenPipeError):
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         raise
@@ -43,7 +45,7 @@ def out_json(document: Any) -> None:
     """Write one JSON document, readable, in plain ASCII where the output takes nothing else."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        text.encode(getattr(data(), "encoding", None) or "ascii")
     except UnicodeEncodeError:
         text = json.dumps(document, indent=2, default=str)
     out(text)

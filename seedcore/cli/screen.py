@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import click
 
+from seedcore.cli.output import data
 from seedcore.cli.render import coloured, cut, is_terminal
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -28,7 +29,7 @@ class Screen:
     @staticmethod
     def is_possible() -> bool:
         """Say whether standard output is a terminal that can be drawn on."""
-        return is_terminal(sys.stdout)
+        return is_terminal(data())
 
     def __enter__(self) -> Self:
         """Take the terminal."""
@@ -51,8 +52,8 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show the lines, as many and as much of them as there is room for."""
-        size = os.get_terminal_size(sys.stdout.fileno())
-        plain = not coloured(sys.stdout)
+        size = os.get_terminal_size(data().fileno())
+        plain = not coloured(data())
         fitting = [click.unstyle(line) if plain else line for line in lines[: size.lines]]
         shown = [cut(line, size.columns) + _REST_OF_LINE for line in fitting]
         _write(_HOME + "\r\n".join(shown) + _BELOW)
@@ -78,5 +79,5 @@ def leaving() -> Iterator[None]:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    data().write(text)
+    data().flush()

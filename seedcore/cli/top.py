@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from seedcore.cli.output import data
 from seedcore.cli.render import ago, duration, plain, status_word, table
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _plot(values: Sequence[float]) -> str:
 
 def _bars() -> str:
     try:
-        _BARS.encode(sys.stdout.encoding or "ascii")
+        _BARS.encode(data().encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return _PLAIN_BARS
     return _BARS
