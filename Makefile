@@ -7,7 +7,17 @@
 PYTHON ?= python3
 VENV := .venv
 ARGS ?=
+
+# make means this checkout, whatever a shell says to Ansible, Python, pip, uv and Ray: the file lists what is not passed on.
+foreign := roles/ray/files/foreign_environment.txt
+dropped := $(shell sed -n 's/^everywhere //; s/\*$$/%/; /^[A-Z]/p' $(foreign))
+kept := $(shell sed -n 's/\*$$/%/; s/^!//p' $(foreign))
+$(foreach name,$(filter-out $(kept),$(filter $(dropped),$(.VARIABLES))),$(if $(filter environment,$(origin $(name))),$(eval unexport $(name))))
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Ansible starts in UTF-8 alone; ssh brings locales along that a machine does not have, cron and containers have C.
+ifneq ($(shell locale charmap 2>&1),UTF-8)
+export LC_ALL := C.UTF-8
+endif
 # Whom the machine trusts, uv trusts.
 export UV_SYSTEM_CERTS ?= true
 

@@ -69,7 +69,9 @@ def main() -> None:
     """Render once, as the document on stdin says."""
     asked = json.load(sys.stdin)
     KNOWN.update(asked.get("known") or {})
-    json.dump(Renderer(asked["extra"], asked.get("facts") or {}, asked.get("roles") or ROLES).everything(), sys.stdout)
+    renderer = Renderer(asked["extra"], asked.get("facts") or {}, asked.get("roles") or ROLES)
+    only = asked.get("only")
+    json.dump(renderer.one(only, asked["host"]) if only else renderer.everything(), sys.stdout)
 
 
 class Renderer:
@@ -107,6 +109,13 @@ class Renderer:
                 private = self._private(role, variables)
                 found.update({f"{name}: {role}: {key}": value for key, value in private.items()})
         return found
+
+    def one(self, variable: str, host: str) -> dict[str, Any]:
+        """Return one variable of the role on one host."""
+        from ansible.template import Templar  # noqa: PLC0415
+
+        _place, _task, variables = next(self._tasks(self.roles[0], host))
+        return {variable: _tried(Templar(self.loader, variables=variables).template, variables[variable])}
 
     def _tasks(self, role: str, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
         """Yield every task of a role once, with its place and the variables that it sees."""

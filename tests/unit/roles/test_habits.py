@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = ROOT / "tests" / "support" / "render_roles.py"
 pytestmark = pytest.mark.timeout(300)
-
-
-@cache
-def _rendered(asked: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, str(PROGRAM)], input=asked, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-@pytest.fixture
-def rendered() -> Callable[..., dict[str, Any]]:
-    """Render one role with variables, facts and results of tasks; a variable of the role is ``head-1: ROLE: NAME``."""
-
-    def render(role: str, *, facts: dict[str, Any] | None = None, known: Any = None, **extra: Any) -> dict[str, Any]:
-        return _rendered(json.dumps({"roles": [role], "facts": facts, "known": known, "extra": extra}))
-
-    return render
 
 
 def tasks() -> list[tuple[str, dict[str, Any]]]:
