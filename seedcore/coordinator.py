@@ -446,10 +446,10 @@ class Coordinator:
             # A call that hangs holds a thread: it is waited for, and not asked a second time meanwhile.
             while not (await asyncio.wait({asking}, timeout=NODES_TIMEOUT_S))[0]:
                 logger.warning("Ray does not say which nodes there are, still waiting")
-            if (error := asking.exception()) is None:
+            try:
                 self._nodes.update(asking.result())
                 self._life.organism.leave(self._nodes.draining)
-            else:
+            except Exception as error:
                 # Whatever Ray makes of it, not to know the nodes is no reason to end.
                 logger.warning("the nodes of the cluster are not known: %s", describe(error))
             await asyncio.sleep(NODES_INTERVAL_S)

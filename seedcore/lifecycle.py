@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
+from seedcore.backoff import Backoff
 from seedcore.errors import InitializationError, OrganUnavailableError
 from seedcore.organism.manager import OrganismManager
 from seedcore.organism.runtime import OrganRuntime
@@ -20,6 +21,8 @@ from seedcore.spec import OrganismSpec
 from seedcore.task import describe
 
 logger = logging.getLogger(__name__)
+
+PUT_BACK = Backoff((1.0, 5.0, 15.0))
 
 
 class Phase(StrEnum):
@@ -75,6 +78,9 @@ class Lifecycle:
         self._on_change = on_change
         self._began = time.monotonic()
         self._work: asyncio.Task[Any] | None = None
+        self._putting_back: asyncio.Task[None] | None = None
+        # A shutdown that drains must not find, and kill, what a start that was asked for meanwhile has brought up.
+        self._turn = asyncio.Lock()
         self.spec, self.fingerprint = spec, spec.fingerprint()
         self.organism = self._new_organism()
 
@@ -137,7 +143,8 @@ class Lifecycle:
         except Exception as error:
             # What was asked for is that it stops.
             logger.warning("it is not written down that the organism is to stay shut down: %s", describe(error))
-        await self.organism.shutdown()
+        async with self._turn:
+            await self.organism.shutdown()
 
     def require_running(self) -> None:
         """Raise OrganUnavailableError if no task can be done now."""
@@ -164,12 +171,13 @@ class Lifecycle:
         return "healthy", "ready", f"{organism.stage}, all agents ready", []
 
     async def _start_again(self) -> None:
-        await self.organism.shutdown()
-        self.organism = self._new_organism()
-        self.attempts += 1
         try:
-            await self._keep(stopped=False)
-            await self.organism.initialize()
+            async with self._turn:
+                await self.organism.shutdown()
+                self.organism = self._new_organism()
+                self.attempts += 1
+                await self._keep(stopped=False)
+                await self.organism.initialize()
         except Exception as error:
             # The Coordinator goes on, and says so: its creation succeeded long ago.
             logger.exception("initialization failed")
@@ -178,7 +186,11 @@ class Lifecycle:
             self._started()
 
     async def _reload(self, spec: OrganismSpec, timeout_s: float) -> dict[str, list[str]]:
+        began = False
+
         async def commit() -> None:
+            nonlocal began
+            began = True
             try:
                 await self._keep(spec, stopped=False)
             except TimeoutError as error:
@@ -188,6 +200,9 @@ class Lifecycle:
             changes = await self.organism.reload(spec, timeout_s=timeout_s, commit=commit)
         except Exception as error:
             logger.warning("the organism stays as it is: %s", error)
+            if began:
+                # Ray's head may still write down what was given up, when it is back.
+                self._putting_back = asyncio.create_task(self._put_back())
             raise
         else:
             self.spec, self.fingerprint = spec, spec.fingerprint()
@@ -198,8 +213,27 @@ class Lifecycle:
             if self.phase is Phase.RELOADING:
                 self._enter(Phase.RUNNING)
 
+    async def _put_back(self) -> None:
+        """Write down the organism in use, however long it takes; whatever is written meanwhile is newer."""
+        failures = 0
+        while True:
+            try:
+                await self._record.write(self._entry(self.spec, stopped=False))
+            except Exception as error:
+                failures += 1
+                logger.warning("the organism in use is not written down: %s", describe(error))
+                await asyncio.sleep(PUT_BACK.delay_s(failures))
+            else:
+                return
+
     async def _keep(self, spec: OrganismSpec | None = None, *, stopped: bool) -> None:
-        await self._record.write({"spec": (spec or self.spec).to_dict(), "stopped": stopped})
+        if self._putting_back is not None:
+            self._putting_back.cancel()
+        await self._record.write(self._entry(spec or self.spec, stopped=stopped))
+
+    @staticmethod
+    def _entry(spec: OrganismSpec, *, stopped: bool) -> dict[str, Any]:
+        return {"spec": spec.to_dict(), "stopped": stopped}
 
     def _new_organism(self) -> OrganismManager:
         return OrganismManager(self.spec, release=self._release, runtime=self._runtime, on_change=self._on_change)

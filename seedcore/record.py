@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray.experimental import internal_kv
@@ -30,6 +31,8 @@ class ActorRecord:
         # No namespace that begins like another one may be taken for it.
         self._prefix = f"{namespace}\n".encode()
         self._key = self._prefix + actor_id.encode()
+        # A call that is given up goes on in its thread. One thread keeps the order: what is written last, stays.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
 
     async def read(self) -> Mapping[str, Any] | None:
         """Return what was written, None if nothing was.
@@ -44,10 +47,12 @@ class ActorRecord:
         """Keep ``data`` instead of what was written before; what earlier actors have kept goes.
 
         Raises:
-            TimeoutError: The GCS does not answer.
+            TimeoutError: The GCS does not answer. ``data`` may be kept later, but never after what is written later.
         """
         text = json.dumps(data, separators=(",", ":")).encode()
-        await asyncio.wait_for(asyncio.to_thread(self._put, text), _TIMEOUT_S)
+        writing = asyncio.get_running_loop().run_in_executor(self._writer, self._put, text)
+        # Shielded: who gives up must not take a write out of the queue that a later one relies on being over.
+        await asyncio.wait_for(asyncio.shield(writing), _TIMEOUT_S)
 
     def _get(self) -> bytes | None:
         found: bytes | None = internal_kv._internal_kv_get(self._key, namespace=_NAMESPACE)  # noqa: SLF001

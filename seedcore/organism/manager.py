@@ -87,11 +87,16 @@ class OrganismManager:
         strangers = asyncio.create_task(self._retire_others(names))
         try:
             await self._bring_up(list(self._organs))
-        except InitializationError:
             await strangers
-            await self.shutdown()
-            raise
-        await strangers
+        except Exception as error:
+            await asyncio.wait({strangers})
+            try:
+                await self.shutdown()
+            except Exception:
+                logger.exception("stopping what had come up")
+            if isinstance(error, InitializationError):
+                raise
+            raise InitializationError(f"Ray's head did not answer: {describe(error)}") from error
         self.initialized = True
         self._on_change()
 

@@ -75,3 +75,17 @@ async def test_what_is_not_known_any_more_is_not_said(
     said = [record.message for record in caplog.records if "disks" in record.message]
     assert len(said) == 1, "once, not each time"
     assert "HTTP 500" in said[0]
+
+
+async def test_rows_of_another_shape_are_no_reason_to_go_on_saying_old_figures(
+    watched: Disks, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.summary = [node("head", opt=(4, 6))]
+    await until(watched, [{"node_name": "head", "path": "/opt", "free": 4, "size": 10}])
+
+    cluster.summary = [{"raylet": {"nodeName": "head", "state": "ALIVE"}, "disk": {"/opt": {"free": 4}}}]
+    await until(watched, [])
+    cluster.summary = [node("head", opt=(4, 6))]
+    await until(watched, [{"node_name": "head", "path": "/opt", "free": 4, "size": 10}])
+
+    assert any("disks of the nodes are not known: KeyError" in record.message for record in caplog.records)
