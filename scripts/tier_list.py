@@ -11,8 +11,8 @@ from pathlib import Path
 Plan = Sequence[Sequence[Sequence[str]]]
 Command = Sequence[str]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# The shortest way through a whole deployment on this machine.
-LOCAL_DEPLOYMENT = "tests/deploy/test_deploy.py::test_it_ends_healthy"
+# The tests of each directory are one chain on one deployment, and the two may run side by side.
+CHECKOUT = "tests/deploy/checkout"
 
 
 def _nothing_missing() -> str:
@@ -92,8 +92,10 @@ TIERS = {
         Tier("unit", _pytest("tests/unit", *_PARALLEL, "worksteal")),
         Tier("integration", _pytest(*_RAY, *_PARALLEL, "loadfile", "-m", "not alone")),
         Tier("alone-integration", _pytest("tests/integration", "-m", "alone"), skip_codes=_NOTHING_ALONE),
-        Tier("deploy-local", _pytest(LOCAL_DEPLOYMENT)),
-        Tier("deploy", _pytest("tests/deploy", "-m", "not alone"), limit_s=3600.0),
+        # The shortest way through a whole deployment on this machine.
+        Tier("deploy-local", _pytest(CHECKOUT, "-m", "smoke_deploy")),
+        Tier("deploy-checkout", _pytest(CHECKOUT, "-m", "not alone"), limit_s=3600.0),
+        Tier("deploy", _pytest("tests/deploy", "--ignore", CHECKOUT, "-m", "not alone"), limit_s=3600.0),
         Tier("alone-deploy", _pytest("tests/deploy", "-m", "alone"), skip_codes=_NOTHING_ALONE),
         Tier("browser", _pytest("tests/browser"), _no_browser),
         Tier("monitoring", _pytest("tests/monitoring"), _no_prometheus),
@@ -104,7 +106,10 @@ TIERS = {
 }
 
 _TEST: list[Sequence[Sequence[str]]] = [
-    [["lint", "sanity", "unit", "browser", "integration"], ["containers", "deploy", "monitoring"]],
+    [
+        ["lint", "sanity", "unit", "browser", "integration", "deploy"],
+        ["containers", "deploy-checkout", "monitoring"],
+    ],
     [["alone-integration", "alone-deploy"]],
 ]
 PLANS: dict[str, Plan] = {

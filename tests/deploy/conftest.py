@@ -1,4 +1,7 @@
-"""The playbooks themselves, run against this machine: each deployment in a directory and on ports of its own."""
+"""The playbooks themselves, run against this machine: each deployment in a directory and on ports of its own.
+
+The tests of ``checkout`` are one chain on one deployment, and so are those of ``installed``. Both may run side by side.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +43,43 @@ PORTS = (
     "seedcore_http_port",
 )
 RUN_TIMEOUT_S = 900
+HERE = Path(__file__).parent
+# What every run of ansible-playbook was asked for, and its seconds.
+_runs: list[tuple[str, float]] = []
+# The test that has failed in a chain, by the chain's path.
+_broken: dict[Path, str] = {}
+
+
+def _chain(item: pytest.Item) -> Path | None:
+    """Return the chain that a test is part of: the directory below this one that it is in, or its file."""
+    if "make_deployment" not in getattr(item, "fixturenames", ()):
+        return None
+    return item.path.parent if item.path.parent.parent == HERE else item.path
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Run no test of a chain after one that has failed: it would fail for a reason that is not its own."""
+    if (chain := _chain(item)) and (broken := _broken.get(chain)):
+        pytest.fail(f"not run: {broken} has failed, and this test starts from what that one leaves", pytrace=False)
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Remember the first failure of each chain."""
+    if (chain := _chain(item)) and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        _broken.setdefault(chain, item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the playbooks have cost; each run with its seconds if more than usual is asked for."""
+    if not _runs:
+        return
+    terminalreporter.section("ansible-playbook")
+    if terminalreporter.verbosity > 0:
+        for command, seconds in _runs:
+            terminalreporter.write_line(f"{seconds:6.1f} s {command}")
+    blank = sum("from blank" in command for command, _ in _runs)
+    total = sum(seconds for _, seconds in _runs)
+    terminalreporter.write_line(f"{len(_runs)} runs, {blank} of them deployments from blank, in {total:.0f} s")
 
 
 def issue(directory: Path, authority: trustme.CA) -> None:
@@ -72,6 +113,18 @@ class Run:
             elif line.startswith("changed: "):
                 names.append(task)
         return names
+
+    @property
+    def last_lines(self) -> list[str]:
+        """What is on the screen below the recap."""
+        return self.output.rstrip().rpartition("PLAY RECAP")[2].splitlines()
+
+    @property
+    def failed_after_s(self) -> int:
+        """How long what failed had taken, as its one line says."""
+        found = re.findall(r"\(after (\d+) s\)", self.output)
+        assert found, self.output[-8000:]
+        return int(found[-1])
 
     def check(self) -> Run:
         """Return the run if it was green."""
@@ -123,6 +176,7 @@ class Deployment:
         variables.write_text(json.dumps({**self.variables, **extra_vars}))
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SEEDCORE_"))}
         command, here = self._command(playbook)
+        begun, blank = time.monotonic(), not self.prefix.exists()
         done = subprocess.run(
             [*self.wrapper, *command, "-e", f"@{variables}", *arguments],
             cwd=self.directory if self.collections else ROOT,
@@ -142,6 +196,9 @@ class Deployment:
             check=False,
             timeout=RUN_TIMEOUT_S,
         )
+        asked = " ".join([playbook, *arguments, *extra_vars])
+        made = " (from blank)" if blank and self.prefix.exists() else ""
+        _runs.append((asked + made, time.monotonic() - begun))
         return Run(done.returncode, done.stdout)
 
     def _command(self, playbook: str) -> tuple[list[str], dict[str, str]]:
@@ -158,7 +215,7 @@ class Deployment:
     def seedcore(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the deployed command line."""
         return subprocess.run(
-            [self.prefix / "bin" / "seedcore", *arguments],
+            [*self.wrapper, self.prefix / "bin" / "seedcore", *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -193,8 +250,10 @@ class Deployment:
     def remove(self) -> None:
         """Tear it down, if that has not been done, and leave nothing."""
         if self.prefix.exists():
-            self.run("teardown", teardown_confirmed=True).check()
-        shutil.rmtree(self.directory)
+            # A run that was interrupted holds its lock.
+            self.run("teardown", teardown_confirmed=True, ray_take_lock=True).check()
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
 
 
 def _uv_cache() -> str:
@@ -212,34 +271,18 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def make_deployment(package: Path) -> Iterator[Callable[..., Deployment]]:
-    """Make deployments that are torn down at the end of the module; keyword arguments are variables."""
-    made: list[Deployment] = []
+    """Make deployments that are torn down at the end, whatever has failed; keyword arguments are variables."""
+    with contextlib.ExitStack() as made:
 
-    def make(**variables: Any) -> Deployment:
-        # Short, so that sockets fit in it.
-        deployment = Deployment(Path(tempfile.mkdtemp(prefix="scd-", dir="/tmp")), package, variables)
-        made.append(deployment)
-        return deployment
+        def make(**variables: Any) -> Deployment:
+            # Short, so that sockets fit in it.
+            deployment = Deployment(Path(tempfile.mkdtemp(prefix="scd-", dir="/tmp")), package, variables)
+            made.callback(deployment.remove)
+            return deployment
 
-    yield make
-    for deployment in made:
-        deployment.remove()
-
-
-@pytest.fixture(scope="module")
-def blank(make_deployment: Callable[..., Deployment]) -> Deployment:
-    """A deployment that has not been made yet."""
-    return make_deployment()
-
-
-@pytest.fixture(scope="module")
-def deployed(make_deployment: Callable[..., Deployment]) -> Deployment:
-    """A deployment that is up, made once for the module."""
-    deployment = make_deployment()
-    deployment.run("deploy").check()
-    return deployment
+        yield make
 
 
 __all__ = ["NODE_IP", "Deployment", "Run"]

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.checkout.conftest import Site
 from tests.deploy.conftest import Deployment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def blank(site: Site) -> Deployment:
+    """The deployment that has not been made yet."""
+    return site.deployment
 
 
 def test_check_mode_on_a_blank_host_changes_nothing(blank: Deployment) -> None:
@@ -40,6 +47,9 @@ def test_every_fault_of_the_variables_is_said_at_once(blank: Deployment) -> None
         ray_version="2.1.0",
         ray_auth_token="verysecret",
         seedcore_namespace="two words",
+        # Half of a certificate, and that one is not there.
+        seedcore_http_tls_key="",
+        seedcore_http_tls_certificate="/no/such.pem",
     )
 
     assert run.returncode != 0
@@ -57,6 +67,9 @@ def test_every_fault_of_the_variables_is_said_at_once(blank: Deployment) -> None
     assert "verysecret" not in run.output
     assert "Gathering Facts" not in run.output
     assert not blank.prefix.exists()
+    assert run.recap["changed"] == 0
+    assert any("only one is given, allowed is both or none" in line for line in run.last_lines)
+    assert any(line.endswith("there is no file /no/such.pem on the controller") for line in run.last_lines)
 
 
 def test_a_busy_port_is_named_with_the_process_that_holds_it(blank: Deployment) -> None:

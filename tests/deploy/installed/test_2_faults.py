@@ -14,6 +14,9 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(900)
 
+# Ray alone needs minutes to start on a machine that does ten other things.
+HEALED_S = 420
+
 
 def status(deployment: Deployment) -> dict[str, Any]:
     done = deployment.seedcore("status", "--json")
@@ -28,7 +31,7 @@ def claimed(report: dict[str, Any]) -> set[int]:
     return {coordinator["pid"], *(replica["pid"] for organ in coordinator["organs"] for replica in organ["replicas"])}
 
 
-def heals(deployment: Deployment, broken: set[int], *, timeout_s: float = 120) -> list[str]:
+def heals(deployment: Deployment, broken: set[int], *, timeout_s: float = HEALED_S) -> list[str]:
     """Look until it is healthy, with none of the broken processes; returns the reasons that were given meanwhile."""
     reasons: list[str] = []
 
@@ -97,8 +100,8 @@ def test_a_node_that_runs_but_is_not_well_is_started_again(deployed: Deployment)
     (agent,) = (pid for pid, name in deployed.processes().items() if name.startswith("ray::Dashboard"))
     kill(agent, signal.SIGSTOP)
 
-    eventually(lambda: not raylets() & before, timeout_s=180, what="the node is killed")
-    heals(deployed, {agent, *before}, timeout_s=170)
+    eventually(lambda: not raylets() & before, timeout_s=HEALED_S, what="the node is killed")
+    heals(deployed, {agent, *before})
 
     log = (deployed.prefix / "log" / "seedcore-ray-watchdog.log").read_text()
     assert "kill the node: pid=" in log
@@ -114,4 +117,4 @@ def test_the_head(deployed: Deployment, victims: str) -> None:
     for pid in doomed:
         kill(pid)
 
-    assert heals(deployed, before | doomed, timeout_s=170)
+    assert heals(deployed, before | doomed)

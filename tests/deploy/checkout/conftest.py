@@ -1,0 +1,168 @@
+"""One deployment from the checkout, which the tests of this directory carry from blank to gone, one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from seedcore.cluster import read_cluster
+from seedcore.settings import Settings
+from tests.deploy.conftest import Deployment, Run, issue
+
+# What no run may touch that changes nothing; the rest (state, log, run, tmp) belongs to what is running.
+WRITTEN = ("bin", "current", "etc", "libexec", "ray", "releases", "tools")
+AGENTS = """
+import asyncio
+from pathlib import Path
+
+
+class Careful:
+    def __init__(self, agent_id, *, model, start_s=0):
+        self.model = Path(model)
+        self.start_s = start_s
+
+    async def start(self):
+        await asyncio.sleep(self.start_s)
+        self.text = self.model.read_text()
+
+    async def execute(self, task):
+        return {"model": self.text}
+"""
+# Built without anything from an index.
+_BACKEND = """
+import zipfile
+from pathlib import Path
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(Path(wheel_directory, "careful-1.0-py3-none-any.whl"), "w") as archive:
+        archive.writestr("careful.py", Path("careful.py").read_text())
+        info = "careful-1.0.dist-info"
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: careful\\nVersion: 1.0\\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return "careful-1.0-py3-none-any.whl"
+"""
+
+
+class Site:
+    """A deployment that speaks TLS, with agents of its own: the organ ``first`` starts only if its model is there."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.authority = trustme.CA()
+        issue(deployment.directory, self.authority)
+        self.model = deployment.directory / "model.txt"
+        self.agents = deployment.directory / "agents"
+        self.agents.mkdir()
+        (self.agents / "careful.py").write_text(AGENTS)
+        (self.agents / "backend.py").write_text(_BACKEND)
+        (self.agents / "pyproject.toml").write_text(
+            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            '[project]\nname = "careful"\nversion = "1.0"\n'
+        )
+        self.organism = self.write("organism.yaml")
+        deployment.variables |= {
+            "seedcore_config": str(self.organism),
+            "seedcore_extra_requirements": [str(self.agents)],
+            "seedcore_http_tls_certificate": str(deployment.directory / "server.pem"),
+            "seedcore_http_tls_key": str(deployment.directory / "server.key"),
+            "seedcore_keep_releases": 1,
+        }
+
+    def write(self, name: str, *, agent: str = "careful:Careful", **options: Any) -> Path:
+        """Write an organism.yaml with the organ ``first`` and another one that echoes."""
+        first = {
+            "id": "first",
+            "type": "Test",
+            "agent": agent,
+            "task_types": ["read"],
+            "options": {"model": str(self.model), **options},
+        }
+        other = {"id": "other", "type": "Test", "agent": "seedcore.agents:utility", "task_types": ["echo"]}
+        path = self.deployment.directory / name
+        path.write_text(json.dumps({"seedcore": {"organism": {"organ_types": [first, other]}}}, indent=1))
+        return path
+
+    def run(self, playbook: str, *arguments: str, organism: Path | None = None, **variables: Any) -> Run:
+        """Run a playbook, with another organism if one is given."""
+        config = {"seedcore_config": str(organism)} if organism else {}
+        return self.deployment.run(playbook, *arguments, **config, **variables)
+
+    def status(self) -> dict[str, Any]:
+        """What ``seedcore status`` reports."""
+        report: dict[str, Any] = json.loads(self.deployment.seedcore("status", "--json").stdout)
+        return report
+
+    def living_actors(self) -> list[str]:
+        """Names of the actors that Ray does not call dead."""
+        lines = (self.deployment.prefix / "etc" / "seedcore.env").read_text().splitlines()
+        settings = Settings.from_env(dict(line.split("=", 1) for line in lines if "=" in line))
+        state = read_cluster(settings, token=settings.token(), timeout_s=10)
+        return [str(row["name"]) for row in state.actors if row["state"] != "DEAD"]
+
+    def seen(self) -> tuple[dict[str, tuple[int, int, str]], dict[int, str]]:
+        """What a run that changes nothing leaves as it is: the files that it would write, and what runs."""
+        return self.deployment.files(*WRITTEN), self.deployment.processes()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run, with what was seen before and after it."""
+
+    run: Run
+    before: tuple[dict[str, tuple[int, int, str]], dict[int, str]]
+    after: tuple[dict[str, tuple[int, int, str]], dict[int, str]]
+
+
+@pytest.fixture(scope="session")
+def site(make_deployment: Callable[..., Deployment]) -> Site:
+    """The deployment of this directory, not yet made."""
+    return Site(make_deployment())
+
+
+@pytest.fixture(scope="session")
+def red(site: Site) -> Run:
+    """The first run, on a blank host: everything is made, but an organ does not start."""
+    return site.run("deploy", seedcore_bootstrap_wait_timeout=120)
+
+
+@pytest.fixture(scope="session")
+def first(site: Site, red: Run) -> Run:
+    """The first green run: the cause of the red one is gone, and there are old releases to remove."""
+    assert red.returncode != 0
+    site.model.write_text("small")
+    releases = site.deployment.prefix / "releases"
+    (releases / "0.0.1-half").mkdir()
+    old = releases / "0.0.1-aaaaaaaaaaaa"
+    old.mkdir()
+    (old / "release.json").write_text('{"release": "0.0.1-aaaaaaaaaaaa"}')
+    return site.run("deploy").check()
+
+
+@pytest.fixture(scope="session")
+def deployed(site: Site, first: Run) -> Site:
+    """The deployment, up."""
+    assert first.returncode == 0
+    return site
+
+
+@pytest.fixture(scope="session")
+def second_run(deployed: Site) -> Compared:
+    """A run that has nothing to do."""
+    before = deployed.seen()
+    run = deployed.run("deploy").check()
+    return Compared(run, before, deployed.seen())
+
+
+@pytest.fixture(scope="session")
+def every_step(deployed: Site, second_run: Compared) -> Compared:
+    """A run that goes through every step though it has nothing to do, and prints all that it can."""
+    run = deployed.run("deploy", "-vvv", seedcore_every_step=True).check()
+    return Compared(run, second_run.after, deployed.seen())

@@ -1,0 +1,93 @@
+"""The first runs: red with its cause, green when that is gone, and what is on the screen and on the host then."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.checkout.conftest import Compared, Site
+from tests.deploy.conftest import Run
+
+pytestmark = pytest.mark.timeout(900)
+
+FAULT = "organ first: agent first_agent_0 did not start: FileNotFoundError"
+
+
+@pytest.mark.smoke_deploy
+def test_an_organ_that_does_not_start_is_red_with_its_cause(site: Site, red: Run) -> None:
+    assert red.returncode != 0
+    assert f"init_failed: Coordinator initialization failed: {FAULT}" in red.output
+    assert red.failed_after_s < 60
+    evidence = site.deployment.directory / "evidence.txt"
+    for text in (red.output, evidence.read_text()):
+        assert "The agent's own traceback:" in text
+        assert "self.text = self.model.read_text()" in text
+    assert evidence.stat().st_mode & 0o777 == 0o600
+    assert (site.deployment.prefix / "etc" / "token").read_text() not in evidence.read_text() + red.output
+    assert site.living_actors() == []
+    assert site.status()["reason"] == "init_failed"
+
+
+@pytest.mark.smoke_deploy
+def test_the_next_run_is_green_and_keeps_as_many_releases_as_it_shall(deployed: Site) -> None:
+    report = deployed.status()
+
+    assert report["healthy"] is True
+    assert report["nodes"]["alive"] == 1
+    releases = deployed.deployment.prefix / "releases"
+    assert [path.name for path in releases.iterdir()] == [report["release"]]
+    assert (deployed.deployment.prefix / "current").resolve() == releases / report["release"]
+    assert deployed.deployment.seedcore("status").returncode == 0
+    answer = deployed.deployment.seedcore("submit", "read")
+    assert json.loads(answer.stdout)["result"] == {"model": "small"}
+
+
+def test_the_last_lines_say_what_to_do_next(deployed: Site, first: Run) -> None:
+    lines, deployment = first.last_lines, deployed.deployment
+
+    start = lines.index("SeedCore is up, in namespace seedcore-dev.")
+    named = dict(line.split(":", 1) for line in lines[start + 1 :])
+    assert list(named) == ["Page", "Look", "Ask", "Shell"]
+    port, token = deployment.variables["seedcore_http_port"], deployment.prefix / "etc" / "token"
+    assert named["Page"].split() == [f"https://127.0.0.1:{port}/", "(the", "token", "is", "in", f"{token})"]
+    for name in ("Look", "Ask"):
+        done = subprocess.run(shlex.split(named[name]), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_screen_is_quiet(first: Run) -> None:
+    assert "\nok: " not in first.output
+    assert "\nskipping: [" not in first.output
+    assert "\nincluded: " not in first.output
+    assert re.search(r"^  \[localhost\] initializing: ", first.output, re.MULTILINE), "what is waited for is shown"
+    assert set(re.findall(r"^(\w+): \[", first.output, re.MULTILINE)) == {"changed"}
+
+
+def test_everything_speaks_tls(deployed: Site, red: Run, first: Run) -> None:
+    status = deployed.deployment.seedcore("status", "--json")
+
+    assert json.loads(status.stdout)["healthy"] is True
+    key = deployed.deployment.prefix / "etc" / "http.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert key.read_text() not in red.output + first.output
+
+
+def test_the_token_is_nobody_elses_to_see(deployed: Site, every_step: Compared) -> None:
+    deployment = deployed.deployment
+    path = deployment.prefix / "etc" / "token"
+    token = path.read_text()
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(token) == 64
+    assert token not in every_step.run.output
+    for pid in deployment.processes():
+        for name in ("cmdline", "environ"):
+            assert token.encode() not in Path(f"/proc/{pid}/{name}").read_bytes(), f"{pid} {name}"
+    for path_of_file in (deployment.prefix / "etc").rglob("*"):
+        if path_of_file.is_file() and path_of_file != path:
+            assert token not in path_of_file.read_text(), path_of_file

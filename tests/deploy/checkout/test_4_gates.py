@@ -1,0 +1,119 @@
+"""Red gates and what follows them, releases beside each other, and organs that may be missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+
+from tests.deploy.checkout.conftest import AGENTS, Site
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_an_organism_with_faults_changes_nothing(deployed: Site) -> None:
+    before, live = deployed.status(), deployed.deployment.prefix / "etc" / "organism.yaml"
+    text = live.read_text()
+    bad = deployed.write("bad.yaml", agent="careful:Missing", start_s=1)
+
+    run = deployed.run("bootstrap", organism=bad)
+
+    assert run.returncode != 0
+    assert re.search(rf"{re.escape(str(bad))}:\d+:\d+: agent 'careful:Missing' does not load", run.output), run.output[
+        -4000:
+    ]
+    assert run.recap["changed"] == 0
+    assert live.read_text() == text
+    assert deployed.status()["coordinator"]["pid"] == before["coordinator"]["pid"]
+
+
+def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(deployed: Site) -> None:
+    slow = deployed.write("slow.yaml", start_s=20)
+
+    run = deployed.run("bootstrap", organism=slow, seedcore_bootstrap_wait_timeout=5)
+    red = deployed.status()
+
+    assert run.returncode != 0
+    # The Coordinator gives up a little before we do; which of the two is told first is a matter of a second.
+    goes_on = r"\w+: still initializing: .+"
+    undone = r"init_failed: the running organism was not changed: organs first did not come up within [\d.]+ s"
+    assert re.search(rf"({goes_on}|{undone}) \(after \d+ s\)", run.output), run.output[-4000:]
+    assert run.failed_after_s < 20
+    assert "[localhost] initializing: " in run.output, "its stages are shown"
+    assert red["status"] in {"initializing", "healthy"}
+    later = deployed.deployment.seedcore("status", "--wait", "--timeout", "90")
+    assert later.returncode == 0, later.stdout
+
+
+def test_the_gate_is_red_without_a_node_that_is_expected(deployed: Site) -> None:
+    started = time.monotonic()
+
+    run = deployed.run("status", seedcore_gate_timeout=8, seedcore_node_names=["localhost", "worker-9"])
+
+    assert run.returncode != 0
+    assert time.monotonic() - started < 120
+    assert re.search(r"nodes_missing: .+ \(after \d+ s\)", run.output), run.output[-4000:]
+    assert "==> " in run.output, "the evidence is shown"
+    # The cause is the last thing on the screen.
+    assert re.match(r"RED on localhost, at: .*The Coordinator is healthy", run.last_lines[-2]), run.output[-3000:]
+    assert re.match(r"nodes_missing: .*worker-9.* \(after \d+ s\)$", run.last_lines[-1])
+
+
+def test_a_green_status_says_so_in_one_line(deployed: Site) -> None:
+    run = deployed.run("status").check()
+
+    assert run.last_lines[-1].startswith("healthy: 2 of 2 organs ready")
+
+
+def test_what_is_not_required_may_be_missing_where_that_is_allowed(deployed: Site) -> None:
+    document = json.loads(deployed.organism.read_text())
+    organs = document["seedcore"]["organism"]["organ_types"]
+    lacking = {"required": False, "resources": {"nowhere": 1}, "start_timeout_s": 5}
+    organs.append({**organs[0], "id": "second", "task_types": ["write"], **lacking})
+    partial = deployed.deployment.directory / "partial.yaml"
+    partial.write_text(json.dumps(document))
+
+    # A running organism would not be changed to one that does not come up.
+    replaced = {"seedcore_bootstrap_replace": True, "seedcore_bootstrap_wait_timeout": 60}
+    refused = deployed.run("bootstrap", organism=partial, **replaced)
+    allowed = deployed.run("bootstrap", organism=partial, seedcore_gate_allow_degraded=True)
+    gate = deployed.run("status", organism=partial, seedcore_gate_allow_degraded=True)
+
+    assert refused.returncode != 0
+    assert "degraded: second: " in refused.output
+    allowed.check()
+    gate.check()
+
+
+def test_a_release_is_installed_beside_the_active_one_and_replaces_it_later(deployed: Site) -> None:
+    before = deployed.status()
+    slow = deployed.deployment.directory / "slow.yaml"
+    (deployed.agents / "careful.py").write_text(AGENTS.replace('"model"', '"edited"'))
+
+    preview = deployed.run("seedcore", "--check", organism=slow).check()
+    assert preview.recap["changed"] > 0
+    deployed.run("seedcore", organism=slow).check()
+
+    assert len(list((deployed.deployment.prefix / "releases").iterdir())) == 2
+    after = deployed.status()
+    assert (after["release"], after["coordinator"]["pid"]) == (before["release"], before["coordinator"]["pid"])
+
+    preview = deployed.run("bootstrap", "--check").check()
+    assert any("The Coordinator runs with the active release" in task for task in preview.changed_tasks)
+    run = deployed.run("bootstrap").check()
+
+    assert any("The Coordinator runs with the active release" in task for task in run.changed_tasks)
+    assert deployed.status()["release"] != before["release"]
+    assert json.loads(deployed.deployment.seedcore("submit", "read").stdout)["result"] == {"edited": "small"}
+    assert deployed.run("bootstrap").check().changed_tasks == []
+
+
+def test_a_half_made_release_is_made_anew(deployed: Site) -> None:
+    release = deployed.deployment.prefix / "releases" / deployed.status()["release"]
+    (release / "release.json").unlink()
+
+    assert deployed.run("seedcore").check().recap["changed"] > 0
+
+    assert json.loads((release / "release.json").read_text())["release"] == release.name

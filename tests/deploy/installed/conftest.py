@@ -1,0 +1,98 @@
+"""One deployment from the collection as users get it, on a network with no way out, for all tests of this directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.conftest import BIN, ROOT, Deployment, Run
+
+# A network of its own with nothing but loopback; for who is not root, with a user of its own, too.
+ROOTLESS = os.geteuid() != 0
+ALONE = ["unshare", "--net", *(["--map-root-user"] if ROOTLESS else [])]
+ENTER = ["nsenter", "--net", *(["--user", "--preserve-credentials"] if ROOTLESS else [])]
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; keyword arguments are variables of its environment."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    environment |= {"VENV": str(BIN.parent), **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection as `make collection` builds it."""
+    done = run(ROOT / ".ci" / "collection", tmp_path_factory.mktemp("dist"))
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make wheelhouse` collects."""
+    out = tmp_path_factory.mktemp("wheelhouse")
+    done = run(ROOT / ".ci" / "wheelhouse", out)
+    assert done.returncode == 0, done.stderr
+    return out / "wheelhouse.tar"
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Sequence[str]]:
+    """The command prefix that enters a network with no way out; empty where this machine does not permit one."""
+    # The network lives as long as this process.
+    command = [*ALONE, "sh", "-c", "ip link set lo up && echo up && exec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdout is not None
+        up = keeper.stdout.readline() == "up\n"
+        yield [*ENTER, f"--target={keeper.pid}"] if up else []
+        keeper.terminate()
+
+
+@dataclass
+class Installed:
+    """The deployment, and the collection that it comes from."""
+
+    deployment: Deployment
+    collections: Path
+
+
+@pytest.fixture(scope="session")
+def installed(
+    make_deployment: Callable[..., Deployment], artefact: Path, wheelhouse: Path, network: Sequence[str]
+) -> Iterator[Installed]:
+    """The collection in an empty directory, which has nothing but what is in the artefact; nothing is deployed yet."""
+    deployment = make_deployment(ray_wheelhouse=str(wheelhouse))
+    collections = deployment.directory / "collections"
+    done = run(
+        *(BIN / "ansible-galaxy", "collection", "install", "--offline", "--collections-path", collections, artefact),
+        # Where no ansible.cfg names a directory that has the collection already.
+        cwd=deployment.directory,
+        ANSIBLE_HOME=str(deployment.directory / "ansible"),
+    )
+    assert done.returncode == 0, done.stderr
+    deployment.collections, deployment.wrapper = collections, network
+    del deployment.variables["seedcore_package"]
+    # Nothing that this machine has downloaded before.
+    deployment.variables["seedcore_uv_cache"] = str(deployment.directory / "cache")
+    yield Installed(deployment, collections)
+    # As long as its network is there.
+    deployment.remove()
+
+
+@pytest.fixture(scope="session")
+def first(installed: Installed) -> Run:
+    """Its first run."""
+    return installed.deployment.run("deploy").check()
+
+
+@pytest.fixture(scope="session")
+def deployed(installed: Installed, first: Run) -> Deployment:
+    """The deployment, up."""
+    assert first.returncode == 0
+    return installed.deployment
