@@ -74,6 +74,15 @@ class LoopGuard:
                 self._local.waited += time.monotonic() - begun
                 self._local.calls.append(name)
 
+    def starting(self, original: Callable[..., Any], thread: threading.Thread) -> None:
+        """Do not count what a new thread takes to come up: that is up to the machine."""
+        waited = self._local.__dict__.pop("waited", None)
+        try:
+            original(thread)
+        finally:
+            if waited is not None:
+                self._local.waited = waited
+
 
 @contextmanager
 def guarded_loops() -> Iterator[LoopGuard]:
@@ -84,6 +93,8 @@ def guarded_loops() -> Iterator[LoopGuard]:
             original = getattr(owner, name)
             label = f"{owner.__name__}.{name}"
             patch.setattr(owner, name, _wrapped(guard.waiting, label, original))
+        start = threading.Thread.start
+        patch.setattr(threading.Thread, "start", lambda thread: guard.starting(start, thread))
         run = Handle._run
         patch.setattr(Handle, "_run", lambda handle: guard.run(run, handle))
         yield guard

@@ -65,7 +65,14 @@ def test_what_waits_elsewhere_blocks_no_loop() -> None:
         await asyncio.sleep(0.15)
         await asyncio.to_thread(time.sleep, 0.15)
 
+    def start_a_thread() -> None:
+        # What `start` waits for, on a machine that is busy.
+        thread = threading.Thread(target=lambda: None)
+        thread._started.wait = lambda *_: time.sleep(0.12)  # type: ignore[attr-defined]
+        thread.start()
+
     with guarded_loops() as guard:
         asyncio.run(patient())
         time.sleep(0.12)
+    assert faults_of(start_a_thread) == []
     assert faults_of(lambda: time.sleep(0.01)) == guard.faults == []
