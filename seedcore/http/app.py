@@ -57,7 +57,7 @@ from seedcore.errors import SeedCoreError
 from seedcore.http import schemas
 from seedcore.http.body import BODY_TIMEOUT_S, Intake, RefusedError
 from seedcore.http.document import add_document
-from seedcore.http.encode import UnserializableResultError, encode
+from seedcore.http.encode import UnserializableResultError, encode, encode_own
 from seedcore.http.gate import Gate, Page, request_id
 from seedcore.http.lines import Lines, tasks_of
 from seedcore.http.metrics import MetricsPage
@@ -138,7 +138,7 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
     )
     async def coordinator_status() -> Response:
         status = view.status()
-        return await _json(status, *_health(status))
+        return _json(status, *_health(status))
 
     @app.get(
         "/coordinator/activity",
@@ -148,7 +148,7 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
         tags=["status"],
     )
     async def coordinator_activity() -> Response:
-        return await _json(view.activity())
+        return _json(view.activity())
 
     @app.get(
         "/livez",
@@ -158,7 +158,7 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
         tags=["health"],
     )
     async def livez() -> Response:
-        return await _json({"alive": True})
+        return _json({"alive": True})
 
     @app.get(
         "/readyz",
@@ -172,7 +172,7 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
         status = view.status()
         # Open to everybody: what is wrong, and where, is for those who know the token.
         body = {"ready": status.get("status") == "healthy", "status": status.get("status")}
-        return await _json(body, *_health(status))
+        return _json(body, *_health(status))
 
     @app.get(
         "/organism/status",
@@ -182,7 +182,7 @@ def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page])
         tags=["status"],
     )
     async def organism_status() -> Response:
-        return await _json(view.organism())
+        return _json(view.organism())
 
     @app.get(
         "/metrics",
@@ -241,7 +241,7 @@ def _add_tasks(app: FastAPI, view: CoordinatorView) -> None:
             except SeedCoreError as error:
                 intake.release(held)
                 refusal = failure(error, task_type=task_type_of(task))
-                return await _json(refusal, status_code(refusal))
+                return _json(refusal, status_code(refusal))
         try:
             answer = await view.handle(task)
         finally:
@@ -272,7 +272,7 @@ async def _written(answer: Mapping[str, Any], task: Any) -> tuple[bytes, int]:
         kept = {key: answer[key] for key in ("organ_id", "agent_id") if isinstance(answer.get(key), str)}
         text = f"the work ended, but its result cannot be sent as JSON: {error}"
         refusal = failure(text, error_type=type(error).__name__, task_type=task_type_of(task), **kept)
-        return await encode(refusal), 500
+        return encode_own(refusal), 500
 
 
 def _retry_after(answer: Mapping[str, Any], code: int, view: CoordinatorView) -> dict[str, str]:
@@ -299,13 +299,13 @@ def _health(status: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
     return 503, {"Retry-After": str(INITIALIZING_RETRY_S)} if status.get("status") == "initializing" else {}
 
 
-async def _json(content: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(await encode(content), code, headers, media_type="application/json")
+def _json(content: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(encode_own(content), code, headers, media_type="application/json")
 
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)  # noqa: S101 - registered for no other
-    return await _json(failure(error.message, error_type=error.error_type, executed="no"), error.status, error.headers)
+    return _json(failure(error.message, error_type=error.error_type, executed="no"), error.status, error.headers)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -315,7 +315,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
         headers["Allow"] = "GET, HEAD"
     error_type = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
     message = {404: "there is nothing at this path, see /docs"}.get(error.status_code, str(error.detail))
-    return await _json(failure(message, error_type=error_type, executed="no"), error.status_code, headers)
+    return _json(failure(message, error_type=error_type, executed="no"), error.status_code, headers)
 
 
 def _page(name: str) -> Page:

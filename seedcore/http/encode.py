@@ -1,9 +1,7 @@
-"""JSON out of whatever an agent returned, without blocking the loop.
+"""JSON out of whatever an agent returned.
 
-``json.dumps`` of a large result is one call into C that nothing can interrupt, it recurses, and it writes ``NaN``,
-which is not JSON. This encoder walks with a stack of its own and lets the loop run every few milliseconds.
-
-JSON has fewer types than Python; what it lacks is written like this:
+Plain data is written by :mod:`json` in C, in slices where there is much of it, so that the loop turns meanwhile. JSON
+has fewer types than Python; what it lacks is written like this:
 
 =====================================  ==============================================
 NaN, infinities                        the strings "NaN", "Infinity", "-Infinity"
@@ -24,169 +22,152 @@ import base64
 import datetime as dt
 import decimal
 import fractions
+import json
 import math
 import pathlib
-import time
 import uuid
 from collections.abc import Iterator
-from json.encoder import encode_basestring
 from typing import Any
 
-from seedcore.errors import SeedCoreError
+from pydantic_core import to_json
+
+from seedcore.errors import PayloadTooLargeError, SeedCoreError
+from seedcore.task import payload_bytes
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
 # Deeper than any document meant to be read, and within what common parsers take; a loop of containers ends here too.
 MAX_RESPONSE_DEPTH = 200
-_SLICE_S = 0.005
-_PIECES_PER_LOOK = 256
-# A multiple of 3, so that the base64 of slices can be joined.
-_TEXT_SLICE = 3 * 256 * 1024
+# What is smaller is written in one go.
+_SMALL_BYTES = 64 * 1024
+_ITEMS_AT_ONCE = 200
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class UnserializableResultError(SeedCoreError):
     """A result holds something that JSON cannot carry, or is too large or too deep."""
 
 
+def encode_own(value: Any) -> bytes:
+    """Return the Coordinator's own plain data as JSON in UTF-8."""
+    return to_json(value, inf_nan_mode="strings")
+
+
 async def encode(value: Any) -> bytes:
-    """Return ``value`` as JSON in UTF-8, letting the loop run every few milliseconds.
+    """Return ``value`` as JSON in UTF-8.
 
     Raises:
         UnserializableResultError: Something in it has no form in JSON; the message says what and where.
     """
+    if _is_small(value):
+        return _bytes(_text(value, ""))
     body = bytearray()
-    pieces: list[str] = []
-    began = time.monotonic()
-    for piece in _pieces(value):
-        pieces.append(piece)
-        if len(pieces) < _PIECES_PER_LOOK and len(piece) < _TEXT_SLICE // 2:
-            continue
-        _flush(pieces, body)
-        if time.monotonic() - began > _SLICE_S:
-            await asyncio.sleep(0)
-            began = time.monotonic()
-    _flush(pieces, body)
+    for piece in _pieces(value, "", 0):
+        body += _bytes(piece)
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise UnserializableResultError(f"as JSON it is larger than the {MAX_RESPONSE_BYTES} bytes allowed")
+        await asyncio.sleep(0)
     return bytes(body)
 
 
-def _flush(pieces: list[str], body: bytearray) -> None:
+def _is_small(value: Any) -> bool:
+    try:
+        return payload_bytes(value, limit=_SMALL_BYTES) <= _SMALL_BYTES
+    except PayloadTooLargeError:
+        return False
+
+
+def _bytes(text: str) -> bytes:
     # A lone surrogate has no UTF-8; its backslash escape is also its JSON escape, and it can only be inside a string.
-    body += "".join(pieces).encode("utf-8", "backslashreplace")
-    pieces.clear()
-    if len(body) > MAX_RESPONSE_BYTES:
-        raise UnserializableResultError(f"as JSON it is larger than the {MAX_RESPONSE_BYTES} bytes allowed")
+    return text.encode("utf-8", "backslashreplace")
 
 
-def _pieces(root: Any) -> Iterator[str]:
-    """Yield the document in pieces; the stack holds one (iterator, closing bracket, key) for each open container."""
-    stack: list[tuple[Iterator[Any], str]] = []
-    path: list[str] = []
-    item = root
-    while True:
-        opened = _open(item)
-        if opened is not None:
-            if len(stack) >= MAX_RESPONSE_DEPTH:
-                raise UnserializableResultError(f"it is nested deeper than {MAX_RESPONSE_DEPTH} levels")
-            yield "{" if opened[1] == "}" else "["
-            stack.append(opened)
-            path.append("")
-        else:
-            try:
-                yield from _scalar(item)
-            except Exception as error:
-                # User classes have their own ideas of str() and isinstance(); the place is what helps.
-                where = "".join(path) or "the value itself"
-                raise UnserializableResultError(f"at {where}: {_explain(item, error)}") from error
-        while stack:
-            iterator, closing = stack[-1]
-            try:
-                entry = next(iterator)
-            except StopIteration:
-                yield closing
-                stack.pop()
-                path.pop()
+def _pieces(value: Any, where: str, depth: int) -> Iterator[str]:
+    """Yield a large document in pieces, each of which takes a moment only."""
+    if type(value) is list and not _is_small(value):
+        _check_depth(depth)
+        yield "["
+        for start in range(0, len(value), _ITEMS_AT_ONCE):
+            part = value[start : start + _ITEMS_AT_ONCE]
+            if start:
+                yield ","
+            if _is_small(part):
+                yield _text(part, where, start)[1:-1]
                 continue
-            comma = "," if path[-1] else ""
-            if closing == "}":
-                key = _key(entry[0])
-                path[-1] = f".{key[:80]}"
-                yield f"{comma}{encode_basestring(key)}:"
-                item = entry[1]
-            else:
-                path[-1] = f"[{int(path[-1][1:-1]) + 1}]" if comma else "[0]"
-                if comma:
-                    yield comma
-                item = entry
-            break
-        else:
-            return
-
-
-def _open(item: Any) -> tuple[Iterator[Any], str] | None:
-    # The base classes' own iterators: a subclass's are user code.
-    if isinstance(item, dict):
-        return iter(dict.items(item)), "}"
-    for kind in (list, tuple, set, frozenset):
-        if isinstance(item, kind):
-            iterate: Any = kind.__iter__
-            return iterate(item), "]"
-    if _is_numpy(item) and item.ndim:
-        return iter(item), "]"
-    return None
-
-
-def _scalar(item: Any) -> Iterator[str]:
-    if isinstance(item, str):
-        yield from _text(item)
-    elif item is None:
-        yield "null"
-    elif isinstance(item, bool):
-        yield "true" if item else "false"
-    elif isinstance(item, int):
-        yield int.__repr__(item)
-    elif isinstance(item, float):
-        yield _number(item)
-    elif isinstance(item, bytes | bytearray | memoryview):
-        yield from _binary(item)
-    elif isinstance(item, dt.date | dt.time):
-        yield encode_basestring(item.isoformat())
-    elif isinstance(item, decimal.Decimal | fractions.Fraction | uuid.UUID | pathlib.PurePath):
-        yield encode_basestring(str(item))
-    elif _is_numpy(item) and not _is_numpy(value := item.item()):
-        yield from _scalar(value)
+            for index, item in enumerate(part, start):
+                if index > start:
+                    yield ","
+                yield from _pieces(item, f"{where}[{index}]", depth + 1)
+        yield "]"
+    elif type(value) is dict and not _is_small(value):
+        _check_depth(depth)
+        yield "{"
+        for number, (key, item) in enumerate(value.items()):
+            name = _key(key)
+            yield f"{',' if number else ''}{_encoder.encode(name)}:"
+            yield from _pieces(item, f"{where}.{name[:80]}", depth + 1)
+        yield "}"
     else:
-        raise TypeError
+        yield _text(value, where)
 
 
-def _text(item: str) -> Iterator[str]:
-    if len(item) <= _TEXT_SLICE:
-        yield encode_basestring(item)
-        return
-    yield '"'
-    for start in range(0, len(item), _TEXT_SLICE):
-        yield encode_basestring(item[start : start + _TEXT_SLICE])[1:-1]
-    yield '"'
+def _text(value: Any, where: str, start: int = 0) -> str:
+    try:
+        return _encoder.encode(value)
+    except Exception:
+        # It is not all plain: each thing is looked at, and what has no form is named with its place.
+        return _encoder.encode(_plain(value, where, 0, start))
 
 
-def _binary(item: bytes | bytearray | memoryview) -> Iterator[str]:
-    data = memoryview(item).cast("B")
-    yield '{"base64":"'
-    for start in range(0, len(data), _TEXT_SLICE):
-        yield base64.b64encode(data[start : start + _TEXT_SLICE]).decode("ascii")
-    yield '"}'
+def _plain(value: Any, where: str, depth: int, start: int = 0) -> Any:
+    """Return the same in types that JSON has; items of ``value`` are counted from ``start`` in messages."""
+    _check_depth(depth)
+    # The base classes' own iterators: a subclass's are user code.
+    if isinstance(value, dict):
+        named = ((_key(key), item) for key, item in dict.items(value))
+        return {key: _plain(item, f"{where}.{key[:80]}", depth + 1) for key, item in named}
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            iterate: Any = kind.__iter__
+            items = enumerate(iterate(value), start)
+            return [_plain(item, f"{where}[{index}]", depth + 1) for index, item in items]
+    if _is_numpy(value) and value.ndim:
+        return _plain(value.tolist(), where, depth)
+    try:
+        return _scalar(value)
+    except Exception as error:
+        # User classes have their own ideas of str() and isinstance(); the place is what helps.
+        raise UnserializableResultError(f"at {where or 'the value itself'}: {_explain(value, error)}") from error
 
 
-def _number(value: float) -> str:
-    if math.isfinite(value):
-        return float.__repr__(value)
-    return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_RESPONSE_DEPTH:
+        raise UnserializableResultError(f"it is nested deeper than {MAX_RESPONSE_DEPTH} levels")
+
+
+def _scalar(item: Any) -> Any:  # noqa: PLR0911 - a table
+    if item is None or isinstance(item, bool | str):
+        return item
+    if isinstance(item, int):
+        int.__repr__(item)  # one of too many digits has no text
+        return item
+    if isinstance(item, float):
+        return item if math.isfinite(item) else "NaN" if math.isnan(item) else f"{'' if item > 0 else '-'}Infinity"
+    if isinstance(item, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(item).decode("ascii")}
+    if isinstance(item, dt.date | dt.time):
+        return item.isoformat()
+    if isinstance(item, decimal.Decimal | fractions.Fraction | uuid.UUID | pathlib.PurePath):
+        return str(item)
+    if _is_numpy(item) and not _is_numpy(value := item.item()):
+        return _scalar(value)
+    raise TypeError
 
 
 def _key(key: Any) -> str:
     if isinstance(key, str):
         return key
     if key is None or isinstance(key, bool | int | float):
-        text = "".join(_scalar(key))
-        return text.strip('"')
+        return str(_encoder.encode(_scalar(key))).strip('"')
     raise UnserializableResultError(f"a key is a {_name(key)}; keys in JSON are strings")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedcore.http import encode as encoding
@@ -109,13 +109,31 @@ def test_what_is_small_in_memory_and_large_as_text_ends(monkeypatch: pytest.Monk
         _encode(bomb)
 
 
-@pytest.mark.parametrize("size", [0, 1, encoding._TEXT_SLICE - 1, encoding._TEXT_SLICE, encoding._TEXT_SLICE * 2 + 1])
+@pytest.mark.parametrize("size", [0, 1, encoding._SMALL_BYTES - 1, encoding._SMALL_BYTES, 1_000_001])
 def test_long_texts_and_bytes_are_whole(size: int) -> None:
     text = ('"\u00e9\\\n' * size)[:size]
     assert json.loads(_encode({"a": text})) == {"a": text}
     found = json.loads(_encode(b"\x01" * size))["base64"]
     assert len(found) == (size + 2) // 3 * 4
     assert "=" not in found[:-2]
+
+
+@settings(max_examples=20)
+@given(st.lists(TREES, min_size=1, max_size=3), st.integers(1, 50))
+def test_large_data_survives_in_slices(some: Any, at_once: int) -> None:
+    value = {"rows": some * 100, "wide": {"a": some, "b": some}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_SMALL_BYTES", 500)
+        patch.setattr(encoding, "_ITEMS_AT_ONCE", at_once)
+        assert json.loads(_encode(value)) == value
+
+
+def test_a_place_in_a_large_list_is_named() -> None:
+    rows: list[Any] = [{"text": "x" * 100, "nan": math.nan} for _ in range(5000)]
+    assert json.loads(_encode(rows))[4999]["nan"] == "NaN"
+    rows[4321]["handle"] = object()
+    with pytest.raises(UnserializableResultError, match=r"at \[4321\]\.handle: JSON has no form for a object"):
+        _encode(rows)
 
 
 def _encode(value: Any) -> bytes:
