@@ -6,61 +6,48 @@ page or ``seedcore top`` now and has no Prometheus.
 
 from __future__ import annotations
 
-import math
-import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import add, sub
 from typing import Any
+
+from seedcore.counts import BUCKETS_S, quantile
 
 INTERVAL_S = 2.0
 INTERVALS = 300
 MAX_FAILURES = 50
 # Rates of an organ are those of so many intervals: a single one says little where tasks are few.
 ORGAN_INTERVALS = 5
-# Durations that an interval keeps; with more tasks than that they are a random sample.
-MAX_DURATIONS = 512
 MAX_ERROR_CHARS = 500
 _DIRECT = "in tasks that came to the organ directly; its log has their causes"
 _BAD_STATES = frozenset({"down", "degraded"})
+_NO_BUCKETS = [0] * (len(BUCKETS_S) + 1)
+
+
+@dataclass(slots=True)
+class _Figures:
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    def add(self, count: int, seconds: float, *, success: bool) -> None:
+        if success:
+            self.done += count
+        else:
+            self.failed += count
+        self.seconds += seconds
 
 
 @dataclass(slots=True)
 class _Interval:
     at: float
-    done: int = 0
-    failed: int = 0
+    all: _Figures = field(default_factory=_Figures)
     in_flight: int = 0
     queued: int = 0
-    durations: list[float] = field(default_factory=list)
-    seen: int = 0
-    p50_s: float | None = None
-    p95_s: float | None = None
-    organs: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, organ_id: str | None, seconds: float, *, success: bool, times: int = 1) -> None:
-        if success:
-            self.done += times
-        else:
-            self.failed += times
-        for _ in range(min(times, MAX_DURATIONS)):
-            self.seen += 1
-            if len(self.durations) < MAX_DURATIONS:
-                self.durations.append(seconds)
-            elif (place := random.randrange(self.seen)) < MAX_DURATIONS:  # noqa: S311 - a sample, not a secret
-                self.durations[place] = seconds
-        if organ_id is not None:
-            figures = self.organs.setdefault(organ_id, [0, 0, 0.0])
-            figures[0 if success else 1] += times
-            figures[2] += times * seconds
-
-    def close(self) -> None:
-        """Keep two figures of the durations, and not the durations."""
-        ordered = sorted(self.durations)
-        self.durations = []
-        if ordered:
-            self.p50_s, self.p95_s = _at(ordered, 0.5), _at(ordered, 0.95)
+    buckets: list[int] = field(default_factory=lambda: list(_NO_BUCKETS))
+    organs: dict[str, _Figures] = field(default_factory=dict)
 
 
 class Activity:
@@ -76,47 +63,56 @@ class Activity:
         self._open = _Interval(clock())
         self._failures: deque[dict[str, Any]] = deque(maxlen=MAX_FAILURES)
         self._states: dict[tuple[str, Any], tuple[str, str]] = {}
-        self._totals: dict[str, list[int]] = {}
-        self._direct = _Direct()
+        self._totals: dict[str, _Figures] = {}
+        # What each organ had counted when it was last asked, by task type and outcome: as many as TaskCounts keeps.
+        self._counted: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
 
-    def task(self, kind: str, answer: Mapping[str, Any], seconds: float, *, counts: bool) -> None:
-        """Take the answer of a task; ``counts`` says whether it is work, which rates are made of."""
-        success = answer.get("success") is True
+    def task(self, kind: str, answer: Mapping[str, Any], *, is_work: bool) -> None:
+        """Take the answer of a task that came by the Coordinator: rates have it only if no organ counts it."""
+        if answer.get("success") is True:
+            return
         organ_id = answer.get("organ_id")
-        if counts:
-            known = organ_id if isinstance(organ_id, str) else None
-            self._add(known, seconds, success=success, times=1)
-            if known is not None:
-                # As the organ itself counts it: what is built in and work of an organ has a task inside.
-                outcome = "success" if success else str(answer.get("error_type"))
-                self._direct.seen[(known, str(answer.get("task_type")), outcome)] += 1
-        if not success:
-            self._failed(
-                "task",
-                answer.get("error"),
-                task_type=kind[:100],
-                organ_id=organ_id,
-                error_type=str(answer.get("error_type") or "unknown"),
-                last={"agent_id": answer.get("agent_id")},
-            )
+        # An organ's own answer names its agent, or says that nothing was done. Others were made up here, for a process
+        # that died with the task or gave no answer.
+        is_counted = organ_id is not None and (answer.get("agent_id") is not None or answer.get("executed") == "no")
+        if is_work and not is_counted:
+            self._add(organ_id if isinstance(organ_id, str) else None, 1, 0.0, success=False)
+        self._failed(
+            "task",
+            answer.get("error"),
+            task_type=kind[:100],
+            organ_id=organ_id,
+            error_type=str(answer.get("error_type") or "unknown"),
+            last={"agent_id": answer.get("agent_id")},
+        )
+
+    def knows(self, organ_id: str) -> bool:
+        """Say whether :meth:`counted` has been called for an organ."""
+        return organ_id in self._counted
 
     def counted(self, organ_id: str, entries: Iterable[Mapping[str, Any]]) -> None:
         """Take what an organ has counted in all (:meth:`seedcore.counts.TaskCounts.to_list`).
 
-        What it has done beyond what has been seen here came to it directly, from a client of its own.
+        What it had done when it is seen for the first time is no news, nor are counts that began anew.
         """
-        first = self._direct.begin(organ_id)
-        for entry in entries:
-            kind, outcome, count = str(entry["task_type"]), str(entry["outcome"]), int(entry["count"])
-            more = self._direct.more((organ_id, kind, outcome), count, first=first)
-            if not more:
+        before = self._counted.get(organ_id)
+        now = {(str(entry["task_type"]), str(entry["outcome"])): entry for entry in entries}
+        self._counted[organ_id] = now
+        if before is None:
+            return
+        for (kind, outcome), entry in now.items():
+            last = before.get((kind, outcome), _NOTHING)
+            more = entry["count"] - last["count"]
+            if more <= 0:
                 continue
             success = outcome == "success"
-            self._add(organ_id, entry["seconds_sum"] / count, success=success, times=more)
-            if not success:
-                self._failed(
-                    "task", _DIRECT, task_type=kind, organ_id=organ_id, error_type=outcome, last={}, times=more
-                )
+            self._add(organ_id, more, entry["seconds_sum"] - last["seconds_sum"], success=success)
+            news = map(sub, entry["buckets"], last["buckets"])
+            self._open.buckets = list(map(add, self._open.buckets, news))
+            direct = entry["direct"] - last["direct"]
+            if direct > 0 and not success:
+                what = {"task_type": kind, "organ_id": organ_id, "error_type": outcome}
+                self._failed("task", _DIRECT, last={}, times=direct, **what)
 
     def organs(self, reports: Iterable[Mapping[str, Any]]) -> None:
         """Look at the organs, and remember each of their processes that is worse than it was."""
@@ -143,7 +139,6 @@ class Activity:
         current.in_flight, current.queued = max(current.in_flight, in_flight), max(current.queued, queued)
         if now - current.at < INTERVAL_S and now >= current.at:
             return
-        current.close()
         # The time it ends, which is also what the rate is divided by: a busy loop may be late.
         self._closed.append(current)
         self._open = _Interval(now)
@@ -158,10 +153,10 @@ class Activity:
             "interval_s": INTERVAL_S,
             "samples": {
                 "at": [round(interval.at, 3) for interval in closed],
-                "done_per_s": [_rate(one.done, span) for one, span in zip(closed, spans, strict=True)],
-                "failed_per_s": [_rate(one.failed, span) for one, span in zip(closed, spans, strict=True)],
-                "p50_s": [interval.p50_s for interval in closed],
-                "p95_s": [interval.p95_s for interval in closed],
+                "done_per_s": [_rate(one.all.done, span) for one, span in zip(closed, spans, strict=True)],
+                "failed_per_s": [_rate(one.all.failed, span) for one, span in zip(closed, spans, strict=True)],
+                "p50_s": [_rounded(quantile(one.buckets, 0.5)) for one in closed],
+                "p95_s": [_rounded(quantile(one.buckets, 0.95)) for one in closed],
                 "in_flight": [interval.in_flight for interval in closed],
                 "queued": [interval.queued for interval in closed],
             },
@@ -171,25 +166,28 @@ class Activity:
 
     def _organ_figures(self, closed: list[_Interval], span: float) -> list[dict[str, Any]]:
         figures = []
-        for organ_id, (done, failed) in sorted(self._totals.items()):
+        for organ_id, total in sorted(self._totals.items()):
             lately = [interval.organs[organ_id] for interval in closed if organ_id in interval.organs]
-            count = sum(one[0] + one[1] for one in lately)
+            failed = sum(one.failed for one in lately)
+            count = failed + sum(one.done for one in lately)
             figures.append(
                 {
                     "organ_id": organ_id,
-                    "done": done,
-                    "failed": failed,
+                    "done": total.done,
+                    "failed": total.failed,
                     "per_s": _rate(count, span),
-                    "failed_per_s": _rate(sum(one[1] for one in lately), span),
-                    "mean_s": round(sum(one[2] for one in lately) / count, 6) if count else None,
+                    "failed_per_s": _rate(failed, span),
+                    "mean_s": round(sum(one.seconds for one in lately) / count, 6) if count else None,
                 }
             )
         return figures
 
-    def _add(self, organ_id: str | None, seconds: float, *, success: bool, times: int) -> None:
-        self._open.add(organ_id, seconds, success=success, times=times)
+    def _add(self, organ_id: str | None, count: int, seconds: float, *, success: bool) -> None:
+        figures = [self._open.all]
         if organ_id is not None:
-            self._totals.setdefault(organ_id, [0, 0])[0 if success else 1] += times
+            figures += [some.setdefault(organ_id, _Figures()) for some in (self._open.organs, self._totals)]
+        for one in figures:
+            one.add(count, seconds, success=success)
 
     def _failed(self, kind: str, error: Any, *, last: Mapping[str, Any], times: int = 1, **what: Any) -> None:
         """Remember a failure; ``what`` makes it another one, ``last`` is told of the last of equal ones."""
@@ -206,42 +204,12 @@ class Activity:
         self._failures.append({**same, **last, "first_at": now, "at": now, "count": times})
 
 
-class _Direct:
-    """Finds what organs have counted beyond what was seen here; an organ's count may come later than the answer.
-
-    Attributes:
-        seen: Answers seen here, by organ, task type and outcome.
-    """
-
-    def __init__(self) -> None:
-        self.seen: Counter[tuple[str, str, str]] = Counter()
-        self._base: dict[tuple[str, str, str], int] = {}
-        self._known: set[str] = set()
-        self._told: Counter[tuple[str, str, str]] = Counter()
-
-    def begin(self, organ_id: str) -> bool:
-        """Say whether an organ's counts come for the first time: what it did before is no news."""
-        first = organ_id not in self._known
-        self._known.add(organ_id)
-        return first
-
-    def more(self, key: tuple[str, str, str], count: int, *, first: bool) -> int:
-        """Return how many there are that nobody has been told of."""
-        if first or count < self._base.get(key, 0):
-            # Counts from before, or of a process that began anew.
-            self._base[key] = count - self.seen[key] - self._told[key]
-            return 0
-        more = count - self._base.get(key, 0) - self.seen[key] - self._told[key]
-        if more <= 0:
-            return 0
-        self._told[key] += more
-        return more
+_NOTHING: Mapping[str, Any] = {"count": 0, "direct": 0, "seconds_sum": 0.0, "buckets": _NO_BUCKETS}
 
 
 def _rate(count: float, span: float) -> float:
     return round(count / span, 3) if span > 0 else 0.0
 
 
-def _at(ordered: list[float], share: float) -> float:
-    """Nearest rank: a duration that a task really had."""
-    return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 6)
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

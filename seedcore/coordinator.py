@@ -427,13 +427,19 @@ class Coordinator:
             why = "" if runs else self._snapshot["message"]
             self._table.publish({"state": str(self._life.phase), "why": why, **self._life.organism.table()})
             self._activity.organs(self._snapshot["organs"])
+            if not all(self._activity.knows(organ["organ_id"]) for organ in self._snapshot["organs"]):
+                # As soon as an organ is there: what it does from then on is news.
+                self._count_work()
+
+    def _count_work(self) -> None:
+        for organ_id, tasks in self._life.organism.task_counts():
+            self._activity.counted(organ_id, tasks)
 
     async def _keep_beating(self) -> None:
         while True:
             self._renew()
             organs = self._snapshot["organs"]
-            for organ_id, tasks in self._life.organism.task_counts():
-                self._activity.counted(organ_id, tasks)
+            self._count_work()
             self._activity.tick(
                 in_flight=sum(organ["in_flight"] for organ in organs), queued=sum(organ["queued"] for organ in organs)
             )
@@ -468,8 +474,8 @@ class Coordinator:
         # Only types that exist become labels: a caller must not be able to fill the memory with names.
         known = BUILTIN_TASK_TYPES if builtin else self._life.organism.known_types
         self._counts.add(kind, answer, seconds, known=known)
-        counts = not builtin or kind in _WORK
-        self._activity.task(kind if kind in known else "unknown", answer, seconds, counts=counts)
+        is_work = not builtin or kind in _WORK
+        self._activity.task(kind if kind in known else "unknown", answer, is_work=is_work)
 
 
 class _Answer(dict[str, Any]):

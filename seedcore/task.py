@@ -49,6 +49,7 @@ _EXECUTED: dict[str, Executed] = {
 }
 _SCALAR_BYTES = 16
 _MAX_ERROR_CHARS = 4000
+_MAX_ERROR_TYPE_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def failure(
     return {
         "success": False,
         "error": describe(error) if isinstance(error, BaseException) else _encodable(error[:_MAX_ERROR_CHARS]),
-        "error_type": error_type,
+        "error_type": _encodable(error_type[:_MAX_ERROR_TYPE_CHARS]),
         "task_type": task_type,
         "executed": executed,
         **extra,

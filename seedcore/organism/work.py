@@ -191,6 +191,7 @@ class Work:
 
     __slots__ = (
         "_began",
+        "_direct",
         "_done",
         "_emit",
         "_is_stuck",
@@ -212,8 +213,11 @@ class Work:
         limit_s: float,
         done: Callable[[dict[str, Any]], None],
         emit: Emit | None,
+        *,
+        direct: bool,
     ) -> None:
         self.task = task
+        self._direct = direct
         self._emit = emit
         self._queue = queue
         self._limit_s = limit_s
@@ -331,7 +335,7 @@ class Work:
         if done is not None:
             self._timer.cancel()
             self._queue.leave(self)
-            self._queue.count(self.task, answer, time.monotonic() - self._started)
+            self._queue.count(self.task, answer, time.monotonic() - self._started, direct=self._direct)
             done(answer)
 
 
@@ -402,7 +406,7 @@ class WorkQueue:
             text = f"organ {self.spec.id} takes no task of type {task.type!r} in {task.domain or 'no'} domain"
             done(self.failed(task, "UnknownTaskTypeError", text, retry_after_s=ELSEWHERE_AFTER_S))
             return None
-        work = Work(self, task, limit_s, done, emit)
+        work = Work(self, task, limit_s, done, emit, direct=direct)
         self.in_flight += 1
         self._active.add(work)
         seat = self.seats.take() if not self._waiting and not self._closed else None
@@ -479,9 +483,9 @@ class WorkQueue:
         if self._closed and not self.in_flight:
             self._idle.set()
 
-    def count(self, task: Task, answer: Mapping[str, Any], seconds: float) -> None:
+    def count(self, task: Task, answer: Mapping[str, Any], seconds: float, *, direct: bool) -> None:
         """Count one answer."""
-        self.counts.add(task.type, answer, seconds, known=self._known_types)
+        self.counts.add(task.type, answer, seconds, known=self._known_types, direct=direct)
 
     def note_pace(self, seconds: float) -> None:
         """Note how long an agent took for a task."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
 
-from seedcore.activity import INTERVAL_S, INTERVALS, MAX_DURATIONS, MAX_FAILURES, Activity
+from seedcore.activity import INTERVAL_S, INTERVALS, MAX_FAILURES, Activity
+from seedcore.counts import BUCKETS_S, TaskCounts
 
 
 class Clock:
@@ -27,13 +29,34 @@ def activity(clock: Clock) -> Activity:
     return Activity(clock)
 
 
-def done(organ_id: str = "one") -> dict[str, Any]:
-    return {"success": True, "result": 1, "organ_id": organ_id, "agent_id": f"{organ_id}_agent_0"}
-
-
 def failed(error: str = "no such file", **keys: Any) -> dict[str, Any]:
     answer = {"success": False, "error": error, "error_type": "OSError", "organ_id": "one", "agent_id": "one_agent_0"}
     return answer | keys
+
+
+class Organ:
+    """Counts tasks as an organ does, and reports what it has counted."""
+
+    def __init__(self, activity: Activity, organ_id: str = "one") -> None:
+        self.activity = activity
+        self.organ_id = organ_id
+        self.counts = TaskCounts()
+        self.reports()
+
+    def does(
+        self, times: int = 1, seconds: float = 0.1, *, error_type: str | None = None, direct: bool = False
+    ) -> None:
+        answer = {"success": error_type is None, "error_type": error_type}
+        for _ in range(times):
+            self.counts.add("read", answer, seconds, known={"read"}, direct=direct)
+
+    def reports(self) -> None:
+        self.activity.counted(self.organ_id, self.counts.to_list())
+
+
+@pytest.fixture
+def organ(activity: Activity) -> Organ:
+    return Organ(activity)
 
 
 def ends(activity: Activity, clock: Clock, *, in_flight: int = 0, queued: int = 0) -> None:
@@ -42,23 +65,20 @@ def ends(activity: Activity, clock: Clock, *, in_flight: int = 0, queued: int = 
     activity.tick(in_flight=0, queued=0)
 
 
-def test_an_interval_has_rates_and_durations(activity: Activity, clock: Clock) -> None:
+def test_an_interval_has_rates_and_durations(activity: Activity, clock: Clock, organ: Organ) -> None:
     for milliseconds in range(1, 101):
-        activity.task("read", done(), milliseconds / 1000, counts=True)
-    activity.task("read", failed(), 9.0, counts=True)
+        organ.does(seconds=milliseconds / 1000)
+    organ.does(seconds=9.0, error_type="OSError")
+    organ.reports()
     ends(activity, clock, in_flight=7, queued=3)
 
     said = activity.to_dict()
 
-    assert said["samples"] == {
-        "at": [1_000_000.0],
-        "done_per_s": [50.0],
-        "failed_per_s": [0.5],
-        "p50_s": [0.051],
-        "p95_s": [0.096],
-        "in_flight": [7],
-        "queued": [3],
-    }
+    samples = said["samples"]
+    assert (samples["at"], samples["in_flight"], samples["queued"]) == ([1_000_000.0], [7], [3])
+    assert (samples["done_per_s"], samples["failed_per_s"]) == ([50.0], [0.5])
+    assert samples["p50_s"] == [pytest.approx(0.05, abs=0.002)]
+    assert samples["p95_s"] == [pytest.approx(0.096, abs=0.005)]
     assert said["now"] == clock.now
     assert said["organs"] == [
         {"organ_id": "one", "done": 100, "failed": 1, "per_s": 50.5, "failed_per_s": 0.5, "mean_s": 0.139109}
@@ -71,9 +91,9 @@ def test_an_interval_without_tasks_has_no_durations(activity: Activity, clock: C
     assert activity.to_dict()["samples"]["p50_s"] == [None]
 
 
-def test_a_late_tick_does_not_raise_the_rate(activity: Activity, clock: Clock) -> None:
-    for _ in range(100):
-        activity.task("read", done(), 0.1, counts=True)
+def test_a_late_tick_does_not_raise_the_rate(activity: Activity, clock: Clock, organ: Organ) -> None:
+    organ.does(100)
+    organ.reports()
     clock.now += 10
     activity.tick(in_flight=0, queued=0)
 
@@ -83,31 +103,76 @@ def test_a_late_tick_does_not_raise_the_rate(activity: Activity, clock: Clock) -
 def test_memory_is_bounded(activity: Activity, clock: Clock) -> None:
     for number in range(INTERVALS + 20):
         for _ in range(3):
-            activity.task("read", failed(f"error {number}"), 0.1, counts=True)
+            activity.task("read", failed(f"error {number}"), is_work=True)
         ends(activity, clock)
-    for _ in range(3 * MAX_DURATIONS):
-        activity.task("read", done(), 0.1, counts=True)
 
     said = activity.to_dict()
     assert {len(column) for column in said["samples"].values()} == {INTERVALS}
     assert len(said["failures"]) == MAX_FAILURES
-    assert len(activity._open.durations) == MAX_DURATIONS
+
+
+def test_what_callers_and_agents_name_is_not_kept(activity: Activity, clock: Clock, organ: Organ) -> None:
+    sizes = []
+    for number in range(20_000):
+        if number % 10_000 == 100:
+            sizes.append(len(pickle.dumps(activity._counted)))
+        activity.task(f"type-{number}", failed(f"error {number}", error_type=f"Error{number}"), is_work=True)
+        organ.does(error_type=f"Error{number}")
+        if number % 50 == 0:
+            organ.reports()
+
+    assert sizes[1] < 2 * sizes[0]
+
+
+def test_a_failure_is_counted_once_whatever_its_error_is_called(activity: Activity, clock: Clock, organ: Organ) -> None:
+    for number in range(100):
+        organ.does(error_type=f"Error{number}")
+        activity.task("read", failed(error_type=f"Error{number}"), is_work=True)
+    organ.reports()
+    ends(activity, clock)
+
+    said = activity.to_dict()
+    assert said["organs"][0]["failed"] == 100
+    assert said["samples"]["failed_per_s"] == [50.0]
+    assert not [one for one in said["failures"] if "directly" in one["error"]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "counted"),
+    [
+        (failed(), 0),
+        # An organ that is full has counted it.
+        (failed(agent_id=None, error_type="OverloadedError", executed="no"), 0),
+        # Nobody has counted what died with its process, or what no organ ever got.
+        (failed(agent_id=None, error_type="OrganUnavailableError", executed="unknown"), 1),
+        (failed(agent_id=None, organ_id=None, error_type="UnknownTaskTypeError", executed="no"), 1),
+    ],
+)
+def test_what_no_organ_counts_is_counted_here(
+    activity: Activity, clock: Clock, answer: dict[str, Any], counted: int
+) -> None:
+    activity.task("read", answer, is_work=True)
+    ends(activity, clock)
+
+    said = activity.to_dict()
+    assert said["samples"]["failed_per_s"] == [counted / INTERVAL_S]
+    assert len(said["failures"]) == 1
 
 
 def test_a_question_is_no_work(activity: Activity, clock: Clock) -> None:
-    activity.task("get_metrics", {"success": True, "organ_id": None}, 5.0, counts=False)
+    activity.task("get_metrics", failed(organ_id=None, agent_id=None), is_work=False)
     ends(activity, clock)
 
-    assert activity.to_dict()["samples"]["done_per_s"] == [0.0]
+    assert activity.to_dict()["samples"]["failed_per_s"] == [0.0]
 
 
 def test_equal_failures_are_one_entry_and_the_last_comes_first(activity: Activity, clock: Clock) -> None:
     for _ in range(3):
-        activity.task("read", failed(), 0.1, counts=True)
+        activity.task("read", failed(), is_work=True)
     clock.now += 1
-    activity.task("write", failed("disk full"), 0.1, counts=True)
+    activity.task("write", failed("disk full"), is_work=True)
     clock.now += 1
-    activity.task("read", failed(), 0.1, counts=True)
+    activity.task("read", failed(), is_work=True)
 
     first, second = activity.to_dict()["failures"]
     assert (first["error"], first["count"], first["first_at"], first["at"]) == (
@@ -126,7 +191,7 @@ def test_equal_failures_are_one_entry_and_the_last_comes_first(activity: Activit
 
 
 def test_a_long_error_is_cut(activity: Activity) -> None:
-    activity.task("read", failed("x" * 100_000), 0.1, counts=True)
+    activity.task("read", failed("x" * 100_000), is_work=True)
 
     assert len(activity.to_dict()["failures"][0]["error"]) == 500
 
@@ -151,38 +216,42 @@ def test_a_process_that_goes_down_is_remembered_with_its_cause(activity: Activit
     assert activity.to_dict()["failures"][0]["count"] == 2
 
 
-def counts(**outcomes: int) -> list[dict[str, Any]]:
-    return [
-        {"task_type": "read", "outcome": outcome, "count": count, "seconds_sum": count * 0.25, "buckets": []}
-        for outcome, count in outcomes.items()
-    ]
-
-
-def test_what_came_to_an_organ_directly_counts_once_and_what_came_before_not_at_all(
-    activity: Activity, clock: Clock
-) -> None:
-    activity.counted("one", counts(success=1000))
-    for _ in range(4):
-        activity.task("read", done() | {"task_type": "read"}, 0.25, counts=True)
-    # The organ's own count of those four comes later, and two direct ones with it.
-    activity.counted("one", counts(success=1002))
-    activity.counted("one", counts(success=1006, OSError=3))
-    activity.counted("one", counts(success=1006, OSError=3))
+def test_what_came_to_an_organ_directly_is_told_and_what_came_before_is_not(activity: Activity, clock: Clock) -> None:
+    organ = Organ(Activity(clock))
+    organ.does(1000, 0.25)
+    organ.activity = activity
+    organ.reports()
+    organ.does(4, 0.25)
+    organ.does(2, 0.25, direct=True)
+    organ.does(3, 0.25, error_type="OSError", direct=True)
+    organ.reports()
+    organ.reports()
     ends(activity, clock)
 
     said = activity.to_dict()
     assert (said["samples"]["done_per_s"], said["samples"]["failed_per_s"]) == ([3.0], [1.5])
     assert (said["organs"][0]["done"], said["organs"][0]["failed"], said["organs"][0]["mean_s"]) == (6, 3, 0.25)
     (failure,) = said["failures"]
-    assert (failure["count"], failure["error_type"]) == (3, "OSError")
+    assert (failure["count"], failure["error_type"], failure["task_type"]) == (3, "OSError", "read")
     assert "directly" in failure["error"]
 
 
-def test_counts_that_begin_anew_are_no_news(activity: Activity, clock: Clock) -> None:
-    activity.counted("one", counts(success=10))
-    activity.counted("one", counts(success=12))
-    activity.counted("one", counts(success=1))
-    activity.counted("one", counts(success=3))
+def test_counts_that_begin_anew_are_no_news(activity: Activity, clock: Clock, organ: Organ) -> None:
+    organ.does(12)
+    organ.reports()
+    organ.counts = TaskCounts()
+    organ.does(1)
+    organ.reports()
+    organ.does(2)
+    organ.reports()
     ends(activity, clock)
 
-    assert activity.to_dict()["organs"][0]["done"] == 4
+    assert activity.to_dict()["organs"][0]["done"] == 14
+
+
+def test_a_duration_above_all_buckets_is_the_last_bound(activity: Activity, clock: Clock, organ: Organ) -> None:
+    organ.does(3, 1000.0)
+    organ.reports()
+    ends(activity, clock)
+
+    assert activity.to_dict()["samples"]["p95_s"] == [BUCKETS_S[-1]]

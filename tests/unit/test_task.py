@@ -314,3 +314,9 @@ def test_a_task_is_parsed_or_refused_and_then_travels_as_json(raw: dict[str, Any
         return
     assert Task.parse(task.to_dict()) == task or "nan" in repr(task)
     json.dumps(task.to_dict(), default=repr)
+
+
+def test_what_an_agent_calls_its_error_has_a_bound() -> None:
+    answer = failure("it failed", error_type="E" * 1_000_000 + "\ud800")
+
+    assert answer["error_type"] == "E" * 100
