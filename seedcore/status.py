@@ -47,6 +47,7 @@ class Report:
         coordinator: What the Coordinator says of itself, and its actor's ``actor_id, state, pid, node_id``.
         nodes: ``{"alive": int, "expected": int, "missing": [names], "names": [names]}``.
         evidence: What the judgement rests on where it is bad: traceback, death cause, HTTP answer.
+        attempts: How many probes a wait has taken.
     """
 
     healthy: bool
@@ -57,6 +58,7 @@ class Report:
     coordinator: dict[str, Any] = field(default_factory=dict)
     nodes: dict[str, Any] = field(default_factory=lambda: {"alive": 0, "expected": 0, "missing": [], "names": []})
     evidence: dict[str, Any] = field(default_factory=dict)
+    attempts: int = 1
 
     @property
     def exit_code(self) -> int:
@@ -82,6 +84,9 @@ class Report:
             "reason": self.reason,
             "message": self.message,
             "degraded": self.degraded,
+            "terminal": self.terminal,
+            "exit_code": self.exit_code,
+            "attempts": self.attempts,
             "release": self.coordinator.get("release"),
             "since": self.coordinator.get("since"),
             "coordinator": self.coordinator,
@@ -174,8 +179,11 @@ def wait(
     deadline = time.monotonic() + timeout_s
     watch = _Watch(stable_s)
     said: tuple[str, str, str] | None = None
+    attempts = 0
     while True:
+        attempts += 1
         report = probe(settings, timeout_s=max(_MIN_REQUEST_S, min(3.0, deadline - time.monotonic())), **expectations)
+        report = replace(report, attempts=attempts)
         remaining = deadline - time.monotonic()
         if canary and watch.is_stable(report):
             limit = max(_MIN_REQUEST_S, remaining)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's half of seedcore_status: it looks from here during a wait, so that each new stage is shown."""
+"""The controller's half of seedcore_status: a wait runs as a job on the host, and each new stage is shown meanwhile."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.seedcore.cluster.plugins.module_utils import cli, status
+from ansible_collections.seedcore.cluster.plugins.plugin_utils.job import Job
 from ansible_collections.seedcore.cluster.plugins.plugin_utils.progress import Progress
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Runs the module once, or again and again until its report passes, is terminal, or the time is over."""
+    """Runs the module; a wait as a job, whose progress it shows."""
 
     _supports_check_mode = True
 
@@ -22,57 +22,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         _validation, params = self.validate_argument_spec(argument_spec=status.ARGUMENT_SPEC)
         if wrong := status.faults(params):
             text = "; ".join(wrong)
-            return {**result, **_failure(cli.unhealthy("usage", text), text, elapsed_s=0.0, attempts=0)}
-        module_args = {name: value for name, value in params.items() if value is not None}
+            report = cli.unhealthy("usage", text)
+            return {**result, **report, "failed": True, "changed": False, "msg": text, "elapsed": 0.0, "attempts": 0}
+        # Undefined values of the task are defaults now.
+        self._task.args = {name: value for name, value in params.items() if value is not None}
         if not params["wait"]:
-            return {**result, **self._execute_module(module_args=module_args, task_vars=task_vars)}
-        return {**result, **self._wait(module_args, params, task_vars)}
-
-    def _wait(
-        self, module_args: dict[str, Any], params: dict[str, Any], task_vars: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        started = time.monotonic()
+            return {**result, **self._execute_module(task_vars=task_vars)}
         progress = Progress(str((task_vars or {}).get("inventory_hostname", "host")))
+        now = {**self._task.args, "wait": False}
 
-        def look() -> dict[str, Any]:
-            report: dict[str, Any] = self._execute_module(
-                module_args={**module_args, "wait": False}, task_vars=task_vars
-            )
-            progress.show(report, elapsed_s=time.monotonic() - started)
-            return report
+        def show(elapsed_s: float) -> None:
+            progress.show(self._execute_module(module_args=now, task_vars=task_vars), elapsed_s=elapsed_s)
 
-        report: dict[str, Any]
-        report, attempts = status.wait_for(
-            look,
-            timeout_s=params["wait_timeout"],
-            sleep_s=params["wait_sleep"],
-            allow_degraded=params["allow_degraded"],
-        )
-        if report.get("failed"):
-            return report
-        elapsed = time.monotonic() - started
-        passed = status.passes(report, allow_degraded=params["allow_degraded"])
-        if passed and (params["stable_s"] or params["canary"]):
-            # On the host, where it can be watched without a gap; the module does the whole wait of what is left.
-            left = max(params["wait_timeout"] - int(elapsed), params["stable_s"] + 1)
-            report = self._execute_module(module_args={**module_args, "wait_timeout": left}, task_vars=task_vars)
-            attempts += report.get("attempts", 1)
-            elapsed = time.monotonic() - started
-            passed = not report.get("failed")
-        if "reason" not in report:
-            return report
-        if passed:
-            return {**report, "elapsed": round(elapsed, 2), "attempts": attempts}
-        line = status.failure_line(report, elapsed_s=elapsed)
-        return {**report, **_failure(report, line, elapsed_s=elapsed, attempts=attempts)}
-
-
-def _failure(report: dict[str, Any], msg: str, *, elapsed_s: float, attempts: int) -> dict[str, Any]:
-    return {
-        **report,
-        "failed": True,
-        "changed": False,
-        "msg": msg,
-        "elapsed": round(elapsed_s, 2),
-        "attempts": attempts,
-    }
+        first = self._execute_module(module_args=now, task_vars=task_vars)
+        if first.get("failed") or first.get("reason") == "not_installed":
+            # Nothing is to be left on a host without a deployment, not even the directory of a job.
+            return {**result, **status.failure(first, elapsed_s=first.get("elapsed", 0.0))}
+        progress.show(first, elapsed_s=0.0)
+        job = Job(self, task_vars, limit_s=params["wait_timeout"] + params["command_timeout"])
+        return {**result, **job.run(show)}

@@ -1,15 +1,9 @@
-"""What the module seedcore_status and its action plugin share: options, predicates and the wait, without Ansible."""
+"""What the module seedcore_status and its action plugin share: options, and how a failure is told, without Ansible."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-# Waiting does not mend these. A Coordinator that is absent or a cluster that is unreachable may be on its way.
-TERMINAL = frozenset({"init_failed", "not_installed", "unauthorized", "wrong_configuration", "wrong_release"})
-# A placement takes about a second; what is not placed after this long waits for something that does not come.
-UNSCHEDULABLE_AFTER_S = 15.0
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "wait": {"type": "bool", "default": False},
@@ -29,8 +23,6 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 }
 _MINIMUM = {"wait_timeout": 1, "wait_sleep": 1, "stable_s": 0, "expected_nodes": 1, "command_timeout": 1}
 _NOT_EMPTY = ("expected_release", "expected_fingerprint", "executable", "namespace", "address")
-
-Report = dict[str, Any]
 
 
 def faults(params: Mapping[str, Any]) -> list[str]:
@@ -70,36 +62,6 @@ def empty_faults(params: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     ]
 
 
-def with_node_names(report: Report, expected: Sequence[str] | None) -> Report:
-    """Turn a healthy report bad if a node of this name is not alive; any report lists what is missing."""
-    missing = sorted(set(expected or ()) - set(report["nodes"]["names"]))
-    if not missing:
-        return report
-    nodes = {**report["nodes"], "missing": sorted({*report["nodes"]["missing"], *missing})}
-    if not report["healthy"] and report["reason"] != "nodes_missing":
-        return {**report, "nodes": nodes}
-    # Also where only the number was known to be wrong.
-    message = f"nodes that are not alive: {', '.join(missing)}"
-    return {
-        **report,
-        "nodes": nodes,
-        "healthy": False,
-        "status": "unhealthy",
-        "reason": "nodes_missing",
-        "message": message,
-    }
-
-
-def passes(report: Mapping[str, Any], *, allow_degraded: bool = False) -> bool:
-    """Say whether a gate may open on this report."""
-    return bool(report["healthy"]) and (allow_degraded or not report["degraded"])
-
-
-def is_terminal(report: Mapping[str, Any], *, unplaced_s: float = 0.0) -> bool:
-    """Say whether waiting cannot mend it; ``unplaced_s`` is how long the Coordinator has had no place to run."""
-    return report["reason"] in TERMINAL or unplaced_s >= UNSCHEDULABLE_AFTER_S
-
-
 def failure_line(report: Mapping[str, Any], *, elapsed_s: float) -> str:
     """Return the one line that tells a person why."""
     message = str(report["message"])
@@ -108,47 +70,11 @@ def failure_line(report: Mapping[str, Any], *, elapsed_s: float) -> str:
     return f"{report['reason']}: {message} (after {elapsed_s:.0f} s)"
 
 
-def wait_for(
-    look: Callable[[], Report],
-    *,
-    timeout_s: float,
-    sleep_s: float,
-    allow_degraded: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> tuple[Report, int]:
-    """Look until the report passes, cannot become good, or the time is over; looks at least once.
-
-    Args:
-        look: Returns a report. A report with ``failed`` in it ends the wait at once.
-        timeout_s: Seconds for everything.
-        sleep_s: Seconds between two looks; the last pause ends at the deadline.
-        allow_degraded: Whether degraded is good enough.
-        clock: Monotonic seconds.
-        sleep: Waits so many seconds.
-
-    Returns:
-        The last report and how often it looked.
-    """
-    deadline = clock() + timeout_s
-    attempts = 0
-    unplaced_since: float | None = None
-    while True:
-        report = look()
-        attempts += 1
-        now = clock()
-        if report.get("failed") or passes(report, allow_degraded=allow_degraded):
-            return report, attempts
-        if report["reason"] != "unschedulable":
-            unplaced_since = None
-        elif unplaced_since is None:
-            unplaced_since = now
-        if (
-            is_terminal(report, unplaced_s=now - unplaced_since if unplaced_since is not None else 0.0)
-            or now >= deadline
-        ):
-            return report, attempts
-        sleep(min(sleep_s, deadline - now))
+def failure(report: Mapping[str, Any], *, elapsed_s: float) -> dict[str, Any]:
+    """Return the result of a wait that has ended badly; one of a module that failed by itself stays as it is."""
+    if report.get("failed"):
+        return dict(report)
+    return {**report, "failed": True, "changed": False, "msg": failure_line(report, elapsed_s=elapsed_s)}
 
 
 def _is_host_and_port(address: str) -> bool:

@@ -13,7 +13,7 @@ description:
   - With O(wait=false) it never fails because something is down; RV(healthy) of the result says what is.
   - With O(wait=true) it fails at the deadline, or at once on a reason that waiting does not mend
     (V(init_failed), V(not_installed), V(unauthorized), V(wrong_release), V(wrong_configuration), and V(unschedulable)
-    that lasts 15 seconds).
+    for 15 seconds where no node could ever hold the process).
     While it waits, each new stage is shown on the controller's screen.
 options:
   wait:
@@ -192,64 +192,41 @@ def main() -> None:
     module = AnsibleModule(argument_spec=status.ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
     started = time.monotonic()
-    attempts = 0
 
-    def result(report: dict[str, Any]) -> dict[str, Any]:
+    def result(report: dict[str, Any], *, attempts: int) -> dict[str, Any]:
         return {**report, "changed": False, "elapsed": round(time.monotonic() - started, 2), "attempts": attempts}
 
     if wrong := status.faults(params):
         text = "; ".join(wrong)
-        module.fail_json(msg=text, **result(cli.unhealthy("usage", text)))
+        module.fail_json(msg=text, **result(cli.unhealthy("usage", text), attempts=0))
+    what, timeout_s = (
+        f"{params['executable']} status",
+        params["command_timeout"] + params["wait"] * params["wait_timeout"],
+    )
+    answer = cli.run(argv(params), timeout_s=timeout_s, environ=cli.overrides(params))
     try:
-        if not params["wait"]:
-            attempts = 1
-            module.exit_json(**result(look(params)))
-        report, attempts = status.wait_for(
-            lambda: look(params),
-            timeout_s=params["wait_timeout"],
-            sleep_s=params["wait_sleep"],
-            allow_degraded=params["allow_degraded"],
-        )
-        if status.passes(report, allow_degraded=params["allow_degraded"]) and (params["stable_s"] or params["canary"]):
-            remaining = params["wait_timeout"] - (time.monotonic() - started)
-            report = confirm(params, timeout_s=max(remaining, 1.0))
-            attempts += 1
+        document = cli.document(answer)
     except cli.UsageError as error:
-        module.fail_json(msg=str(error), **result(cli.unhealthy("usage", str(error))))
-    if status.passes(report, allow_degraded=params["allow_degraded"]):
-        module.exit_json(**result(report))
-    module.fail_json(msg=status.failure_line(report, elapsed_s=time.monotonic() - started), **result(report))
+        module.fail_json(msg=str(error), **result(cli.unhealthy("usage", str(error)), attempts=1))
+    attempts = int((document or {}).get("attempts") or 1)
+    report = result(cli.report(document, answer, what=what, timeout_s=timeout_s), attempts=attempts)
+    if params["wait"] and not report["healthy"]:
+        module.fail_json(**status.failure(report, elapsed_s=time.monotonic() - started))
+    module.exit_json(**report)
 
 
-def look(params: dict[str, Any]) -> dict[str, Any]:
-    """Ask once."""
-    return ask(params, [], timeout_s=params["command_timeout"])
-
-
-def confirm(params: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Let the executable watch it for a while and send the nonce, within ``timeout_s`` seconds."""
-    options = ["--wait", "--timeout", f"{timeout_s:.1f}", "--stable", str(params["stable_s"])]
-    if params["canary"]:
-        options.append("--canary")
-    return ask(params, options, timeout_s=timeout_s + params["command_timeout"])
-
-
-def ask(params: dict[str, Any], options: list[str], *, timeout_s: float) -> dict[str, Any]:
-    """Run ``seedcore status --json``; every failure of the executable becomes a report."""
-    argv = [params["executable"], "status", "--json", *options]
-    for option, value in (
-        ("--expected-release", params["expected_release"]),
-        ("--expected-fingerprint", params["expected_fingerprint"]),
-        ("--expected-nodes", params["expected_nodes"]),
-    ):
-        if value is not None:
-            argv += [option, str(value)]
-    if params["allow_degraded"]:
-        argv.append("--allow-degraded")
-    answer = cli.run(argv, timeout_s=timeout_s, environ=cli.overrides(params))
-    report = cli.report(cli.document(answer), answer, what=f"{params['executable']} status", timeout_s=timeout_s)
-    judged: dict[str, Any] = status.with_node_names(report, params["expected_node_names"])
-    return judged
+def argv(params: dict[str, Any]) -> list[str]:
+    """Return the command; waiting, and when to give up, is its own business."""
+    words = [params["executable"], "status", "--json"]
+    if params["wait"]:
+        words += ["--wait", "--timeout", str(params["wait_timeout"]), "--interval", str(params["wait_sleep"])]
+        words += ["--stable", str(params["stable_s"])] * bool(params["stable_s"]) + ["--canary"] * params["canary"]
+    for name in ("expected_release", "expected_fingerprint", "expected_nodes"):
+        if params[name] is not None:
+            words += [f"--{name.replace('_', '-')}", str(params[name])]
+    for name in params["expected_node_names"] or ():
+        words += ["--expected-node", name]
+    return words + ["--allow-degraded"] * params["allow_degraded"]
 
 
 if __name__ == "__main__":

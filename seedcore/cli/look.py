@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_WAIT_S = 300.0
 DEFAULT_INTERVAL_S = 2.0
+WAIT_INTERVAL_S = 0.5
 FORMATS = ("table", "json", "yaml")
 
 
@@ -42,7 +44,9 @@ FORMATS = ("table", "json", "yaml")
 @json_option
 @click.option("-w", "--watch", is_flag=True, help="Look again and again, until q or Ctrl-C.")
 @click.option(
-    "--interval", type=Seconds(), help=f"Seconds between two looks; needs --watch. [default: {DEFAULT_INTERVAL_S:.0f}]"
+    "--interval",
+    type=Seconds(),
+    help=f"Seconds between two looks; needs --watch or --wait. [default: {DEFAULT_INTERVAL_S:g}, {WAIT_INTERVAL_S:g}]",
 )
 @click.option("--wait", "wait_", is_flag=True, help="Until healthy, or until waiting cannot mend it.")
 @click.option(
@@ -58,6 +62,10 @@ FORMATS = ("table", "json", "yaml")
     help="Another organism is unhealthy; 'config' means the one that $SEEDCORE_CONFIG names.",
 )  # fmt: skip
 @click.option("--expected-nodes", type=click.IntRange(min=1), metavar="N", help="Fewer living nodes are unhealthy.")
+@click.option(
+    "--expected-node", "expected_node", type=Text(), metavar="NAME", multiple=True,
+    help="Unhealthy if no living node has this name, as those of $SEEDCORE_EXPECTED_NODES; may be given again.",
+)  # fmt: skip
 @click.option("--allow-degraded", is_flag=True, help="Degraded is healthy enough.")
 def status(
     *,
@@ -72,6 +80,7 @@ def status(
     expected_release: str | None,
     expected_fingerprint: str | None,
     expected_nodes: int | None,
+    expected_node: tuple[str, ...],
     allow_degraded: bool,
 ) -> int:
     """Say what is true now.
@@ -87,9 +96,11 @@ def status(
     form = "json" if as_json else output or "table"
     of_wait = {"--timeout": timeout is not None, "--stable": stable is not None, "--canary": canary}
     check_together("--wait", given=wait_, needing=of_wait)
-    check_together("--watch", given=watch, needing={"--interval": interval is not None})
+    check_together("--watch or --wait", given=watch or wait_, needing={"--interval": interval is not None})
     if watch and wait_:
         raise click.UsageError("--watch and --wait, allowed is one of them")
+    names = dict.fromkeys((*settings.expected_nodes, *expected_node))
+    settings = dataclasses.replace(settings, expected_nodes=tuple(names))
     if expected_fingerprint == "config":
         expected_fingerprint = load(settings, None).fingerprint()
     expectations: dict[str, Any] = {
@@ -106,8 +117,8 @@ def status(
         limit = DEFAULT_WAIT_S if timeout is None else timeout
         with Progress(limit_s=limit) as progress:
             report = wait(
-                settings, timeout_s=limit, stable_s=stable or 0.0, canary=canary,
-                on_change=lambda now: progress(f"{now.status}: {now.message}"), **expectations,
+                settings, timeout_s=limit, interval_s=interval or WAIT_INTERVAL_S, stable_s=stable or 0.0,
+                canary=canary, on_change=lambda now: progress(f"{now.status}: {now.message}"), **expectations,
             )  # fmt: skip
     _print(report, form)
     return report.exit_code

@@ -134,6 +134,13 @@ def test_what_config_show_prints_is_the_same_organism(cluster: FakeCluster, tmp_
         assert again.stdout.split()[-1] == fingerprint
 
 
+def test_nodes_can_be_expected_by_name(cluster: FakeCluster) -> None:
+    assert run(cluster, "status", "--expected-node", "head").exit_code == 0
+    done = run(cluster, "status", "--json", "--expected-node", "head", "--expected-node", "worker")
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["reason"], report["nodes"]["missing"]) == (1, "nodes_missing", ["worker"])
+
+
 def test_the_organism_of_the_settings_can_be_expected(cluster: FakeCluster) -> None:
     cluster.body["fingerprint"] = run(cluster, "config", "check").stdout.split()[-1]
     assert run(cluster, "status", "--expected-fingerprint", "config").exit_code == 0

@@ -279,3 +279,18 @@ def test_a_wait_gives_up_early_only_on_what_no_node_could_ever_hold(
 
     assert report.reason == "unschedulable"
     assert now[0] == pytest.approx(gives_up_after_s, abs=2.0)
+
+
+def test_a_wait_says_how_often_it_asked_and_whether_waiting_can_mend_it(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: time.sleep(0.001)))
+    assert cluster.coordinator is not None
+    cluster.coordinator |= {"state": "RESTARTING"}
+
+    report = wait(cluster.settings, timeout_s=0.5)
+
+    document = report.to_dict()
+    assert (document["reason"], document["terminal"], document["exit_code"]) == ("restarting", False, 5)
+    assert document["attempts"] > 1
+    assert probe(cluster.settings).to_dict()["attempts"] == 1

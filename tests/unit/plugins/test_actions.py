@@ -55,21 +55,42 @@ def play(tmp_path: Path) -> Play:
     return Play(tmp_path)
 
 
+# A wait that ends once it has been looked at so often from the controller.
+_WAIT = """
+    asked = lambda: sum("--wait" not in line for line in open(os.path.join(here, "calls")))
+    if "--wait" in sys.argv:
+        while asked() < 4:
+            time.sleep(0.1)
+        print(json.dumps({last!r}))
+    else:
+        print(json.dumps({stages!r}[min(asked(), 4) - 1]))
+"""
+
+
 def test_a_wait_shows_each_new_stage_once(play: Play, executable: Executable) -> None:
     later = {**STARTING, "message": "2 of 3 organs ready"}
-    executable.prints(STARTING, STARTING, later, HEALTHY)
+    executable.write(_WAIT.format(last=HEALTHY, stages=[STARTING, STARTING, later, later]))
     rc, screen = play.run("seedcore_status", executable=str(executable.path), wait=True, wait_sleep=1, wait_timeout=60)
     assert rc == 0, screen
     assert screen.count("[localhost] initializing: 1 of 3 organs ready (") == 1
     assert screen.count("[localhost] initializing: 2 of 3 organs ready (") == 1
     assert "changed=0" in screen
+    assert sum("--wait" in arguments for arguments, _ in executable.calls()) == 1
+    assert list((play.directory / "jobs").iterdir()) == []
 
 
 def test_a_wait_that_is_over_fails_with_one_line(play: Play, executable: Executable) -> None:
-    executable.prints(STARTING)
+    executable.prints(STARTING, rc=5)
     rc, screen = play.run("seedcore_status", executable=str(executable.path), wait=True, wait_sleep=1, wait_timeout=2)
     assert rc != 0
     assert "starting: still initializing: 1 of 3 organs ready (after " in screen
+
+
+def test_a_wait_for_what_is_not_installed_ends_at_once_and_leaves_nothing(play: Play, tmp_path: Path) -> None:
+    rc, screen = play.run("seedcore_status", executable=str(tmp_path / "none"), wait=True, wait_timeout=60)
+    assert rc != 0
+    assert "not_installed: " in screen
+    assert not (play.directory / "jobs").exists()
 
 
 def test_bad_arguments_of_a_wait_fail_before_anything_runs(play: Play, executable: Executable) -> None:

@@ -49,44 +49,45 @@ def test_waiting_ends_at_once_where_nothing_is_installed(tmp_path: Path, run: Ru
     assert result["msg"].endswith("(after 0 s)")
 
 
-def test_waiting_goes_on_until_it_is_healthy(executable: Executable, run: Run) -> None:
-    executable.prints(STARTING, HEALTHY)
+def test_a_wait_is_the_executables_own(executable: Executable, run: Run) -> None:
+    executable.prints({**HEALTHY, "attempts": 7})
     result = run("seedcore_status", executable=str(executable.path), wait=True, wait_timeout=30, wait_sleep=1)
-    assert (result["healthy"], result["attempts"], result["changed"]) == (True, 2, False)
+    assert (result["healthy"], result["attempts"], result["changed"]) == (True, 7, False)
+    ((arguments, _),) = executable.calls()
+    assert arguments == ["status", "--json", "--wait", "--timeout", "30", "--interval", "1"]
 
 
-def test_waiting_fails_at_the_deadline_with_the_last_status(executable: Executable, run: Run) -> None:
+def test_a_wait_fails_with_the_last_status(executable: Executable, run: Run) -> None:
     executable.prints(STARTING, rc=5)
     result = run("seedcore_status", executable=str(executable.path), wait=True, wait_timeout=1, wait_sleep=1)
     assert result["failed"]
     assert result.keys() >= ALWAYS
     assert result["msg"].startswith("starting: still initializing: 1 of 3 organs ready (after ")
     assert result["coordinator"] == STARTING["coordinator"]
+    assert len(executable.calls()) == 1
 
 
-def test_waiting_fails_at_once_on_a_terminal_reason(executable: Executable, run: Run) -> None:
-    executable.prints(FAILED, rc=1)
-    result = run("seedcore_status", executable=str(executable.path), wait=True, wait_timeout=60)
-    assert result["failed"]
-    assert (result["attempts"], len(executable.calls())) == (1, 1)
+def test_a_degraded_organism_is_judged_by_the_executable(executable: Executable, run: Run) -> None:
+    executable.prints({**HEALTHY, "healthy": False, "degraded": True, "reason": "degraded"}, rc=1)
+    assert run("seedcore_status", executable=str(executable.path), wait=True)["failed"]
+    executable.prints({**HEALTHY, "degraded": True, "reason": "degraded"})
+    assert run("seedcore_status", executable=str(executable.path), wait=True, allow_degraded=True)["healthy"]
 
 
 def test_stability_and_the_canary_are_left_to_the_executable(executable: Executable, run: Run) -> None:
     executable.prints(HEALTHY)
     result = run("seedcore_status", executable=str(executable.path), wait=True, stable_s=5, canary=True)
     assert result["healthy"]
-    (_, _), (last, _) = executable.calls()
-    assert last[:3] == ["status", "--json", "--wait"]
-    assert last[last.index("--stable") + 1] == "5"
-    assert "--canary" in last
+    ((arguments, _),) = executable.calls()
+    assert arguments[arguments.index("--stable") + 1] == "5"
+    assert "--canary" in arguments
 
 
-def test_a_canary_that_does_not_come_back_fails_the_wait(executable: Executable, run: Run) -> None:
-    lost = {**FAILED, "reason": "organs_down", "message": "the canary did not come back"}
-    executable.write(f"print(json.dumps({lost!r} if '--canary' in sys.argv else {HEALTHY!r}))")
-    result = run("seedcore_status", executable=str(executable.path), wait=True, canary=True)
+def test_an_executable_that_does_not_end_its_wait_is_killed(executable: Executable, run: Run) -> None:
+    executable.write("time.sleep(300)")
+    result = run("seedcore_status", executable=str(executable.path), wait=True, wait_timeout=1, command_timeout=1)
     assert result["failed"]
-    assert result["msg"].startswith("organs_down: the canary did not come back")
+    assert result["msg"].startswith(f"cli_failed: {executable.path} status gave no answer within 2 s (after ")
 
 
 def test_what_is_expected_reaches_the_executable(executable: Executable, run: Run) -> None:
@@ -95,7 +96,9 @@ def test_what_is_expected_reaches_the_executable(executable: Executable, run: Ru
         "seedcore_status",
         executable=str(executable.path),
         expected_release="1.0-abc",
+        expected_fingerprint="config",
         expected_nodes=3,
+        expected_node_names=["head", "worker-1"],
         allow_degraded=True,
         namespace="mine",
         address="head:6379",
@@ -106,19 +109,18 @@ def test_what_is_expected_reaches_the_executable(executable: Executable, run: Ru
         "--json",
         "--expected-release",
         "1.0-abc",
+        "--expected-fingerprint",
+        "config",
         "--expected-nodes",
         "3",
+        "--expected-node",
+        "head",
+        "--expected-node",
+        "worker-1",
         "--allow-degraded",
     ]
     assert (environ["RAY_NAMESPACE"], environ["RAY_ADDRESS"]) == ("mine", "head:6379")
     assert environ["SEEDCORE_OVERRIDE"] == "RAY_NAMESPACE=mine RAY_ADDRESS=head:6379"
-
-
-def test_nodes_are_expected_by_name(executable: Executable, run: Run) -> None:
-    executable.prints(HEALTHY)
-    result = run("seedcore_status", executable=str(executable.path), expected_node_names=["head", "worker-1"])
-    assert (result["healthy"], result["reason"]) == (False, "nodes_missing")
-    assert result["nodes"]["missing"] == ["worker-1"]
 
 
 @pytest.mark.parametrize(
