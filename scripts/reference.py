@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import html
+import inspect
 import json
 import re
 import sys
@@ -18,7 +20,7 @@ from scripts.example_coordinator import ExampleCoordinator
 from seedcore.cli.app import cli
 from seedcore.http.app import create_app
 from seedcore.http.metrics import CoordinatorCollector
-from seedcore.schema import attribute_docs, config_schema
+from seedcore.schema import config_schema
 from seedcore.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -267,6 +269,18 @@ PAGES: dict[str, Callable[[], str]] = {
     "http.md": http,
     "metrics.md": metrics,
 }
+
+
+def attribute_docs(of: type) -> dict[str, str]:
+    """Return what the docstring of a class says of each attribute, as one line of text."""
+    text = inspect.cleandoc(of.__doc__ or "").split("Attributes:\n", 1)[-1]
+    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text, re.MULTILINE)
+    docs = {name: " ".join(said.split()).replace("``", "`") for name, said in entries}
+    missing = {field.name for field in dataclasses.fields(of)} - docs.keys()
+    if missing:
+        raise LookupError(f"the docstring of {of.__name__} does not say what {', '.join(sorted(missing))} is")
+    return docs
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

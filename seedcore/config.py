@@ -1,7 +1,7 @@
 """organism.yaml: from a file to an :class:`~seedcore.spec.OrganismSpec`, or to everything that is wrong with it.
 
-The keys and what they mean are documented at :class:`~seedcore.spec.OrganSpec`, which also holds every default; the
-models below hold what is allowed. Every fault is found in one go and says where it is.
+The keys, their defaults, what they mean and what is allowed are declared at :class:`~seedcore.spec.OrganSpec`. Every
+fault is found in one go and says where it is.
 
 Which organ does a task has to be plain from the file, so a task type may have one organ at most without a domain, and
 one at most in each domain. The same type with and without a domain is no conflict: the domain is preferred.
@@ -14,11 +14,10 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from seedcore.errors import AgentStartError, ConfigError
 from seedcore.organism.loading import ALLOWED_PATH, Problem, agent_problems, is_agent_path, load_agent
@@ -30,11 +29,6 @@ PACKAGED_CONFIG = Path(__file__).with_name("default_organism.yaml")
 
 MAX_ID_CHARS = 100
 MAX_DESCRIPTION_CHARS = 10_000
-MAX_AGENTS = 100_000
-MAX_REPLICAS = 1_000
-MAX_CONCURRENCY = 10_000
-MAX_QUEUE = 1_000_000
-MAX_SECONDS = 7 * 86_400
 MAX_RESOURCE = 1_000_000
 # Ray counts resources in ten-thousandths.
 MIN_RESOURCE = 0.0001
@@ -140,7 +134,6 @@ _AgentPath = Annotated[
     AfterValidator(_agent_path),
     WithJsonSchema({"type": "string", "pattern": r"\A[^\s:.]+(\.[^\s:.]+)*:[^\s:.]+(\.[^\s:.]+)*\z"}),
 ]
-_Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 _Quantity = Annotated[
     float,
     Field(ge=0, le=MAX_RESOURCE),
@@ -171,72 +164,74 @@ _Label = Annotated[
 _LabelSelector = Annotated[
     str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": rf"\A{_LABEL_SELECTOR.pattern}\z"})
 ]
-# Never read: what a file does not say is left to the defaults of OrganSpec.
-_UNSET: Any = None
-
-_COUNT = "an integer from 1 to "
-_SECONDS = f"a number of seconds above 0 and up to {MAX_SECONDS}"
+_NAMED = f"a string of 1 to {MAX_NAME_CHARS} characters"
+_MEASURE = f"a number from {MIN_RESOURCE} to"
+KINDS: dict[str, tuple[Any, str]] = {
+    "agent": (_AgentPath, ALLOWED_PATH),
+    "count": (int, "an integer from {ge} to {le}"),
+    "domains": (
+        dict[_Name, Annotated[list[_Name], Field(min_length=1)]],
+        "a mapping of domains, each to a list of one task type or more",
+    ),
+    "flag": (bool, "true or false"),
+    "gpus": (_Gpus, f"0, {_MEASURE} 1, or an integer up to {MAX_RESOURCE}"),
+    "id": (
+        Annotated[str, Field(pattern=rf"\A[A-Za-z0-9_.-]{{1,{MAX_ID_CHARS}}}\z")],
+        f"1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 _ . -",
+    ),
+    "labels": (
+        dict[_Label, _LabelSelector],
+        (
+            "a mapping of Ray's node labels (letters, digits and . _ - inside, up to 63), each to a string: "
+            "'value', '!value', 'in(a,b)' or '!in(a,b)'"
+        ),
+    ),
+    "mapping": (dict[str, Any], "a mapping"),
+    "name": (_Name, _NAMED),
+    "names": (list[_Name], f"a list of task types, each {_NAMED}"),
+    "quantity": (_Quantity, f"0 or {_MEASURE} {MAX_RESOURCE}"),
+    "ready": (int, "an integer from 1 to agent_count ('required: false' is for an organ that may be down)"),
+    "resources": (
+        dict[_Resource, _Quantity],
+        (
+            f"a mapping of custom resources, each to 0 or {_MEASURE} {MAX_RESOURCE} "
+            f"(not {', '.join(sorted(RAY_OWN_RESOURCES))}, which are Ray's own)"
+        ),
+    ),
+    "seconds": (float, "a number of seconds above {gt} and up to {le}"),
+    "seconds_or_none": (float, "a number of seconds up to {le}"),
+    "text": (
+        Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARS)],
+        f"a string of up to {MAX_DESCRIPTION_CHARS} characters",
+    ),
+}
+"""Kinds of options: how a value is checked, and the end of the sentence "... is X, allowed is"."""
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class _Organ(_Strict):
-    """One entry of ``organ_types``; each description ends the sentence "... is X, allowed is"."""
+def _organ_model() -> type[BaseModel]:
+    defaults = OrganSpec.defaults()
+    keys: dict[str, Any] = {}
+    for name, option in OrganSpec.described().items():
+        kind, allowed = KINDS[option.kind]
+        # The default of the model is never read: what a file does not say is left to OrganSpec.
+        default = None if name in defaults else ...
+        bounds: Any = option.bounds
+        text = allowed.format(**bounds) if bounds else allowed
+        keys[name] = (kind, Field(default, description=text, **bounds))
+    return create_model("_Organ", __base__=_Strict, **keys)
 
-    id: str = Field(
-        pattern=rf"\A[A-Za-z0-9_.-]{{1,{MAX_ID_CHARS}}}\z",
-        description=f"1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 _ . -",
-    )
-    type: _Name = Field(description=f"a string of 1 to {MAX_NAME_CHARS} characters")
-    agent: _AgentPath = Field(description=ALLOWED_PATH)
-    description: str = Field(
-        _UNSET, max_length=MAX_DESCRIPTION_CHARS, description=f"a string of up to {MAX_DESCRIPTION_CHARS} characters"
-    )
-    options: dict[str, Any] = Field(_UNSET, description="a mapping")
-    agent_count: int = Field(_UNSET, ge=1, le=MAX_AGENTS, description=f"{_COUNT}{MAX_AGENTS}")
-    task_types: list[_Name] = Field(
-        _UNSET, description=f"a list of task types, each a string of 1 to {MAX_NAME_CHARS} characters"
-    )
-    domains: dict[_Name, Annotated[list[_Name], Field(min_length=1)]] = Field(
-        _UNSET, description="a mapping of domains, each to a list of one task type or more"
-    )
-    replicas: int = Field(_UNSET, ge=1, le=MAX_REPLICAS, description=f"{_COUNT}{MAX_REPLICAS}")
-    required: bool = Field(_UNSET, description="true or false")
-    min_ready_agents: int = Field(
-        _UNSET,
-        ge=1,
-        le=MAX_AGENTS,
-        description="an integer from 1 to agent_count ('required: false' is for an organ that may be down)",
-    )
-    max_concurrency: int = Field(_UNSET, ge=1, le=MAX_CONCURRENCY, description=f"{_COUNT}{MAX_CONCURRENCY}")
-    queue_limit: int = Field(_UNSET, ge=0, le=MAX_QUEUE, description=f"an integer from 0 to {MAX_QUEUE}")
-    task_timeout_s: _Seconds = Field(_UNSET, description=_SECONDS)
-    start_timeout_s: _Seconds = Field(_UNSET, description=_SECONDS)
-    health_interval_s: _Seconds = Field(_UNSET, description=_SECONDS)
-    health_timeout_s: _Seconds = Field(_UNSET, description=_SECONDS)
-    failure_threshold: int = Field(_UNSET, ge=1, le=1000, description=f"{_COUNT}1000")
-    drain_timeout_s: float = Field(_UNSET, ge=0, le=MAX_SECONDS, description=f"a number of seconds up to {MAX_SECONDS}")
-    interrupt: bool = Field(_UNSET, description="true or false")
-    num_cpus: _Quantity = Field(_UNSET, description=f"0 or a number from {MIN_RESOURCE} to {MAX_RESOURCE}")
-    num_gpus: _Gpus = Field(
-        _UNSET, description=f"0, a number from {MIN_RESOURCE} to 1, or an integer up to {MAX_RESOURCE}"
-    )
-    resources: dict[_Resource, _Quantity] = Field(
-        _UNSET,
-        description=f"a mapping of custom resources, each to 0 or a number from {MIN_RESOURCE} to {MAX_RESOURCE} "
-        f"(not {', '.join(sorted(RAY_OWN_RESOURCES))}, which are Ray's own)",
-    )
-    labels: dict[_Label, _LabelSelector] = Field(
-        _UNSET,
-        description="a mapping of Ray's node labels (letters, digits and . _ - inside, up to 63), each to a string: "
-        "'value', '!value', 'in(a,b)' or '!in(a,b)'",
-    )
+
+_Organ = _organ_model()
 
 
 class _Organism(_Strict):
-    organ_types: list[_Organ] = Field(min_length=1, description="a list of one organ or more")
+    organ_types: list[_Organ] = Field(  # type: ignore[valid-type]  # mypy reads no model that is made at run time
+        min_length=1, description="a list of one organ or more"
+    )
 
 
 class _Seedcore(_Strict):
@@ -271,7 +266,7 @@ def _error(source: Source) -> ConfigError:
     return ConfigError(tuple(sorted(unique, key=lambda fault: (fault.line, fault.column, fault.message))))
 
 
-def _spec(organ: _Organ) -> OrganSpec:
+def _spec(organ: BaseModel) -> OrganSpec:
     values = organ.model_dump(exclude_unset=True)
     values["task_types"] = tuple(normalise(kind) for kind in values.get("task_types", ()))
     values["domains"] = {
@@ -486,8 +481,4 @@ def _line(text: str) -> str:
     return " ".join(part.strip() for part in text.splitlines())
 
 
-DEFAULTS: dict[str, Any] = {
-    field.name: field.default if field.default_factory is MISSING else field.default_factory()
-    for field in fields(OrganSpec)
-    if (field.default, field.default_factory) != (MISSING, MISSING)
-}
+DEFAULTS = OrganSpec.defaults()

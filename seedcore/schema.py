@@ -6,9 +6,6 @@ A schema knows no relations between values (an id given twice, more replicas tha
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import re
 from typing import Any
 
 from seedcore.config import DEFAULTS, OrganismFile
@@ -26,11 +23,12 @@ def config_schema() -> dict[str, Any]:
     organism["properties"]["organ_types"]["items"] = {"$ref": "#/$defs/organ"}
     schema["properties"]["seedcore"] = schema["$defs"].pop("_Seedcore")
     schema["properties"]["seedcore"]["properties"]["organism"] = organism
-    meanings = attribute_docs(OrganSpec)
+    known = OrganSpec.described()
     for name, entry in organ["properties"].items():
-        entry["description"] = f"{meanings[name]} Allowed: {entry['description']}."
+        meaning = known[name].help.replace("``", "`")
+        entry["description"] = f"{meaning} Allowed: {entry['description']}."
         if entry.pop("default", DEFAULTS) is None and name != "min_ready_agents":
-            entry["default"] = _plain(DEFAULTS[name])
+            entry["default"] = DEFAULTS[name]
         if "patternProperties" in entry:
             entry["additionalProperties"] = False
     del schema["description"]
@@ -40,21 +38,6 @@ def config_schema() -> dict[str, Any]:
         "description": "What organs an organism has.",
         **_adapt(schema),
     }
-
-
-def attribute_docs(of: type) -> dict[str, str]:
-    """Return what the docstring of a class says of each attribute, as one line of text."""
-    text = inspect.cleandoc(of.__doc__ or "").split("Attributes:\n", 1)[-1]
-    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text, re.MULTILINE)
-    docs = {name: " ".join(said.split()).replace("``", "`") for name, said in entries}
-    missing = {field.name for field in dataclasses.fields(of)} - docs.keys()
-    if missing:
-        raise LookupError(f"the docstring of {of.__name__} does not say what {', '.join(sorted(missing))} is")
-    return docs
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _adapt(node: Any) -> Any:

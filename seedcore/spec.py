@@ -8,69 +8,99 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
+
+MAX_SECONDS = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What there is to know of a key of organism.yaml besides its default.
+
+    Attributes:
+        help: What it means.
+        kind: What is allowed: a key of ``config.KINDS``.
+        bounds: ``ge``, ``gt`` and ``le`` of a number.
+    """
+
+    help: str
+    kind: str
+    bounds: Mapping[str, float]
+
+
+def _option(text: str, kind: str, default: Any = MISSING, **bounds: float) -> Any:
+    metadata = {"option": Option(text, kind, bounds)}
+    return (
+        field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
+    )
+
+
+def _count(text: str, default: int, *, ge: int = 1, le: int) -> Any:
+    return _option(text, "count", default, ge=ge, le=le)
+
+
+def _seconds(text: str, default: float) -> Any:
+    return _option(text, "seconds", default, gt=0, le=MAX_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganSpec:
-    """One organ; each attribute is a key of an entry of ``organ_types`` in organism.yaml, with its default here.
+    """One organ; each attribute is a key of an entry of ``organ_types`` in organism.yaml.
 
-    Attributes:
-        id: Unique in the organism; part of the names of its actors (``seedcore_organ.<id>.<replica>``) and of its
-            agents (``<id>_agent_<i>``).
-        type: What kind of organ it is, for people.
-        agent: Import path ``package.module:name`` of an agent class or function.
-        description: For people.
-        options: Keyword arguments of the agent class, or of each call of the function; plain data.
-        agent_count: Agents in the whole organ, spread over its replicas.
-        task_types: Task types the organ takes in any domain that no organ claims (normalised: stripped, lower case).
-        domains: Domain to the task types taken in that domain; preferred over ``task_types`` (normalised as well).
-        replicas: Actor processes, at most ``agent_count``.
-        required: Without it the organism is not healthy.
-        min_ready_agents: With fewer ready agents the organ counts as down. Default: ``agent_count``.
-        max_concurrency: Tasks that one agent does at a time.
-        queue_limit: Tasks that wait in one replica while all its agents are busy.
-        task_timeout_s: Seconds a task may take, waiting included, unless the task names less.
-        start_timeout_s: Seconds an agent may take to be constructed and to start.
-        health_interval_s: Seconds between two reports of a replica that has nothing new to say, and between two
-            ``check_health`` of an agent.
-        health_timeout_s: Seconds after which a report or a ``check_health`` is overdue.
-        failure_threshold: Reports missed in a row until the replica's process is replaced.
-        drain_timeout_s: Seconds that an organ which is stopped or replaced leaves its tasks to end.
-        interrupt: Whether Python code in a thread is interrupted at its task's deadline. Set it to false for an agent
-            whose code must not get an exception between any two of its lines; it keeps its place until it returns.
-        num_cpus: CPUs that Ray reserves per replica.
-        num_gpus: GPUs that Ray reserves per replica.
-        resources: Custom Ray resources reserved per replica.
-        labels: Labels that a replica's node must have, as Ray's label selectors: ``value``, ``!value``,
-            ``in(a,b)`` or ``!in(a,b)``.
+    This is the only list of them: the loader, its messages, the JSON schema and the reference are made of it.
     """
 
-    id: str
-    type: str
-    agent: str
-    description: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    agent_count: int = 1
-    task_types: tuple[str, ...] = ()
-    domains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    replicas: int = 1
-    required: bool = True
-    min_ready_agents: int = 0
-    max_concurrency: int = 1
-    queue_limit: int = 1000
-    task_timeout_s: float = 60.0
-    start_timeout_s: float = 60.0
-    health_interval_s: float = 1.0
-    health_timeout_s: float = 3.0
-    failure_threshold: int = 2
-    drain_timeout_s: float = 10.0
-    interrupt: bool = True
-    num_cpus: float = 0.1
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    id: str = _option(
+        "Unique in the organism; part of the names of its actors (``seedcore_organ.<id>.<replica>``) and of its agents "
+        "(``<id>_agent_<i>``).", "id",
+    )  # fmt: skip
+    type: str = _option("What kind of organ it is, for people.", "name")
+    agent: str = _option("Import path ``package.module:name`` of an agent class or function.", "agent")
+    description: str = _option("For people.", "text", "")
+    options: Mapping[str, Any] = _option(
+        "Keyword arguments of the agent class, or of each call of the function; plain data.", "mapping", dict
+    )
+    agent_count: int = _count("Agents in the whole organ, spread over its replicas.", 1, le=100_000)
+    task_types: tuple[str, ...] = _option(
+        "Task types the organ takes in any domain that no organ claims (normalised: stripped, lower case).",
+        "names", (),
+    )  # fmt: skip
+    domains: Mapping[str, tuple[str, ...]] = _option(
+        "Domain to the task types taken in that domain; preferred over ``task_types`` (normalised as well).",
+        "domains", dict,
+    )  # fmt: skip
+    replicas: int = _count("Actor processes, at most ``agent_count``.", 1, le=1_000)
+    required: bool = _option("Without it the organism is not healthy.", "flag", default=True)
+    min_ready_agents: int = _option(
+        "With fewer ready agents the organ counts as down. Default: ``agent_count``.", "ready", 0, ge=1, le=100_000
+    )
+    max_concurrency: int = _count("Tasks that one agent does at a time.", 1, le=10_000)
+    queue_limit: int = _count("Tasks that wait in one replica while all its agents are busy.", 1000, ge=0, le=1_000_000)
+    task_timeout_s: float = _seconds("Seconds a task may take, waiting included, unless the task names less.", 60.0)
+    start_timeout_s: float = _seconds("Seconds an agent may take to be constructed and to start.", 60.0)
+    health_interval_s: float = _seconds(
+        "Seconds between two reports of a replica that has nothing new to say, and between two ``check_health`` of an "
+        "agent.", 1.0,
+    )  # fmt: skip
+    health_timeout_s: float = _seconds("Seconds after which a report or a ``check_health`` is overdue.", 3.0)
+    failure_threshold: int = _count("Reports missed in a row until the replica's process is replaced.", 2, le=1_000)
+    drain_timeout_s: float = _option(
+        "Seconds that an organ which is stopped or replaced leaves its tasks to end.",
+        "seconds_or_none", 10.0, ge=0, le=MAX_SECONDS,
+    )  # fmt: skip
+    interrupt: bool = _option(
+        "Whether Python code in a thread is interrupted at its task's deadline. Set it to false for an agent whose "
+        "code must not get an exception between any two of its lines; it keeps its place until it returns.",
+        "flag", default=True,
+    )  # fmt: skip
+    num_cpus: float = _option("CPUs that Ray reserves per replica.", "quantity", 0.1)
+    num_gpus: float = _option("GPUs that Ray reserves per replica.", "gpus", 0.0)
+    resources: Mapping[str, float] = _option("Custom Ray resources reserved per replica.", "resources", dict)
+    labels: Mapping[str, str] = _option(
+        "Labels that a replica's node must have, as Ray's label selectors: ``value``, ``!value``, ``in(a,b)`` or "
+        "``!in(a,b)``.", "labels", dict,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if not self.min_ready_agents:
@@ -97,6 +127,17 @@ class OrganSpec:
         values["task_types"] = tuple(values.get("task_types", ()))
         values["domains"] = {key: tuple(types) for key, types in values.get("domains", {}).items()}
         return cls(**values)
+
+    @classmethod
+    def described(cls) -> dict[str, Option]:
+        """Return every key with what there is to know of it."""
+        return {one.name: one.metadata["option"] for one in fields(cls)}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the default of every key that has one."""
+        known = cls(id="", type="", agent="").to_dict()
+        return {name: value for name, value in known.items() if name not in {"id", "type", "agent"}}
 
     def fingerprint(self) -> str:
         """Digest of the whole content: equal specs have equal fingerprints."""
