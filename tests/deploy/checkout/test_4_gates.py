@@ -30,9 +30,9 @@ def test_an_organism_with_faults_changes_nothing(deployed: Site) -> None:
 
 
 def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(deployed: Site) -> None:
-    slow = deployed.write("slow.yaml", start_s=20)
+    slow = deployed.write("slow.yaml", start_s=40)
 
-    run = deployed.run("bootstrap", organism=slow, seedcore_bootstrap_wait_timeout=5)
+    run = deployed.run("bootstrap", organism=slow, seedcore_bootstrap_wait_timeout=10)
     red = deployed.status()
 
     assert run.returncode != 0
@@ -40,10 +40,10 @@ def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(deployed: Site) -
     goes_on = r"\w+: still initializing: .+"
     undone = r"init_failed: the running organism was not changed: organs first did not come up within [\d.]+ s"
     assert re.search(rf"({goes_on}|{undone}) \(after \d+ s\)", run.output), run.output[-4000:]
-    assert run.failed_after_s < 20
+    assert run.failed_after_s < 30
     assert "[localhost] initializing: " in run.output, "its stages are shown"
     assert red["status"] in {"initializing", "healthy"}
-    later = deployed.deployment.seedcore("status", "--wait", "--timeout", "90")
+    later = deployed.deployment.seedcore("status", "--wait", "--timeout", "110")
     assert later.returncode == 0, later.stdout
 
 
