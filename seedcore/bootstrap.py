@@ -134,7 +134,7 @@ def shutdown(settings: Settings, *, timeout_s: float = 30.0) -> bool:
     """
     desired.write_desired(settings, "stopped")
     report = probe(settings)
-    if report.exit_code == 4:  # noqa: PLR2004
+    if report.unknown:
         raise ClusterError(report.reason, report.message)
     run = _Run(settings, OrganismSpec(organs=()), timeout_s=timeout_s)
     try:

@@ -54,7 +54,7 @@ def decide(report: Report, ours: Identity, *, replace: bool = False, repeats: bo
     found, reason = report.coordinator, report.reason
     # A certificate that is not the one of the settings: the settings are newer, and bootstrap brings them.
     untrusted = bool(report.evidence.get("untrusted")) and not repeats
-    if report.exit_code == 4 and not untrusted:  # noqa: PLR2004 - unreachable or unauthorized: nothing to decide on
+    if report.unknown and not untrusted:
         return Decision("give_up", report.message)
     if report.exit_code == 3 or (reason == "init_failed" and found.get("state") == "DEAD"):  # noqa: PLR2004 - absent
         return Decision("create")

@@ -23,12 +23,12 @@ class NodeList:
 
     def update(self, nodes: Iterable[Mapping[str, Any]]) -> None:
         """Take what Ray says now: entries with ``node_id, node_name, alive, draining, head``."""
-        now = time.time()
+        now = time.monotonic()
         alive = {str(node["node_id"]): dict(node) for node in nodes if node["alive"]}
         names = {node["node_name"] for node in alive.values()}
         for node_id, node in self._alive.items():
             if node_id not in alive:
-                gone_at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+                gone_at = datetime.now(UTC).isoformat(timespec="seconds")
                 self._gone[node_id] = {**node, "alive": False, "gone_since": gone_at}
         # A host that is back has a new id and its old name.
         kept = [(node_id, node) for node_id, node in self._gone.items() if node["node_name"] not in names]
@@ -48,5 +48,5 @@ class NodeList:
             "names": [node["node_name"] for node in living],
             "gone": sorted({str(node["node_name"]) for node in self._gone.values()}),
             "list": [*living, *self._gone.values()],
-            "age_s": None if self._asked_at is None else round(time.time() - self._asked_at, 1),
+            "age_s": None if self._asked_at is None else round(time.monotonic() - self._asked_at, 1),
         }

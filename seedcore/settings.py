@@ -40,6 +40,7 @@ class Settings:
         config: Path of organism.yaml (``SEEDCORE_CONFIG``); None means the packaged one.
         state_dir: Holds the desired state, the bootstrap lock and the supervisor's journal (``SEEDCORE_STATE_DIR``).
         expected_nodes: Names of the nodes that must be alive (``SEEDCORE_EXPECTED_NODES``, comma-separated).
+        ray_logs: Logs of Ray's last session on this host (``SEEDCORE_RAY_LOGS``); None where nobody is to read them.
         auth_enabled: Whether the cluster wants a token (``RAY_AUTH_MODE=token``).
         token_path: The file that holds the token (``RAY_AUTH_TOKEN_PATH``, else ``~/.ray/auth_token``).
     """
@@ -54,6 +55,7 @@ class Settings:
     config: Path | None = None
     state_dir: Path = field(default_factory=lambda: _at_home(DEFAULT_STATE_DIR))
     expected_nodes: tuple[str, ...] = ()
+    ray_logs: Path | None = None
     auth_enabled: bool = False
     token_path: Path | None = None
 
@@ -98,7 +100,7 @@ class Settings:
         tls_cert, tls_key = path("SEEDCORE_HTTP_TLS_CERT"), path("SEEDCORE_HTTP_TLS_KEY")
         if tls_key is not None and tls_cert is None:
             faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path where SEEDCORE_HTTP_TLS_KEY is one"))
-        config = path("SEEDCORE_CONFIG")
+        config, ray_logs = path("SEEDCORE_CONFIG"), path("SEEDCORE_RAY_LOGS")
         state_dir = path("SEEDCORE_STATE_DIR", DEFAULT_STATE_DIR)
         token_path = path("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN_PATH if mode == "token" else None)
         if faults or state_dir is None:
@@ -116,6 +118,7 @@ class Settings:
             expected_nodes=tuple(
                 name for raw in (text("SEEDCORE_EXPECTED_NODES") or "").split(",") if (name := raw.strip())
             ),
+            ray_logs=ray_logs,
             auth_enabled=mode == "token",
             token_path=token_path,
         )

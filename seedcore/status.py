@@ -18,6 +18,7 @@ from seedcore.errors import ClusterError
 from seedcore.processes import has_lost_its_raylet, is_actor_of, is_living_actor
 from seedcore.rest import CannotAskError, Response, request
 from seedcore.settings import ORGAN_NAME_PREFIX, Settings
+from seedcore.store import damage
 
 HEALTHY, INITIALIZING, UNHEALTHY = "healthy", "initializing", "unhealthy"
 # A placement takes about a second; what is not placed after this long waits for something.
@@ -70,6 +71,11 @@ class Report:
         if self.reason in _ABSENT:
             return 3
         return 4 if self.reason in _UNKNOWN else 1
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing is known of the Coordinator, so that there is nothing to decide on."""
+        return self.reason in _UNKNOWN or self.reason == "state_damaged"
 
     @property
     def terminal(self) -> bool:
@@ -127,7 +133,7 @@ def probe(
         if row is None and rows:
             row = newest_actor(settings, rows, token=token, timeout_s=timeout_s)
     except ClusterError as error:
-        return Report(healthy=False, status=UNHEALTHY, reason=error.reason, message=error.message)
+        return _judge_head(error, settings)
     nodes = _judge_nodes(cluster, settings, expected_nodes)
     report = replace(_judge_coordinator(row, answer, cluster), nodes=nodes)
     if report.status == HEALTHY:
@@ -274,6 +280,14 @@ def _ask_coordinator(settings: Settings, *, token: str | None, timeout_s: float)
         return request(url, token=token, timeout_s=timeout_s, certificate=settings.http_tls_cert)
     except OSError as error:
         return error
+
+
+def _judge_head(error: ClusterError, settings: Settings) -> Report:
+    """Judge a head that cannot be asked; on the head itself, the log of its GCS may know why."""
+    why = damage(settings.ray_logs) if error.reason == "unreachable" else None
+    if why is None:
+        return _report(UNHEALTHY, error.reason, error.message)
+    return _report(UNHEALTHY, "state_damaged", f"Ray's head cannot open its store: {why}")
 
 
 def _live_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

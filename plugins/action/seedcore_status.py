@@ -10,6 +10,8 @@ from ansible_collections.seedcore.cluster.plugins.module_utils import cli, statu
 from ansible_collections.seedcore.cluster.plugins.plugin_utils.job import Job
 from ansible_collections.seedcore.cluster.plugins.plugin_utils.progress import Progress
 
+_WHERE = ("executable", "namespace", "address", "command_timeout")
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
     """Runs the module; a wait as a job, whose progress it shows."""
@@ -29,7 +31,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         if not params["wait"]:
             return {**result, **self._execute_module(task_vars=task_vars)}
         progress = Progress(str((task_vars or {}).get("inventory_hostname", "host")))
-        now = {**self._task.args, "wait": False}
+        # Only what is true now. What is expected is judged once: it may import an organism's agents each time.
+        now = {name: self._task.args[name] for name in _WHERE if name in self._task.args}
 
         def show(elapsed_s: float) -> None:
             progress.show(self._execute_module(module_args=now, task_vars=task_vars), elapsed_s=elapsed_s)

@@ -79,6 +79,7 @@ OTHER = "its configuration is another one"
         # Nothing to decide on.
         (seen("unreachable", told=False), "give_up", "m"),
         (seen("unauthorized", told=False), "give_up", "m"),
+        (seen("state_damaged", told=False), "give_up", "m"),
         (seen("unreachable", told=False, evidence={"silence": "cannot_ask", "untrusted": False}), "give_up", "m"),
     ],
 )  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+import pytest
 
 from seedcore.nodes import NodeList
 
@@ -43,3 +46,12 @@ def test_a_node_that_is_to_leave_is_known() -> None:
 
     nodes.update([node("a", "1", head=True), {**node("b", "2", alive=False), "draining": True}])
     assert nodes.draining == set()
+
+
+def test_the_age_does_not_depend_on_the_clock_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = NodeList()
+    nodes.update([])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+
+    assert nodes.to_dict()["age_s"] < 60

@@ -49,6 +49,7 @@ def test_every_variable_is_read(home: Path) -> None:
             "SEEDCORE_CONFIG": "/etc/o.yaml",
             "SEEDCORE_STATE_DIR": "/var/s",
             "SEEDCORE_EXPECTED_NODES": "a, b,,",
+            "SEEDCORE_RAY_LOGS": "/ray/logs",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": "/etc/token",
         }
@@ -62,6 +63,7 @@ def test_every_variable_is_read(home: Path) -> None:
         config=Path("/etc/o.yaml"),
         state_dir=Path("/var/s"),
         expected_nodes=("a", "b"),
+        ray_logs=Path("/ray/logs"),
         auth_enabled=True,
         token_path=Path("/etc/token"),
     )

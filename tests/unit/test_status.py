@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -294,3 +295,31 @@ def test_a_wait_says_how_often_it_asked_and_whether_waiting_can_mend_it(
     assert (document["reason"], document["terminal"], document["exit_code"]) == ("restarting", False, 5)
     assert document["attempts"] > 1
     assert probe(cluster.settings).to_dict()["attempts"] == 1
+
+
+CORRUPT = """[2026-11-26 10:00:00,123 I 42 42] (gcs_server) gcs_server.cc:100: starting
+[2026-11-26 10:00:01,456 C 42 42] (gcs_server) rocksdb_store_client.cc:95:  An unexpected system state has \
+occurred. You have likely discovered a bug in Ray. Check failed: open_status.ok() Failed to open RocksDB at \
+/x/state/gcs/tables: Corruption: MANIFEST-000005 may be corrupted
+[2026-11-26 10:00:01,457 E 42 42] (gcs_server) logging.cc:118: Stack trace:
+"""
+
+
+def test_a_store_that_the_head_cannot_open_is_told_by_its_own_log(cluster: FakeCluster, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    away = replace(cluster.settings, dashboard_url="http://127.0.0.1:1", ray_logs=logs)
+    assert probe(away).reason == "unreachable"  # there is no log
+
+    (logs / "gcs_server.out").write_text("x" * 100_000 + "\n" + CORRUPT)
+    report = probe(away)
+
+    assert (report.healthy, report.reason, report.exit_code, report.terminal) == (False, "state_damaged", 1, False)
+    assert report.message == (
+        "Ray's head cannot open its store: Failed to open RocksDB at /x/state/gcs/tables: "
+        "Corruption: MANIFEST-000005 may be corrupted"
+    )
+    # The next start has a log of its own; and a head that answers is not asked for its log.
+    assert probe(replace(cluster.settings, ray_logs=logs)).healthy
+    (logs / "gcs_server.out").write_text("[2026-11-26 10:00:00,123 I 42 42] (gcs_server) gcs_server.cc:100: starting\n")
+    assert probe(away).reason == "unreachable"

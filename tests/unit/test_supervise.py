@@ -92,6 +92,7 @@ def clock() -> Clock:
         report("nodes_missing"),
         report("unreachable"),
         report("unauthorized"),
+        report("state_damaged"),
         report("unknown"),
     ],
     ids=lambda calm: calm.reason,
