@@ -11,17 +11,18 @@ import json
 import math
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from seedcore.errors import ClusterError
 
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-# A server lets an idle connection go after a while, and what is sent at that moment is lost: be sooner than it.
-MAX_IDLE_S = 5.0
 _CHUNK = 256 * 1024
 
 
@@ -73,104 +74,72 @@ def request(
         certificate: PEM file whose first certificate the server must have.
 
     Raises:
-        OSError: No connection, or no (whole) answer in time (``TimeoutError``), or not HTTP.
+        NotSentError: No connection, or not in time: nothing has been done.
+        OSError: No (whole) answer in time (``TimeoutError``), or not HTTP.
     """
+    deadline = time.monotonic() + timeout_s
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = Connection(url, certificate=certificate)
+    headers = {"Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    payload = None
+    if body is not None:
+        payload = json.dumps(body).encode()
+        headers["Content-Type"] = "application/json"
+    connection = _connected(parts, certificate, timeout_s)
     try:
-        return connection.request(target, method=method, token=token, body=body, timeout_s=timeout_s)
+        connection.request(method, target, body=payload, headers=headers)
+        response = connection.getresponse()
+        data = _read(response, connection, deadline)
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"not an HTTP answer: {error!r}") from error
     finally:
         connection.close()
+    retry_after_s = _seconds(response.headers.get("Retry-After"))
+    try:
+        return Response(response.status, json.loads(data), retry_after_s)
+    except (ValueError, RecursionError):
+        return Response(response.status, None, retry_after_s)
 
 
-class Connection:
-    """A connection that is kept from one request to the next; for one thread.
+def check_refusal(url: str, status: int) -> None:
+    """Raise if the Coordinator at ``url`` refuses this caller.
 
-    Args:
-        url: Scheme, host and port of the server.
-        certificate: As in :func:`request`.
+    Raises:
+        ClusterError: ``unauthorized``.
     """
+    refusal = {401: "wants a token", 403: "refuses this token"}.get(status)
+    if refusal is not None:
+        raise ClusterError("unauthorized", f"the Coordinator at {url} {refusal} (HTTP {status})")
 
-    def __init__(self, url: str, *, certificate: Path | None = None) -> None:
-        self._parts = urlsplit(url)
-        self._certificate = certificate
-        self._http: http.client.HTTPConnection | None = None
-        self._used = 0.0
 
-    def request(
-        self, target: str, *, method: str = "GET", token: str | None = None, body: Any = None, timeout_s: float = 3.0
-    ) -> Response:
-        """Send one request and read the whole answer within ``timeout_s`` seconds.
+def stranger(url: str, status: int, body: Any) -> ClusterError:
+    """Say that an answer is not that of a Coordinator."""
+    said = body if isinstance(body, Mapping) else {}
+    detail = said.get("message") or said.get("error") or said.get("detail")
+    text = f"{url} answers HTTP {status}" + (f": {detail}" if detail else "")
+    return ClusterError("not_responding", f"{text}, which is not the answer of a Coordinator")
 
-        Raises:
-            NotSentError: No connection, or not in time; it has certainly not been done.
-            OSError: No (whole) answer in time (``TimeoutError``), or not HTTP.
-        """
-        deadline = time.monotonic() + timeout_s
-        headers = {"Accept": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        payload = None
-        if body is not None:
-            payload = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
-        connection = self._connected(timeout_s)
-        try:
-            connection.request(method, target, body=payload, headers=headers)
-            response = connection.getresponse()
-            data = _read(response, connection, deadline)
-            # Not the connection: an answer that has been read does not count as over before that.
-            response.close()
-        except http.client.HTTPException as error:
-            self.close()
-            raise ConnectionError(f"not an HTTP answer: {error!r}") from error
-        except BaseException:
-            self.close()
-            raise
-        self._used = time.monotonic()
-        if response.will_close:
-            self.close()
-        retry_after_s = _seconds(response.headers.get("Retry-After"))
-        try:
-            return Response(response.status, json.loads(data), retry_after_s)
-        except (ValueError, RecursionError):
-            return Response(response.status, None, retry_after_s)
 
-    def close(self) -> None:
-        """Let go; the next request makes a new connection."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
-
-    def _connected(self, timeout_s: float) -> http.client.HTTPConnection:
-        if self._http is not None and time.monotonic() - self._used > MAX_IDLE_S:
-            self.close()
-        if self._http is None:
-            self._http = self._new(timeout_s)
-            try:
-                self._http.connect()
-            except TimeoutError as error:
-                self.close()
-                raise NotSentInTimeError("no connection in time") from error
-            except OSError as error:
-                self.close()
-                # Only ssl's SSLCertVerificationError has it, and ssl takes its time to import.
-                if (detail := getattr(error, "verify_message", None)) is not None:
-                    text = f"the certificate of {self._parts.netloc} is not believed: {detail}"
-                    raise CannotAskError(text, untrusted=True) from error
-                raise NotSentError(error.errno, error.strerror or str(error)) from error
-            # Without it the second half of a small request waits for an acknowledgement.
-            with contextlib.suppress(OSError):
-                self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._http.sock.settimeout(timeout_s)
-        return self._http
-
-    def _new(self, timeout_s: float) -> http.client.HTTPConnection:
-        host, port = self._parts.hostname or "", self._parts.port
-        if self._parts.scheme != "https":
-            return http.client.HTTPConnection(host, port, timeout=timeout_s)
-        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=tls_context(self._certificate))
+def _connected(parts: SplitResult, certificate: Path | None, timeout_s: float) -> http.client.HTTPConnection:
+    host, port = parts.hostname or "", parts.port
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        context = tls_context(certificate)
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.connect()
+    except TimeoutError as error:
+        raise NotSentInTimeError("no connection in time") from error
+    except OSError as error:
+        raise NotSentError(error.errno, error.strerror or str(error)) from error
+    # Without it the second half of a small request waits for an acknowledgement.
+    with contextlib.suppress(OSError):
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def tls_context(certificate: Path | None) -> ssl.SSLContext:

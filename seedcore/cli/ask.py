@@ -8,14 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedcore.errors import ClusterError
-from seedcore.rest import Response, request
+from seedcore.rest import Response, check_refusal, request, stranger
 from seedcore.status import probe
 
 if TYPE_CHECKING:
     from seedcore.settings import Settings
 
 LIFE_TIMEOUT_S = 5.0
-_REFUSALS = {401: "wants a token", 403: "refuses this token"}
 
 
 def pong(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
@@ -26,10 +25,10 @@ def pong(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
         ClusterError: It refuses this caller, or something else listens in its place.
     """
     response = _get(settings, "/coordinator/status", timeout_s=timeout_s)
-    body = _body(settings, response)
-    if "status" not in body:
-        raise _stranger(settings, response)
-    return body
+    check_refusal(settings.http_url, response.status)
+    if not isinstance(response.body, Mapping) or "status" not in response.body:
+        raise stranger(settings.http_url, response.status, response.body)
+    return dict(response.body)
 
 
 def activity(settings: Settings) -> dict[str, Any] | None:
@@ -71,7 +70,9 @@ def task(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
     answer = answers.get()
     engine.close()
     if isinstance(answer, NoAnswer):
-        raise explain(settings, answer.error) from answer.error
+        trouble = explain(settings, answer.error)
+        doubt = "" if answer["executed"] == "no" else "; the task may have been done"
+        raise ClusterError(trouble.reason, f"{trouble}{doubt}") from answer.error
     return answer
 
 
@@ -92,17 +93,3 @@ def explain(settings: Settings, error: Exception) -> ClusterError:
 def _get(settings: Settings, path: str, *, timeout_s: float) -> Response:
     url = settings.http_url + path
     return request(url, token=settings.token(), timeout_s=timeout_s, certificate=settings.http_tls_cert)
-
-
-def _body(settings: Settings, response: Response) -> dict[str, Any]:
-    if response.status in _REFUSALS:
-        text = f"the Coordinator at {settings.http_url} {_REFUSALS[response.status]} (HTTP {response.status})"
-        raise ClusterError("unauthorized", text)
-    return dict(response.body) if isinstance(response.body, Mapping) else {}
-
-
-def _stranger(settings: Settings, response: Response) -> ClusterError:
-    body = response.body if isinstance(response.body, Mapping) else {}
-    detail = body.get("message") or body.get("error") or body.get("detail")
-    text = f"{settings.http_url} answers HTTP {response.status}" + (f": {detail}" if detail else "")
-    return ClusterError("not_responding", f"{text}, which is not the answer of a Coordinator")

@@ -13,7 +13,7 @@ from typing import Any
 from seedcore.client.attempts import Attempts, Sink, closed_answer, parse
 from seedcore.client.wire import Wire
 from seedcore.errors import ClusterError, DeadlineError, OrganUnavailableError, SeedCoreError
-from seedcore.rest import NotSentError, Response, request
+from seedcore.rest import NotSentError, Response, check_refusal, request, stranger
 from seedcore.settings import Settings
 from seedcore.status import probe
 from seedcore.task import LINES_MEDIA_TYPE, failure
@@ -28,7 +28,6 @@ GATHER_S = 0.02
 ANSWER_GRACE_S = 5.0
 _PATH = "/coordinator/tasks"
 _PAUSE_S = 0.1
-_REFUSALS: dict[int, str] = {HTTPStatus.UNAUTHORIZED: "wants a token", HTTPStatus.FORBIDDEN: "refuses this token"}
 # A batch that is refused with one of these may hold one task that spoils it.
 _SPOILT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
@@ -68,7 +67,7 @@ class HttpLink:
             reason = "not_responding" if report.status == "healthy" else report.reason
             raise ClusterError(reason, report.message if report.status != "healthy" else _text(error)) from error
         if not isinstance(response.body, dict) or "status" not in response.body:
-            raise _stranger(self._settings, response.status, response.body)
+            raise stranger(self._settings.http_url, response.status, response.body)
         return dict(response.body)
 
     def ping(self, timeout_s: float) -> str:
@@ -89,7 +88,7 @@ class HttpLink:
             timeout_s=timeout_s,
             certificate=self._settings.http_tls_cert,
         )
-        _check_refusal(self._settings, response.status)
+        check_refusal(self._settings.http_url, response.status)
         return response
 
 
@@ -205,7 +204,7 @@ class HttpEngine:
             documents = [self._send(entry) for entry in batch]
             body = documents[0] if len(batch) == 1 else _BATCH % b",".join(documents)
             status = await wire.post(_PATH, body, token=token, accept=f"{LINES_MEDIA_TYPE}, application/json")
-            _check_refusal(self._settings, status)
+            check_refusal(url, status)
             if wire.content_type == LINES_MEDIA_TYPE:
                 async for line in wire.lines():
                     part = json.loads(line)
@@ -226,7 +225,7 @@ class HttpEngine:
         """Take the answers of a request that was answered with one JSON document: mostly it has been refused."""
         body = _parsed(text)
         if not isinstance(body, dict) or "success" not in body:
-            raise _stranger(self._settings, status, body)
+            raise stranger(self._settings.http_url, status, body)
         if len(pending) > 1 and body["success"] is True:
             answers = list(body["result"])
         elif len(pending) > 1 and status in _SPOILT and body.get("executed") == "no":
@@ -339,18 +338,6 @@ def _lost(error: Exception, entry: _Entry) -> NoAnswer:
         text = f"the connection to the Coordinator was lost: {_text(error)}"
         answer = failure(OrganUnavailableError(text, executed="unknown"), task_type=entry.type)
     return NoAnswer(error, answer)
-
-
-def _check_refusal(settings: Settings, status: int) -> None:
-    if (refusal := _REFUSALS.get(status)) is not None:
-        raise ClusterError("unauthorized", f"the Coordinator at {settings.http_url} {refusal} (HTTP {status})")
-
-
-def _stranger(settings: Settings, status: int, body: Any) -> ClusterError:
-    said = body if isinstance(body, Mapping) else {}
-    detail = said.get("message") or said.get("error") or said.get("detail")
-    text = f"{settings.http_url} answers HTTP {status}" + (f": {detail}" if detail else "")
-    return ClusterError("not_responding", f"{text}, which is not the answer of a Coordinator")
 
 
 def _parsed(text: bytes) -> Any:

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 import h11
 
-from seedcore.rest import MAX_BODY_BYTES, MAX_IDLE_S, NotSentError, NotSentInTimeError, tls_context
+from seedcore.rest import MAX_BODY_BYTES, NotSentError, NotSentInTimeError, tls_context
 
 CONNECT_TIMEOUT_S = 10.0
 # A Coordinator that works on a request sends a sign of life every few seconds, see ``http/lines.py``.
 SILENCE_S = 20.0
+# A server lets an idle connection go after a while, and what is sent at that moment is lost: be sooner than it.
+MAX_IDLE_S = 5.0
 _CHUNK = 256 * 1024
 
 
