@@ -21,13 +21,11 @@ endif
 # Whom the machine trusts, uv trusts.
 export UV_SYSTEM_CERTS ?= true
 
-# A path becomes an absolute one, anything else stays (a requirement such as "my-agents==1.0").
-absolute = $(foreach word,$(1),$(if $(wildcard $(word)),$(abspath $(word)),$(word)))
+# Each as JSON, so that a blank in a path is one. Relative paths start here, but a prefix has to be absolute.
+given = -e '{"$(1)": "$(subst ','\'',$(2))"}'
 variables := $(strip \
-  $(if $(seedcore_config),-e seedcore_config=$(call absolute,$(seedcore_config))) \
-  $(if $(seedcore_extra_requirements),-e seedcore_extra_requirements=$(call absolute,$(seedcore_extra_requirements))) \
-  $(if $(ray_wheelhouse),-e ray_wheelhouse=$(call absolute,$(ray_wheelhouse))) \
-  $(if $(ray_prefix),-e ray_prefix=$(abspath $(ray_prefix))))
+  $(foreach name,seedcore_config seedcore_extra_requirements ray_wheelhouse,$(if $($(name)),$(call given,$(name),$($(name))))) \
+  $(if $(ray_prefix),$(call given,ray_prefix,$(if $(filter /%,$(ray_prefix)),,$(CURDIR)/)$(ray_prefix))))
 playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
 # Processes of pytest for the unit and the integration tests.
@@ -124,7 +122,10 @@ compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
-# What the controller needs, from the lists with hashes. The directory is made anew if it is not complete.
+# What the controller needs, from the lists with hashes. The directory is made anew if it is not complete, or was moved.
+ifneq ($(shell sh .ci/intact $(VENV)),intact)
+.PHONY: $(VENV)/deploy
+endif
 $(VENV)/deploy: requirements/deploy.txt
 	@PYTHON="$(PYTHON)" sh .ci/venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --requirement $<

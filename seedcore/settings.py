@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,40 @@ COORDINATOR_NAME = "seedcore_coordinator"
 ORGAN_NAME_PREFIX = "seedcore_organ."
 DEFAULT_NAMESPACE = "seedcore-dev"
 MAX_PORT = 65535
+# Where a deployment of one user, with inventory/local, writes what a process needs to know.
+DEPLOYMENT_SETTINGS = "~/.local/share/seedcore/etc/seedcore.env"
+# Any of these says where the cluster is; the last one is in every process that Ray starts.
+_SAY_WHERE = (
+    "RAY_ADDRESS",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+    "SEEDCORE_DASHBOARD_URL",
+    "SEEDCORE_HTTP_HOST",
+    "SEEDCORE_HTTP_PORT",
+    "RAY_RAYLET_PID",
+)
 DEFAULT_STATE_DIR = "~/.local/state/seedcore"
 DEFAULT_TOKEN_PATH = "~/.ray/auth_token"  # noqa: S105 - where Ray looks, not a token
+
+
+def adopt_deployment() -> Mapping[str, str]:
+    """Complete this process's environment from this user's deployment, if nothing in it says where a cluster is.
+
+    A deployment in its default place writes its settings into a file, and a fresh shell has not read it. They go into
+    the environment, because Ray reads the address and the token from there. What is set already stays.
+    """
+    if any(os.environ.get(name) for name in _SAY_WHERE):
+        return os.environ
+    try:
+        text = Path(DEPLOYMENT_SETTINGS).expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError, UnicodeDecodeError):
+        return os.environ
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and name.isidentifier():
+            os.environ.setdefault(name, "".join(shlex.split(value)))
+    return os.environ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +94,14 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings from ``environ`` (default: this process's environment).
+        """Read the settings from ``environ`` (default: this process's environment, see :func:`adopt_deployment`).
 
         An empty variable counts as unset.
 
         Raises:
             ConfigError: A variable has a value that cannot be meant; all of them are named.
         """
-        env = os.environ if environ is None else environ
+        env = adopt_deployment() if environ is None else environ
         faults: list[Fault] = []
 
         def text(*names: str) -> str | None:

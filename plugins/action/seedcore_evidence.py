@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.seedcore.cluster.plugins.plugin_utils import evidence
@@ -29,10 +28,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         host = str((task_vars or {}).get("inventory_hostname", "host"))
         sections = result["sections"]
         target = Path(path).expanduser()
+        text = evidence.whole(report, sections, host=host)
         try:
-            _write(target, evidence.whole(report, sections, host=host))
+            _write(target, text)
         except OSError as error:
-            raise AnsibleActionFail(f"the evidence cannot be written to {target}: {error.strerror}") from error
+            # What failed comes last, and that is not this file.
+            Display().display(text)
+            result["msg"] = (
+                f"The evidence cannot be written to {target} ({error.strerror}), all of it stands above:"
+                f" let seedcore_gate_evidence_path name another file"
+            )
+            Display().warning(result["msg"])
+            return result
         Display().display(evidence.essence(report, sections, host=host, path=str(target)))
         result["path"] = str(target)
         return result

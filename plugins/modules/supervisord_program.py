@@ -89,6 +89,7 @@ from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord impor
 
 INTERVAL_S = 0.1
 ORPHAN_TIMEOUT_S = 10.0
+LAST_WORDS = 6
 # A fault code of supervisor's XML-RPC interface.
 ALREADY_STARTED = 60
 DOWN = ("STOPPED", "EXITED", "FATAL")
@@ -289,7 +290,9 @@ def main() -> None:
         actions = act(params, server, deadline, check=module.check_mode)
         info = server.info(params["name"]) if server.pid() else None
     except (ProgramError, xmlrpc.client.Error, OSError) as error:
-        module.fail_json(msg=f"{error} (after at most {params['timeout']:g} s)", log=tail(params["log"]).splitlines())
+        said = tail(params["log"]).splitlines()
+        words = ["", "Its log ends with:", *said[-LAST_WORDS:]] if said else []
+        module.fail_json(msg="\n".join([f"{error} (after at most {params['timeout']:g} s)", *words]), log=said)
     module.exit_json(changed=bool(actions), actions=actions, pid=(info or {}).get("pid") or None)
 
 

@@ -1,7 +1,7 @@
 """Render everything that the roles say - variables, templates, arguments, conditions - without a host.
 
-Run as a program: a JSON document on stdin says which variables are given (``-e``), one on stdout says what comes of
-them, by place. In a process of its own, because Ansible's loader of collections is for good.
+Run as a program: a JSON document on a line of stdin says which variables are given (``-e``), a line on stdout says what
+comes of them, by place. In a process of its own, because Ansible's loader of collections is for good.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ STAT = {"stat": {"exists": True, "mtime": 1.0, "checksum": "0" * 64, "lnk_source
 REPORT = {
     "asked": 0.0, "node_ip": "10.0.0.1", "not_local": "", "time": 0.0, "system": "Linux", "machine": "x86_64",
     "libc": "glibc", "memory_mib": 8000, "hostname": "h", "unresolved": "", "unreachable": "", "python": "3.11.7",
-    "implementation": "cpython", "venv": True, "certificates": True, "nftables": True, "nft_tables": [],
+    "implementation": "CPython", "python_path": "/usr/bin/python3.11",
+    "closed_prefix": "", "closed_python": "", "venv": True, "certificates": True, "nftables": True, "nft_tables": [],
     "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
     "foreign": False,
 }  # fmt: skip
@@ -66,21 +67,27 @@ FIELDS = ("args", "environment", "changed_when", "failed_when", "until", "retrie
 
 
 def main() -> None:
-    """Render once, as the document on stdin says."""
-    asked = json.load(sys.stdin)
-    KNOWN.update(asked.get("known") or {})
-    renderer = Renderer(asked["extra"], asked.get("facts") or {}, asked.get("roles") or ROLES)
-    only = asked.get("only")
-    json.dump(renderer.one(only, asked["host"]) if only else renderer.everything(), sys.stdout)
+    """Answer each document on stdin, one a line, with a line on stdout."""
+    from ansible.plugins.loader import init_plugin_loader  # noqa: PLC0415 - only as a program
+
+    init_plugin_loader([str(ROOT / "collections")])
+    for line in sys.stdin:
+        asked = json.loads(line)
+        renderer = Renderer(
+            asked["extra"], asked.get("facts") or {}, asked.get("known") or {}, asked.get("roles") or ROLES
+        )
+        only = asked.get("only")
+        renderer.steps = asked.get("steps")
+        sys.stdout.write(json.dumps(renderer.one(only, asked["host"]) if only else renderer.everything()) + "\n")
+        sys.stdout.flush()
 
 
 class Renderer:
     """Ansible's own engine, with hosts that have been looked at and no connection to them."""
 
-    def __init__(self, extra: dict[str, Any], facts: dict[str, Any], roles: list[str] | tuple[str, ...]) -> None:
-        from ansible.plugins.loader import init_plugin_loader  # noqa: PLC0415 - only as a program
-
-        init_plugin_loader([str(ROOT / "collections")])
+    def __init__(
+        self, extra: dict[str, Any], facts: dict[str, Any], known: dict[str, Any], roles: list[str] | tuple[str, ...]
+    ) -> None:
         from ansible.inventory.manager import InventoryManager  # noqa: PLC0415
         from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
         from ansible.template import trust_as_template  # noqa: PLC0415
@@ -95,8 +102,10 @@ class Renderer:
         HostVars(self.inventory, self.variables, self.loader)
         for host in (HEAD, WORKER):
             self.variables.set_host_facts(host, {**FACTS, **facts})
-            self.variables.set_nonpersistent_facts(host, KNOWN)
+            self.variables.set_nonpersistent_facts(host, {**KNOWN, **known})
         self.roles = roles
+        self.steps: list[str] | None = None
+        self.known = {**KNOWN, **known}
 
     def everything(self) -> dict[str, Any]:
         """Return what each place becomes on each host; a fault is its text."""
@@ -114,14 +123,14 @@ class Renderer:
         """Return one variable of the role on one host."""
         from ansible.template import Templar  # noqa: PLC0415
 
-        _place, _task, variables = next(self._tasks(self.roles[0], host))
+        _place, _task, variables = next(self._tasks(self.roles[0], host, most=1))
         return {variable: _tried(Templar(self.loader, variables=variables).template, variables[variable])}
 
-    def _tasks(self, role: str, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-        """Yield every task of a role once, with its place and the variables that it sees."""
+    def _tasks(self, role: str, name: str, *, most: int | None = None) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+        """Yield every task of a role (or of its first ``most`` files) once, with its place and its variables."""
         from ansible.playbook.play import Play  # noqa: PLC0415
 
-        steps = [path.stem for path in sorted((ROOT / "roles" / role / "tasks").glob("*.yml"))]
+        steps = self.steps or [path.stem for path in sorted((ROOT / "roles" / role / "tasks").glob("*.yml"))][:most]
         # The first three are there for their variables.
         wanted = [
             ("ray", "layout"),
@@ -146,7 +155,7 @@ class Renderer:
                 if path in seen or f"/roles/{role}/" not in path:
                     continue
                 seen.add(path)
-                known = {key: value for key, value in KNOWN.items() if key not in task.vars}
+                known = {key: value for key, value in self.known.items() if key not in task.vars}
                 variables = self.variables.get_vars(play=play, host=host, task=task)
                 place = f"{name}: {role}/{Path(path.rpartition(':')[0]).stem}: {task.name}"
                 yield place, task, {**SERVICE, **variables, **known, **LOOP}
@@ -171,7 +180,7 @@ class Renderer:
         from ansible.template import Templar  # noqa: PLC0415
 
         templar = Templar(self.loader, variables=variables)
-        names = [name for name in variables if name.startswith(f"__{role}_") and name not in KNOWN]
+        names = [name for name in variables if name.startswith(f"__{role}_") and name not in self.known]
         return {name: _tried(templar.template, variables[name]) for name in names}
 
 
@@ -185,6 +194,10 @@ def asked_inventory() -> str:
 
 
 def _trusted(value: Any, trust: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _trusted(entry, trust) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_trusted(entry, trust) for entry in value]
     return trust(value) if isinstance(value, str) else value
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,41 @@ def test_the_locale_is_one_that_the_machine_has(settings: dict[str, str]) -> Non
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
 
     assert done.stdout.strip().upper() == "UTF-8", done.stderr
+
+
+@pytest.mark.parametrize("name", ["plain", "with a blank"])
+def test_an_environment_that_was_moved_or_whose_python_is_gone_is_made_anew(tmp_path: Path, name: str) -> None:
+    checkout = tmp_path / name
+    checkout.mkdir()
+    for part in ("Makefile", ".ci", "requirements", "roles", "pyproject.toml"):
+        (checkout / part).symlink_to(ROOT / part)
+    venv = checkout / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    for stamp in ("deploy", "dev"):
+        (venv / stamp).touch()
+
+    def would_make(shebang: str) -> bool:
+        (venv / "bin" / "ansible-playbook").write_text(f"{shebang}\n")
+        done = subprocess.run(["make", "-n", "status"], cwd=checkout, capture_output=True, text=True, check=True)
+        return ".ci/venv" in done.stdout
+
+    here = f"{checkout}/.venv/bin/python"
+    assert not would_make(f"#!{here}")
+    # As pip writes it where a path is long or has a blank.
+    assert not would_make(f'#!/bin/sh\n\'\'\'exec\' "{here}" "$0" "$@"')
+    assert would_make("#!/elsewhere/.venv/bin/python")
+    (venv / "bin" / "python").unlink()
+    (venv / "bin" / "python").symlink_to("/nowhere/python3")
+    assert would_make(f"#!{here}")
+
+
+def test_a_path_with_a_blank_is_one_path() -> None:
+    done = subprocess.run(
+        ["make", "-n", "deploy", "seedcore_config=my files/organism.yaml", "ray_prefix=my home/sc"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    command = shlex.split(next(line for line in done.stdout.splitlines() if "ansible-playbook" in line))
+
+    assert '{"seedcore_config": "my files/organism.yaml"}' in command
+    assert f'{{"ray_prefix": "{ROOT}/my home/sc"}}' in command

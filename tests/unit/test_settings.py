@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,47 @@ def test_without_authentication_nobody_else_may_reach_the_coordinator(host: str)
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_without_authentication_the_loopback_interface_is_allowed(host: str) -> None:
     assert Settings.from_env({"SEEDCORE_HTTP_HOST": host}).http_host == host
+
+
+@pytest.fixture
+def fresh_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shell that knows nothing of the deployment below its home; returns the file with the settings."""
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
+    path = tmp_path / ".local" / "share" / "seedcore" / "etc" / "seedcore.env"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "# Managed by Ansible\nRAY_ADDRESS=127.0.0.2:26379\nRAY_AUTH_MODE=token\nRAY_AUTH_TOKEN_PATH='/my home/token'\n"
+        "RAY_NAMESPACE=team-a\nSEEDCORE_DASHBOARD_URL=http://127.0.0.1:28265\nSEEDCORE_CONFIG=''\n"
+    )
+    return path
+
+
+def test_a_fresh_shell_finds_the_deployment_of_its_user(fresh_shell: Path) -> None:
+    settings = Settings.from_env()
+
+    assert (settings.address, settings.namespace) == ("127.0.0.2:26379", "team-a")
+    assert settings.dashboard_url == "http://127.0.0.1:28265"
+    assert settings.token_path == Path("/my home/token")
+    # Ray reads it there.
+    assert os.environ["RAY_ADDRESS"] == "127.0.0.2:26379"
+
+
+def test_what_a_shell_says_of_the_organism_stays(fresh_shell: Path) -> None:
+    os.environ["RAY_NAMESPACE"] = "mine"
+    settings = Settings.from_env()
+
+    assert (settings.address, settings.namespace) == ("127.0.0.2:26379", "mine")
+
+
+@pytest.mark.parametrize("name", ["RAY_ADDRESS", "SEEDCORE_DASHBOARD_URL", "RAY_RAYLET_PID"])
+def test_a_shell_that_says_where_the_cluster_is_is_believed(fresh_shell: Path, name: str) -> None:
+    os.environ[name] = "http://127.0.0.1:1"
+    settings = Settings.from_env()
+
+    assert settings.namespace == "seedcore-dev"
+    assert not settings.auth_enabled
+
+
+def test_without_a_deployment_there_are_the_defaults(fresh_shell: Path) -> None:
+    fresh_shell.unlink()
+    assert Settings.from_env().address is None

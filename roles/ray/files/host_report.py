@@ -1,22 +1,26 @@
 """Print, as JSON, what a host has for a deployment under the directory in the first argument.
 
 Run by the Python that the deployment would be made from, which may be too old: nothing new in here.
-Usage: host_report.py PREFIX TIME NODE_ADDRESS [HEAD_ADDRESS HEAD_PORT], with the controller's time in seconds
+Usage: host_report.py PREFIX TIME NODE_ADDRESS USER [HEAD_ADDRESS HEAD_PORT], with the controller's time in seconds.
+USER runs the services, and need not exist yet; empty if it is who runs this.
 """  # noqa: INP001
 
 import importlib.util
 import json
 import os
 import platform
+import pwd
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 CONNECT_TIMEOUT_S = 5.0
+NOBODY = 65534
 # What is written last when something is installed.
 COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json")
 
@@ -51,6 +55,60 @@ def unresolved(name: str) -> str:
     return ""
 
 
+def runs(venv: Path) -> bool:
+    """Say whether the Python that a virtual environment was made from is still there."""
+    return os.access(str(venv / "bin" / "python"), os.X_OK)
+
+
+def closed(paths: "list[Path]", user: str) -> str:
+    """Name the first directory on the way to a path that a user may not enter, or a file that it may not read.
+
+    Asked as that user, in a child. One that does not exist yet will have no rights of its own: nobody has none either.
+    """
+    if not user or os.geteuid() != 0:
+        return ""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            become(user)
+            os.write(writing, first_closed(paths).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        answer = stream.read().decode()
+    os.waitpid(child, 0)
+    return answer
+
+
+def become(user: str) -> None:
+    """Take the rights of a user, for good."""
+    try:
+        entry = pwd.getpwnam(user)
+        uid, gid, groups = entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid)
+    except KeyError:
+        uid, gid, groups = NOBODY, NOBODY, []
+    os.setgroups(groups)
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def first_closed(paths: "list[Path]") -> str:
+    """Name the first place on the way to a path that this process may not pass; what does not exist is none."""
+    for path in paths:
+        for place in reversed((path, *path.parents)):
+            try:
+                mode = place.stat().st_mode
+            except PermissionError:
+                continue
+            except OSError:
+                break
+            if not os.access(str(place), os.X_OK if stat.S_ISDIR(mode) else os.R_OK):
+                return str(place)
+    return ""
+
+
 def nft_tables() -> "list[str]":
     """Name the tables of nftables; none are seen without nft, or without the right to look."""
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
@@ -70,7 +128,7 @@ def main() -> None:
         {entry.name for entry in prefix.iterdir()} if parent == prefix and os.access(str(prefix), os.R_OK) else set()
     )
     trust = [Path(path) for path in ssl.get_default_verify_paths()[:2] if path]
-    asked, node_ip, head = float(sys.argv[2]), sys.argv[3], sys.argv[4:6]
+    asked, node_ip, head = float(sys.argv[2]), sys.argv[3], sys.argv[5:7]
     report = {
         "asked": asked,
         "node_ip": node_ip,
@@ -84,6 +142,10 @@ def main() -> None:
         "unresolved": unresolved(socket.gethostname()),
         "unreachable": unreachable(head[0], int(head[1])) if head else "",
         "python": platform.python_version(),
+        "python_path": str(Path(sys.executable).resolve()),
+        "closed_prefix": closed([prefix.parent], sys.argv[4]),
+        "closed_python": closed([Path(sys.executable), Path(sys.executable).resolve(), Path(os.__file__)], sys.argv[4]),
+        "implementation": platform.python_implementation(),
         "venv": importlib.util.find_spec("ensurepip") is not None,
         "certificates": any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in trust),
         "nftables": shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin") is not None,
@@ -92,7 +154,9 @@ def main() -> None:
         "shm_mib": shm.f_blocks * shm.f_frsize // 2**20 if shm else 0,
         "writable": os.access(str(parent), os.W_OK | os.X_OK),
         "parent": str(parent),
-        "complete": sorted(str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern)),
+        "complete": sorted(
+            str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern) if runs(path.parent)
+        ),
         "releases": sorted(path.name for path in prefix.glob("releases/*")),
         "foreign": bool(entries) and ".seedcore" not in entries,
     }

@@ -141,3 +141,14 @@ def test_evidence_is_shown_and_kept_in_a_file_for_its_owner(play: Play, tmp_path
     assert "the last words" in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == ["evidence.txt"]
+
+
+def test_evidence_that_cannot_be_written_is_on_the_screen_and_hides_no_cause(play: Play, tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("".join(f"line {number}\n" for number in range(30)))
+    rc, screen = play.run("seedcore_evidence", files=[str(log)], path="/proc/seedcore/evidence.txt", report=FAILED)
+
+    assert rc == 0
+    assert "line 0" in screen
+    assert "Traceback: no such file" in screen
+    assert "The evidence cannot be written to /proc/seedcore/evidence.txt" in " ".join(screen.split())

@@ -1,44 +1,60 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 PROGRAM = Path(__file__).parents[3] / "tests" / "support" / "render_roles.py"
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-@cache
-def _rendered(asked: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, str(PROGRAM)], input=asked, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+@pytest.fixture(scope="session")
+def ask() -> Iterator[Ask]:
+    """Ask the program that renders, which is started once."""
+    # The order of a set is not what is looked at.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        writing, reading = process.stdin, process.stdout
+
+        def answer(asked: dict[str, Any]) -> dict[str, Any]:
+            writing.write(json.dumps(asked) + "\n")
+            writing.flush()
+            found: dict[str, Any] = json.loads(reading.readline())
+            return found
+
+        yield answer
+        writing.close()
 
 
 @pytest.fixture
-def rendered() -> Callable[..., dict[str, Any]]:
-    """Render one role with variables, facts and results of tasks; a variable of the role is ``head-1: ROLE: NAME``."""
+def rendered(ask: Ask) -> Callable[..., dict[str, Any]]:
+    """Render the tasks of one file of a role, by task and field: ``TASK: args``."""
 
-    def render(role: str, *, facts: dict[str, Any] | None = None, known: Any = None, **extra: Any) -> dict[str, Any]:
-        return _rendered(json.dumps({"roles": [role], "facts": facts, "known": known, "extra": extra}))
+    def render(role: str, step: str, *, facts: Any = None, **extra: Any) -> dict[str, Any]:
+        found = ask({"roles": [role], "steps": [step], "facts": facts, "extra": extra})
+        return {place.removeprefix(f"head-1: {role}/{step}: "): value for place, value in found.items()}
 
     return render
 
 
 @pytest.fixture
-def variable() -> Callable[..., Any]:
+def variable(ask: Ask) -> Callable[..., Any]:
     """Render one variable of a role on a host, and nothing else."""
 
     def render(
         name: str, role: str = "ray", *, host: str = "head-1", facts: Any = None, known: Any = None, **extra: Any
     ) -> Any:
         asked = {"roles": [role], "only": name, "host": host, "facts": facts, "known": known, "extra": extra}
-        return _rendered(json.dumps(asked))[name]
+        return ask(asked)[name]
 
     return render

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,38 +37,38 @@ def test_what_runs_on_the_controller_runs_as_whoever_started_it() -> None:
 
 
 def test_packages_are_installed_where_there_are_no_lists_of_packages_yet(rendered: Callable[..., Any]) -> None:
-    place = "head-1: ray/package: There is the package {{ __ray_package }}: args"
+    place = "There is the package {{ __ray_package }}: args"
 
-    assert rendered("ray", facts={"pkg_mgr": "apt"})[place]["update_cache"] is True
-    assert "update_cache" not in rendered("ray", facts={"pkg_mgr": "zypper"})[place]
+    assert rendered("ray", "package", facts={"pkg_mgr": "apt"})[place]["update_cache"] is True
+    assert "update_cache" not in rendered("ray", "package", facts={"pkg_mgr": "zypper"})[place]
     # The age of a directory that somebody has just emptied says that the lists in it are new.
     assert not [path for path, task in tasks() if "cache_valid_time" in json.dumps(task)]
 
 
-def test_the_group_is_the_one_that_the_user_has(rendered: Callable[..., Any]) -> None:
+def test_the_group_is_the_one_that_the_user_has(variable: Callable[..., Any]) -> None:
     facts = {"user_id": "bob", "user_gid": 100}
-    mine = rendered("ray", facts=facts, ray_become=False)["head-1: ray: __ray_directories"]
-    system = rendered("ray", facts=facts)["head-1: ray: __ray_directories"]
+    mine = variable("__ray_directories", facts=facts, ray_become=False)
+    system = variable("__ray_directories", facts=facts)
 
     assert {entry["group"] for entry in mine if "group" in entry} == {"100"}
     assert {entry["group"] for entry in system if "group" in entry} == {"ray"}
 
 
 @pytest.mark.parametrize("code", [1, 217, 226])
-def test_a_probe_that_fails_in_any_way_means_that_the_host_cannot(rendered: Callable[..., Any], code: int) -> None:
-    found = rendered("service", known={"__service_private_users": {"rc": code}})
+def test_a_probe_that_fails_in_any_way_means_that_the_host_cannot(variable: Callable[..., Any], code: int) -> None:
+    found = variable("__service_hardening", "service", known={"__service_private_users": {"rc": code}})
+    probes = [task for path, task in tasks() if "systemd-run" in json.dumps(task)]
 
-    assert found["head-1: service: __service_hardening"]["PrivateUsers"] is False
-    place = "head-1: service/private_users: Whether the host lets a service have users of its own is known"
-    assert found[place + ": {{ service_name }}: failed_when"] == [False]
+    assert found["PrivateUsers"] is False
+    assert [task["failed_when"] for task in probes] == [False]
 
 
-def test_without_a_sandbox_the_host_is_not_asked_what_it_can(rendered: Callable[..., Any]) -> None:
+def test_without_a_sandbox_the_host_is_not_asked_what_it_can(variable: Callable[..., Any]) -> None:
     probe = [task for path, task in tasks() if task.get("ansible.builtin.include_tasks") == "private_users.yml"]
 
     assert len(probe) == 2
     assert all("service_hardening != 'none'" in task["when"] for task in probe)
-    assert rendered("service", service_hardening="none")["head-1: service: __service_hardening"] == {}
+    assert variable("__service_hardening", "service", service_hardening="none") == {}
 
 
 def test_no_installation_lasts_for_ever() -> None:
@@ -77,3 +79,105 @@ def test_no_installation_lasts_for_ever() -> None:
         and "timeout" not in task
     ]
     assert endless == []
+
+
+def test_a_variable_may_be_made_of_facts_that_are_not_there_yet(variable: Callable[..., Any]) -> None:
+    made = {
+        "ray_num_cpus": "{{ ansible_facts['processor_vcpus'] - 1 }}",
+        "ray_object_store_memory": "{{ (ansible_facts['memtotal_mb'] * 200000) | int }}",
+        "ray_labels": {"cpu": "{{ ansible_facts['architecture'] }}"},
+    }
+
+    assert variable("__ray_inventory_faults", **made) == []
+    assert variable("__ray_undefined", **made) == sorted(made)
+    assert any("ray_num_cpus cannot be worked out" in fault for fault in variable("__ray_host_faults", **made))
+
+    facts = {"processor_vcpus": 4, "memtotal_mb": 8000, "architecture": "x86_64"}
+    assert variable("__ray_undefined", facts=facts, **made) == []
+    assert "--num-cpus=3" in variable("__ray_command", facts=facts, **made)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"ray_resources": {"CPU": 4}}, "CPU is no custom resource: set ray_num_cpus"),
+        ({"ray_resources": {"fast": 1.5}}, "a fraction up to 1 or a whole number"),
+        ({"ray_resources": {"fast": -1}}, "a fraction up to 1 or a whole number"),
+        ({"ray_labels": {"zone": "eu west"}}, "zone=eu west: keys and values"),
+        ({"ray_labels": {"ray.io/zone": "a"}}, "no key begins with ray.io/"),
+        ({"ray_environment": {"a.b": 1}}, "a.b is no name of a variable"),
+        ({"ray_dashboard_host": "::1"}, "IPv4"),
+        ({"ansible_python_interpreter": "/my home/python"}, "a blank in it"),
+    ],
+)
+def test_what_ray_would_refuse_is_named_before_anything_starts(
+    variable: Callable[..., Any], given: dict[str, Any], words: str
+) -> None:
+    assert words in "\n".join(variable("__ray_inventory_faults", **given))
+
+
+@pytest.mark.parametrize(
+    "given", [{"ray_resources": {"fast": 0.5, "disk": 2}}, {"ray_labels": {"a/zone": "", "rack": "r_1.2"}}]
+)
+def test_what_ray_takes_is_taken(variable: Callable[..., Any], given: dict[str, Any]) -> None:
+    assert variable("__ray_inventory_faults", **given) == []
+
+
+@pytest.mark.parametrize(("address", "words"), [("fd00::1", "IPv4 alone"), ("127.0.0.2", "no other node reaches")])
+def test_an_address_that_cannot_work_is_named(variable: Callable[..., Any], address: str, words: str) -> None:
+    assert words in "\n".join(variable("__ray_host_faults", ray_node_ip=address))
+
+
+def test_a_second_user_of_a_machine_is_told_the_one_variable_that_moves_all_ports(variable: Callable[..., Any]) -> None:
+    held = {"__ray_port_holders": {"faults": ["port 26379 is held by raylet: stop it, or set ray_gcs_port"]}}
+    faults = variable("__ray_host_faults", known=held, ray_first_port="26379")
+
+    assert faults[-1] == "or move all ports together: -e ray_first_port=29379"
+    local = yaml.safe_load((ROOT / "inventory/local/group_vars/all.yml").read_text())
+    ports = {name: value for name, value in local.items() if name.endswith("_port")}
+    assert len(ports) == 15
+    assert all("ray_first_port | int" in str(value) for name, value in ports.items() if name != "ray_first_port")
+
+
+def test_a_python_below_a_home_that_the_sandbox_hides_is_named(variable: Callable[..., Any]) -> None:
+    report = json.loads(variable("__ray_host_report")["stdout"]) | {"python_path": "/root/.pyenv/bin/python3.11"}
+    known = {"__ray_host_report": {"stdout": json.dumps(report)}}
+
+    assert "which the sandbox hides" in "\n".join(variable("__ray_host_faults", known=known))
+    assert "sandbox hides" not in "\n".join(variable("__ray_host_faults", known=known, ray_hardening="none"))
+
+
+def test_a_release_of_another_ray_is_refused(variable: Callable[..., Any], tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.txt"
+    lock.write_text("click==8.1\nray[default]==2.61.0 \\\n    --hash=sha256:0\n")
+
+    assert "seedcore_requirements has ray 2.61.0" in "\n".join(
+        variable("__seedcore_faults", "seedcore", seedcore_requirements=str(lock))
+    )
+    assert variable("__seedcore_faults", "seedcore") == []
+
+
+AWKWARD = {"JSON": '{"a": 1}', "NOTE": "x #y ;z", "BOTH": 'it\'s "so"', "LINES": "a\nb", "PERCENT": "%(x)s 100%"}
+
+
+def test_a_program_of_supervisord_gets_its_environment_and_arguments_as_they_are(variable: Callable[..., Any]) -> None:
+    dump = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))"
+    command = [sys.executable, "-c", dump, *AWKWARD.values()]
+    script = variable(
+        "__service_script_text", "service", service_environment=AWKWARD, service_command=command,
+        service_start_pre=[["true", "a b"]],
+    )  # fmt: skip
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    environment, arguments = json.loads(done.stdout)
+
+    assert {name: environment[name] for name in AWKWARD} == AWKWARD
+    assert arguments == list(AWKWARD.values())
+
+
+def test_a_program_does_not_start_where_the_step_before_it_fails(variable: Callable[..., Any]) -> None:
+    script = variable(
+        "__service_script_text", "service", service_command=["echo", "started"], service_start_pre=[["false"]]
+    )
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")

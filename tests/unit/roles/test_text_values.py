@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = ROOT / "tests" / "support" / "render_roles.py"
 # What tasks put together, and digests, which only decide whether every step is gone through.
 RESULTS = {"seedcore_gate_report"}
 DIGESTED = ("__ray_made_from", "__seedcore_made_from", "__ray_values", "has a fingerprint: args")
@@ -67,21 +64,6 @@ def as_text(value: Any) -> str:
     return json.dumps(value)
 
 
-def rendered(values: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM)],
-        input=json.dumps({"extra": values}),
-        # The order of a set is not what is looked at.
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def plain(value: Any) -> Any:
     """A module takes "60" for 60 by its own spec; a mapping or a list must be one."""
     if isinstance(value, dict):
@@ -103,6 +85,7 @@ def difference(by_type: dict[str, Any], by_text: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("flags", [False, True])
-def test_a_value_given_as_text_does_what_the_typed_one_does(*, flags: bool) -> None:
+def test_a_value_given_as_text_does_what_the_typed_one_does(ask: Callable[..., Any], *, flags: bool) -> None:
     values = typed(flags=flags)
-    assert not difference(rendered(values), rendered({name: as_text(value) for name, value in values.items()}))
+    by_text = ask({"extra": {name: as_text(value) for name, value in values.items()}})
+    assert not difference(ask({"extra": values}), by_text)

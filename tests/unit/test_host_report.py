@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "roles" / "ray" / "files" / "host_report.py"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask what another user may do")
+
+
+def report(prefix: Path, user: str = "", python: str = sys.executable) -> dict[str, Any]:
+    done = subprocess.run(
+        [python, PROGRAM, str(prefix), "0", "127.0.0.1", user], capture_output=True, text=True, check=True, timeout=60
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that everybody may enter."""
+    directory = Path(tempfile.mkdtemp(dir="/tmp"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@needs_root
+@pytest.mark.parametrize("user", ["nobody", "no-such-user-yet"])
+def test_a_directory_that_the_user_of_the_services_may_not_enter_is_named(place: Path, user: str) -> None:
+    (place / "closed").mkdir(mode=0o700)
+    assert report(place / "closed" / "sc", user)["closed_prefix"] == str(place / "closed")
+    (place / "closed").chmod(0o711)
+    assert report(place / "closed" / "sc", user)["closed_prefix"] == ""
+    (place / "closed").chmod(0o700)
+    os.chown(place / "closed", pwd.getpwnam("nobody").pw_uid, -1)
+    if user == "nobody":
+        assert report(place / "closed" / "sc", user)["closed_prefix"] == ""
+
+
+@needs_root
+def test_a_python_that_the_user_of_the_services_cannot_run_is_named(place: Path) -> None:
+    (place / "py").mkdir(mode=0o700)
+    (place / "py" / "python3").symlink_to(Path(sys.executable).resolve())
+    assert report(place, "nobody", str(place / "py" / "python3"))["closed_python"] == str(place / "py")
+
+
+def test_who_runs_the_services_as_himself_is_not_asked(place: Path) -> None:
+    assert report(place)["closed_prefix"] == ""
+
+
+def test_what_was_made_with_a_python_that_is_gone_is_not_complete(place: Path) -> None:
+    runtime = place / "sc" / "ray" / "abc"
+    (runtime / "bin").mkdir(parents=True)
+    (runtime / ".complete").touch()
+    (runtime / "bin" / "python").symlink_to(sys.executable)
+    assert report(place / "sc")["complete"] == ["ray/abc/.complete"]
+    (runtime / "bin" / "python").unlink()
+    (runtime / "bin" / "python").symlink_to("/nowhere/python3")
+    assert report(place / "sc")["complete"] == []
