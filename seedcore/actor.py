@@ -22,7 +22,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from seedcore import release
+from seedcore import logs, release
 from seedcore.coordinator import Coordinator
 from seedcore.organism.organ import Organ
 from seedcore.organism.placement import choose_node
@@ -70,7 +70,10 @@ def create_coordinator(
 
 def runtime_env() -> dict[str, Any]:
     """Let actors run from the release that this interpreter belongs to; from a checkout, from Ray's own Python."""
-    return {"py_executable": sys.executable} if release.is_deployed() else {}
+    env: dict[str, Any] = {"py_executable": sys.executable} if release.is_deployed() else {}
+    if variables := logs.inherited():
+        env["env_vars"] = variables
+    return env
 
 
 class CoordinatorActor(Coordinator):

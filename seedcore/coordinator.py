@@ -177,6 +177,7 @@ class Coordinator:
         finally:
             self._answered()
         self._count(kind, answer, time.monotonic() - started)
+        logger.debug("task answered: type=%s success=%s error=%s", kind, answer["success"], answer.get("error_type"))
         return dict(answer)
 
     async def stream(self, task: Any) -> AsyncIterator[dict[str, Any]]:

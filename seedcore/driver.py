@@ -54,7 +54,7 @@ class Driver:
                 ray.init(
                     address=self._settings.address or "auto",
                     namespace=self._settings.namespace,
-                    logging_level=logging.ERROR,
+                    logging_level=logging.DEBUG if self._settings.log_level == "DEBUG" else logging.ERROR,
                     log_to_driver=False,
                 )
             except BaseException as error:

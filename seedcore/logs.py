@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from types import TracebackType
+
+from seedcore.settings import DEFAULT_LOG_LEVEL, LOG_LEVEL, LOG_LEVELS
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 MAX_CHARS = 10_000
@@ -35,17 +38,41 @@ class Formatter(logging.Formatter):
         return _indented(super().formatStack(stack_info))
 
 
+def level() -> str:
+    """Return the level of this process: what the environment says, or the default for what Settings would refuse."""
+    given = os.environ.get(LOG_LEVEL, "").upper()
+    return given if given in LOG_LEVELS else DEFAULT_LOG_LEVEL
+
+
+def inherited() -> dict[str, str]:
+    """Return the variable for the actors that this process creates, if it is not the default anyway."""
+    return {LOG_LEVEL: level()} if level() != DEFAULT_LOG_LEVEL else {}
+
+
 def configure() -> None:
-    """Log to stderr from INFO on, unless somebody has configured logging already."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(Formatter(FORMAT))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    """Log to stderr from the environment's level on, unless somebody has configured logging already."""
+    logging.basicConfig(level=level(), handlers=[_handler()])
+
+
+def configure_library() -> None:
+    """Log what SeedCore says itself, in a process whose other loggers are the user's: an organ's."""
+    logger = logging.getLogger("seedcore")
+    logger.setLevel(level())
+    # An agent may configure the root logger; its handlers would log everything twice.
+    logger.propagate = False
+    logger.handlers = [_handler()]
 
 
 def protect_default() -> None:
     """Leave logging to the user's code, but protect the handler that Python uses where nobody has configured one."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Formatter())
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter(FORMAT))
+    return handler
 
 
 def _indented(text: str) -> str:

@@ -34,6 +34,9 @@ _SAY_WHERE = (
     "SEEDCORE_HTTP_PORT",
     "RAY_RAYLET_PID",
 )
+LOG_LEVEL = "SEEDCORE_LOG_LEVEL"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+DEFAULT_LOG_LEVEL = "INFO"
 DEFAULT_STATE_DIR = "~/.local/state/seedcore"
 DEFAULT_TOKEN_PATH = "~/.ray/auth_token"  # noqa: S105 - where Ray looks, not a token
 
@@ -76,6 +79,8 @@ class Settings:
         ray_logs: Logs of Ray's last session on this host (``SEEDCORE_RAY_LOGS``); None where nobody is to read them.
         auth_enabled: Whether the cluster wants a token (``RAY_AUTH_MODE=token``).
         token_path: The file that holds the token (``RAY_AUTH_TOKEN_PATH``, else ``~/.ray/auth_token``).
+        log_level: How much SeedCore logs: DEBUG, INFO, WARNING or ERROR (``SEEDCORE_LOG_LEVEL``). The Coordinator and
+            its organs take it from the bootstrap that creates the Coordinator.
     """
 
     address: str | None = None
@@ -91,6 +96,7 @@ class Settings:
     ray_logs: Path | None = None
     auth_enabled: bool = False
     token_path: Path | None = None
+    log_level: str = DEFAULT_LOG_LEVEL
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -130,6 +136,8 @@ class Settings:
         if mode == "disabled" and not _is_loopback(http_host):
             wanted = "127.0.0.1, ::1 or localhost without authentication (set RAY_AUTH_MODE=token to open it to others)"
             faults.append(_env_fault("SEEDCORE_HTTP_HOST", http_host, wanted))
+        log_level = (text(LOG_LEVEL) or DEFAULT_LOG_LEVEL).upper()
+        faults.extend(_log_level_faults(log_level))
         tls_cert, tls_key = path("SEEDCORE_HTTP_TLS_CERT"), path("SEEDCORE_HTTP_TLS_KEY")
         if tls_key is not None and tls_cert is None:
             faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path where SEEDCORE_HTTP_TLS_KEY is one"))
@@ -154,6 +162,7 @@ class Settings:
             ray_logs=ray_logs,
             auth_enabled=mode == "token",
             token_path=token_path,
+            log_level=log_level,
         )
 
     @property
@@ -218,6 +227,12 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _log_level_faults(level: str) -> list[Fault]:
+    if level in LOG_LEVELS:
+        return []
+    return [_env_fault(LOG_LEVEL, level, f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}")]
 
 
 def _env_fault(name: str, value: str, allowed: str) -> Fault:

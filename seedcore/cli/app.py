@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from seedcore.cli.complete import completion
@@ -51,6 +53,10 @@ def cli() -> None:
 
     Data goes to standard output, words go to standard error. Colours are for terminals, and NO_COLOR turns them off.
     """
+    if os.environ.get("SEEDCORE_LOG_LEVEL"):
+        from seedcore import logs  # noqa: PLC0415 - only where it is asked for
+
+        logs.configure()
 
 
 for command in (bootstrap, status, top, ping, submit, config, supervise, shutdown, completion):

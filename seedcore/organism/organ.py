@@ -58,6 +58,8 @@ class Organ:
     ) -> None:
         end_process_with_this_loop()
         logs.protect_default()
+        if ray.is_initialized():
+            logs.configure_library()
         self._spec = OrganSpec.from_dict(spec)
         self._replica = replica
         self._identity = identity

@@ -335,7 +335,12 @@ class Work:
         if done is not None:
             self._timer.cancel()
             self._queue.leave(self)
-            self._queue.count(self.task, answer, time.monotonic() - self._started, direct=self._direct)
+            seconds = time.monotonic() - self._started
+            self._queue.count(self.task, answer, seconds, direct=self._direct)
+            logger.debug(
+                "task answered: id=%s organ=%s agent=%s type=%s success=%s seconds=%.3f",
+                self.task.id, self._queue.spec.id, answer.get("agent_id"), self.task.type, answer["success"], seconds,
+            )  # fmt: skip
             done(answer)
 
 

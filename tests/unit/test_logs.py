@@ -12,6 +12,7 @@ import pytest
 
 from seedcore import logs
 from seedcore.errors import TaskError
+from seedcore.settings import LOG_LEVELS
 from seedcore.task import Task
 
 EVIL = "1\n2026-01-01 00:00:00 INFO seedcore.coordinator: token accepted\x1b[2J\r\u2028\u00e9"
@@ -98,3 +99,40 @@ asyncio.run(main())
     assert done.returncode == 1
     assert "the task beat has ended" in done.stderr
     assert "KeyError: 'used'" in done.stderr
+
+
+AGENT = """
+import logging
+from seedcore import logs
+logs.configure_library()
+logging.basicConfig(format="%(message)s", level="INFO")
+logging.getLogger("seedcore.organism.work").debug("ours")
+logging.getLogger("users.agent").info("theirs")
+logging.getLogger("users.agent").debug("too much")
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "passed_on"),
+    [("", "INFO", {}), ("info", "INFO", {}), ("debug", "DEBUG", {"SEEDCORE_LOG_LEVEL": "DEBUG"}), ("loud", "INFO", {})],
+)
+def test_the_level_is_that_of_the_environment(
+    given: str, level: str, passed_on: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEDCORE_LOG_LEVEL", given)
+    assert (logs.level(), logs.inherited()) == (level, passed_on)
+
+
+def test_an_organ_leaves_the_loggers_of_its_agents_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AGENT],
+        env={"SEEDCORE_LOG_LEVEL": "DEBUG"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    ours, theirs = done.stderr.splitlines()
+    assert ours.endswith(" DEBUG seedcore.organism.work: ours")
+    assert theirs == "theirs"
+
+
+def test_the_levels_are_those_of_python() -> None:
+    assert set(LOG_LEVELS) < logging.getLevelNamesMapping().keys()

@@ -53,6 +53,7 @@ def test_every_variable_is_read(home: Path) -> None:
             "SEEDCORE_RAY_LOGS": "/ray/logs",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": "/etc/token",
+            "SEEDCORE_LOG_LEVEL": "debug",
         }
     )
     assert settings == Settings(
@@ -67,6 +68,7 @@ def test_every_variable_is_read(home: Path) -> None:
         ray_logs=Path("/ray/logs"),
         auth_enabled=True,
         token_path=Path("/etc/token"),
+        log_level="DEBUG",
     )
 
 
@@ -84,6 +86,12 @@ def test_the_namespace_of_ray_goes_before_ours() -> None:
 def test_a_port_that_cannot_be_is_refused(port: str) -> None:
     assert messages({"SEEDCORE_HTTP_PORT": port}) == [
         f"environment: SEEDCORE_HTTP_PORT is {port!r}, allowed is a port from 1 to 65535"
+    ]
+
+
+def test_a_log_level_that_does_not_exist_is_refused() -> None:
+    assert messages({"SEEDCORE_LOG_LEVEL": "loud"}) == [
+        "environment: SEEDCORE_LOG_LEVEL is 'LOUD', allowed is DEBUG, INFO, WARNING or ERROR"
     ]
 
 
