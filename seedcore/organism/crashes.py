@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
+from seedcore.backoff import Backoff
+
 # Processes that die now and then are started at once; this many deaths in this time are a crash loop.
 LOOP_DEATHS = 5
 LOOP_WINDOW_S = 60.0
-BACKOFF_S = (5.0, 10.0, 20.0, 40.0, 60.0)
+BACKOFF = Backoff((5.0, 10.0, 20.0, 40.0, 60.0), reset_after_s=LOOP_WINDOW_S)
 
 
 class CrashLoop:
@@ -30,19 +32,20 @@ class CrashLoop:
         self._total += 1
         if len(self._deaths) < LOOP_DEATHS or now - self._deaths[0] > self._window_s():
             return 0.0
-        delay_s = BACKOFF_S[min(self._backoffs, len(BACKOFF_S) - 1)]
         self._backoffs += 1
-        return delay_s
+        return BACKOFF.delay_s(self._backoffs)
 
     def lives(self, now: float) -> None:
         """Take in that the process works: after long enough, earlier deaths no longer count."""
-        if self._deaths and now - self._deaths[-1] > LOOP_WINDOW_S + self._paused_s():
+        if not self._deaths:
+            return
+        # It was not started again before the pause was over.
+        lived_s = now - self._deaths[-1] - BACKOFF.delay_s(self._backoffs)
+        self._total = BACKOFF.still_counting(self._total, healthy_s=lived_s)
+        if not self._total:
             self._deaths.clear()
-            self._backoffs = self._total = 0
-
-    def _paused_s(self) -> float:
-        return BACKOFF_S[min(self._backoffs, len(BACKOFF_S)) - 1] if self._backoffs else 0.0
+            self._backoffs = 0
 
     def _window_s(self) -> float:
         # The pauses lie inside of the window: one more death after a pause is the same loop.
-        return LOOP_WINDOW_S + sum(BACKOFF_S[min(step, len(BACKOFF_S) - 1)] for step in range(self._backoffs))
+        return LOOP_WINDOW_S + BACKOFF.total_s(self._backoffs)

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 
 from seedcore import logs
+from seedcore.backoff import Backoff
 from seedcore.organism.agent import AgentRunner, Kind
 from seedcore.organism.batch import Batch, Batches
 from seedcore.organism.fence import Raised
@@ -41,7 +42,7 @@ _LAST_BATCHES_S = 2.0
 # Items of a stream that wait in this process; the generator pauses beyond that.
 _STREAM_BUFFER = 16
 _END = object()
-RESTART_BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+RESTART_BACKOFF = Backoff((1.0, 2.0, 5.0, 10.0, 30.0, 60.0))
 
 
 class Organ:
@@ -222,7 +223,7 @@ class Organ:
             if self._load_failure is None:
                 return target
             self._bump()
-            await asyncio.sleep(RESTART_BACKOFF_S[min(attempt, len(RESTART_BACKOFF_S) - 1)])
+            await asyncio.sleep(RESTART_BACKOFF.delay_s(attempt + 1))
         raise AssertionError  # it counts for ever
 
     async def _start_gated(self, agent: AgentRunner, gate: asyncio.Semaphore) -> None:
@@ -292,7 +293,7 @@ class Organ:
 
     async def _heal(self, agent: AgentRunner) -> None:
         """Give an agent another life, after a pause, and not before the code of the last one has ended."""
-        await asyncio.sleep(RESTART_BACKOFF_S[min(agent.restarts, len(RESTART_BACKOFF_S) - 1)])
+        await asyncio.sleep(RESTART_BACKOFF.delay_s(agent.restarts + 1))
         agent.restarts += 1
         ended = asyncio.create_task(agent.ended())
         try:

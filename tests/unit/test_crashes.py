@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seedcore.organism.crashes import BACKOFF_S, LOOP_DEATHS, LOOP_WINDOW_S, CrashLoop
+from seedcore.organism.crashes import BACKOFF, LOOP_DEATHS, LOOP_WINDOW_S, CrashLoop
 
 
 def test_deaths_now_and_then_are_no_loop() -> None:
@@ -18,9 +18,9 @@ def test_a_loop_is_left_alone_for_longer_each_time() -> None:
         pause = crashes.died(now)
         pauses.append(pause)
         now += pause + 2.0
-    expected = [0.0] * (LOOP_DEATHS - 1) + list(BACKOFF_S)
+    expected = [0.0] * (LOOP_DEATHS - 1) + list(BACKOFF.steps)
     assert pauses[: len(expected)] == expected
-    assert set(pauses[len(expected) :]) == {BACKOFF_S[-1]}
+    assert set(pauses[len(expected) :]) == {BACKOFF.steps[-1]}
     assert crashes.deaths == 30
 
 
@@ -30,6 +30,6 @@ def test_a_process_that_has_lived_long_enough_begins_anew() -> None:
         crashes.died(float(second))
     crashes.lives(LOOP_DEATHS + LOOP_WINDOW_S)
     assert crashes.deaths == LOOP_DEATHS
-    crashes.lives(LOOP_DEATHS + LOOP_WINDOW_S + BACKOFF_S[0])
+    crashes.lives(LOOP_DEATHS + LOOP_WINDOW_S + BACKOFF.steps[0])
     assert crashes.deaths == 0
     assert crashes.died(1000.0) == 0.0

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from seedcore.backoff import Backoff
 from seedcore.organism import organ as organ_module
 from seedcore.organism import work as work_module
 from seedcore.organism.organ import Organ
@@ -342,7 +343,7 @@ async def test_a_stop_iteration_from_a_thread_does_not_hang_the_task() -> None:
 
 
 async def test_an_agent_that_is_not_well_is_taken_out_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(organ_module, "RESTART_BACKOFF_S", (0.01,))
+    monkeypatch.setattr(organ_module, "RESTART_BACKOFF", Backoff((0.01,)))
     async with running("Moody") as organ:
         Moody.unwell = True
         snapshot = await until(organ, lambda snapshot: snapshot.ready == 0)
@@ -352,7 +353,7 @@ async def test_an_agent_that_is_not_well_is_taken_out_and_started_again(monkeypa
 
 
 async def test_an_agent_that_is_started_again_takes_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(organ_module, "RESTART_BACKOFF_S", (0.01,))
+    monkeypatch.setattr(organ_module, "RESTART_BACKOFF", Backoff((0.01,)))
     async with running("StartsSlowly", agent_count=10, min_ready_agents=1) as organ:
         StartsSlowly.ill.add("organ_agent_0")
         snapshot = await until(organ, lambda snapshot: snapshot.starting == 1)
@@ -424,7 +425,7 @@ async def test_a_sync_agent_has_one_thread_for_its_whole_life(count: int) -> Non
 
 
 async def test_an_agent_that_is_ill_ends_its_tasks_before_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(organ_module, "RESTART_BACKOFF_S", (0.01,))
+    monkeypatch.setattr(organ_module, "RESTART_BACKOFF", Backoff((0.01,)))
     async with running("AtWork", start_timeout_s=0.05) as organ:
         working = asyncio.create_task(organ.execute(task(), 30.0))
         snapshot = await until(organ, lambda snapshot: snapshot.stuck == 1)
@@ -467,7 +468,7 @@ async def test_python_code_may_be_spared_the_interruption(*, interrupt: bool, en
 async def test_an_agent_that_does_not_load_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, module: Callable[[str], str]
 ) -> None:
-    monkeypatch.setattr(organ_module, "RESTART_BACKOFF_S", (0.05,))
+    monkeypatch.setattr(organ_module, "RESTART_BACKOFF", Backoff((0.05,)))
     name = module("raise OSError('the share is not mounted')")
     organ = Organ.__new__(Organ)
     spec = OrganSpec(id="organ", type="Test", agent=f"{name}:work")
