@@ -83,7 +83,9 @@ def read_cluster(settings: Settings, *, token: str | None, timeout_s: float) -> 
 def newest_actor(
     settings: Settings, rows: list[dict[str, Any]], *, token: str | None, timeout_s: float
 ) -> dict[str, Any]:
-    """Return the row of the actor that started last; only Ray's older endpoint tells start times.
+    """Return the row of the actor that started or ended last; only Ray's older endpoint tells times.
+
+    One that never started, for want of a runtime environment or a place, has only an end.
 
     Raises:
         ClusterError: ``unreachable`` or ``unauthorized``.
@@ -93,10 +95,11 @@ def newest_actor(
     document = _get(settings, "/logical/actors", token=token, timeout_s=timeout_s)
     actors = document.get("data", {}).get("actors", {}) if isinstance(document, dict) else {}
 
-    def started(row: dict[str, Any]) -> int:
-        return int(actors.get(row["actor_id"], {}).get("startTime") or 0)
+    def last_seen(row: dict[str, Any]) -> int:
+        own = actors.get(row["actor_id"], {})
+        return max(int(own.get("startTime") or 0), int(own.get("endTime") or 0))
 
-    return max(rows, key=started)
+    return max(rows, key=last_seen)
 
 
 def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> list[str]:

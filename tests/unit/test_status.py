@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from seedcore import processes, status
-from seedcore.cluster import ClusterState
+from seedcore.cluster import ClusterState, newest_actor
 from seedcore.rest import CannotAskError, Response
 from seedcore.settings import COORDINATOR_NAME
 from seedcore.status import Report, _judge_coordinator, check_nodes, probe, wait
@@ -323,3 +323,14 @@ def test_a_store_that_the_head_cannot_open_is_told_by_its_own_log(cluster: FakeC
     assert probe(replace(cluster.settings, ray_logs=logs)).healthy
     (logs / "gcs_server.out").write_text("[2026-11-26 10:00:00,123 I 42 42] (gcs_server) gcs_server.cc:100: starting\n")
     assert probe(away).reason == "unreachable"
+
+
+def test_of_several_dead_coordinators_the_one_that_ended_last_is_told(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The newest was never started: its runtime environment could not be made.
+    times = {"old": {"startTime": 1000, "endTime": 5000}, "new": {"startTime": 0, "endTime": "9000"}}
+    monkeypatch.setattr("seedcore.cluster._get", lambda *_, **__: {"data": {"actors": times}})
+    rows = [{"actor_id": "old"}, {"actor_id": "new"}]
+
+    assert newest_actor(cluster.settings, rows, token=None, timeout_s=1.0) == {"actor_id": "new"}
