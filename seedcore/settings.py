@@ -68,7 +68,8 @@ class Settings:
         address: The GCS, ``host:port`` (``RAY_ADDRESS``); None lets Ray find it.
         namespace: Ray namespace of every SeedCore actor (``RAY_NAMESPACE``, else ``SEEDCORE_NS``).
         dashboard_url: Ray's dashboard on the head, which serves the State API (``SEEDCORE_DASHBOARD_URL``).
-        http_host: Where the Coordinator's HTTP server listens (``SEEDCORE_HTTP_HOST``).
+        http_host: Where the Coordinator's HTTP server listens (``SEEDCORE_HTTP_HOST``); without authentication a
+            loopback address.
         http_port: Its port (``SEEDCORE_HTTP_PORT``).
         http_tls_cert: Its certificate, PEM, with those between it and its authority (``SEEDCORE_HTTP_TLS_CERT``); None
             means plain HTTP. Who asks believes this very certificate and no other.
