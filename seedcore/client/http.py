@@ -161,7 +161,9 @@ class HttpEngine:
         self._flushing = None
         batch: list[_Entry] = []
         size = 0
-        while self._inbox and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+        while self._inbox and len(batch) < MAX_BATCH:
+            if batch and size + self._inbox[0].size > MAX_BATCH_BYTES:
+                break
             entry = self._inbox.popleft()
             if entry in self._open:  # else its time ran out in the queue
                 batch.append(entry)
@@ -211,8 +213,7 @@ class HttpEngine:
                     if (entry := pending.pop(part["index"], None)) is not None:
                         self._take(entry, part["answer"])
             else:
-                text = b"".join([chunk async for chunk in wire.chunks()])
-                self._take_whole(status, wire.retry_after, text, pending)
+                self._take_whole(status, wire.retry_after, await wire.whole(), pending)
         except BaseException:
             wire.close()
             raise

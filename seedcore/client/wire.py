@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 import h11
 
-from seedcore.rest import MAX_BODY_BYTES, NotSentError, NotSentInTimeError, tls_context
+from seedcore.rest import NotSentError, NotSentInTimeError, tls_context
 
 CONNECT_TIMEOUT_S = 10.0
 # A Coordinator that works on a request sends a sign of life every few seconds, see ``http/lines.py``.
 SILENCE_S = 20.0
 # A server lets an idle connection go after a while, and what is sent at that moment is lost: be sooner than it.
 MAX_IDLE_S = 5.0
+# More than a Coordinator sends as one answer.
+MAX_ANSWER_BYTES = 160 * 1024 * 1024
 _CHUNK = 256 * 1024
 
 
@@ -89,13 +91,9 @@ class Wire:
         """Yield the body as it comes.
 
         Raises:
-            OSError: It does not come to its end, or is too large.
+            OSError: It does not come to its end.
         """
-        size = 0
         while isinstance(event := await self._next(), h11.Data):
-            size += len(event.data)
-            if size > MAX_BODY_BYTES:
-                raise ConnectionError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
             yield bytes(event.data)
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionError("the answer ended early")
@@ -103,10 +101,23 @@ class Wire:
             self._h11.start_next_cycle()
         self._used = time.monotonic()
 
+    async def whole(self) -> bytes:
+        """Return the body; raises what :meth:`lines` does."""
+        body = bytearray()
+        async for chunk in self.chunks():
+            _check_size(body)
+            body += chunk
+        return bytes(body)
+
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield the lines of the body as they come, without those that are empty; raises what :meth:`chunks` does."""
+        """Yield the lines of the body as they come, without those that are empty.
+
+        Raises:
+            OSError: It does not come to its end, or a line is too large: a Coordinator sends none.
+        """
         rest = bytearray()
         async for chunk in self.chunks():
+            _check_size(rest)
             rest += chunk
             if b"\n" in chunk:
                 *whole, last = bytes(rest).split(b"\n")
@@ -130,3 +141,8 @@ class Wire:
         except TimeoutError:
             raise TimeoutError(f"no sign of life for {SILENCE_S:g} s") from None
         return event
+
+
+def _check_size(body: bytearray) -> None:
+    if len(body) > MAX_ANSWER_BYTES:
+        raise ConnectionError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")

@@ -149,6 +149,25 @@ async def test_what_is_too_deep_for_a_batch_spoils_its_own_task_only(settings: S
     assert [answer["success"] for answer in answers] == [True, True, True]
 
 
+async def test_only_one_answer_has_a_bound_and_not_all_of_a_request(
+    settings: Settings, requests: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 300_000)
+    async with AsyncClient(settings, transport="http") as client:
+        answers = await client.submit_many([echo("x" * 10_000)] * 90)
+
+    assert all(answer["success"] for answer in answers)
+    assert len(requests) == 1
+
+
+async def test_large_tasks_travel_in_requests_of_a_bounded_size(settings: Settings, requests: list[bytes]) -> None:
+    async with AsyncClient(settings, transport="http") as client:
+        answers = await client.submit_many([echo("x" * 400_000)] * 7)
+
+    assert all(answer["success"] for answer in answers)
+    assert max(map(len, requests)) < client_http.MAX_BATCH_BYTES
+
+
 async def test_a_task_that_was_refused_is_sent_again_until_its_time_is_over(settings: Settings, view: Worker) -> None:
     refused = failure("full", error_type="OverloadedError", retry_after_s=0.01)
     view.refusals = [refused, refused]
@@ -207,11 +226,11 @@ async def test_a_connection_that_breaks_leaves_only_unanswered_tasks_unknown(
 async def test_signs_of_life_keep_a_long_task_and_their_absence_ends_it(
     settings: Settings, view: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "SILENCE_S", 0.5)
+    monkeypatch.setattr(wire, "SILENCE_S", 2.0)
     monkeypatch.setattr(lines, "SIGN_OF_LIFE_S", 0.05)
     async with AsyncClient(settings, transport="http") as client:
         slow = asyncio.create_task(client.submit({"type": "hold"}))
-        assert not (await asyncio.wait({slow}, timeout=1.0))[0]
+        assert not (await asyncio.wait({slow}, timeout=2.5))[0]
         view.gate.set()
         assert (await slow)["success"]
 
