@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from seedcore.status import Report
@@ -58,6 +59,11 @@ def healthy_without(organism: Organism, pid: int, *, timeout_s: float = 90) -> R
     return eventually(check, timeout_s=timeout_s, what="a healthy Coordinator in another process")
 
 
+def is_stopped(pid: int) -> bool:
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(text.rpartition(")")[2].split()[0] == "T" for text in stats)
+
+
 def test_a_stopped_coordinator_is_killed_and_comes_back_with_its_organs(organism: Organism) -> None:
     organism.up({"id": "one"}, {"id": "two"})
     before = organism.probe()
@@ -65,6 +71,8 @@ def test_a_stopped_coordinator_is_killed_and_comes_back_with_its_organs(organism
     with supervised(organism):
         os.kill(pid, signal.SIGSTOP)
         try:
+            # On a busy machine its threads run on for a moment.
+            eventually(lambda: is_stopped(pid), what="a process that has stopped")
             assert organism.probe(timeout_s=1).reason == "not_responding"
             after = healthy_without(organism, pid)
         finally:

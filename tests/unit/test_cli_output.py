@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from seedcore import status
+from seedcore.config import load_config
+from seedcore.desired import read_desired, write_desired
 from tests.support.command_line import command, run
 from tests.support.fake_cluster import FakeCluster
 
@@ -121,3 +123,20 @@ def test_in_this_process_too_only_the_command_speaks(cluster: FakeCluster, monke
 
     assert json.loads(done.stdout)["healthy"]
     assert done.stderr == "hi\n"
+
+
+def test_the_supervisors_bootstrap_needs_no_file_that_has_been_edited_since(
+    cluster: FakeCluster, tmp_path: Path, organism: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write_desired(cluster.settings, "running", spec=load_config(organism))
+    organism.write_text("seedcore: {organism: {organ_types: [{id: one, typo: 1}]}}")
+    arguments = ["bootstrap", "--json", "--dry-run", "--config", str(organism)]
+
+    assert spoken(cluster, tmp_path, *arguments).returncode == 2
+    repeated = spoken(cluster, tmp_path, *arguments, "--keep-desired")
+
+    assert repeated.returncode == 0, repeated.stderr
+    wanted = read_desired(cluster.settings)
+    assert wanted is not None
+    assert json.loads(repeated.stdout)["fingerprint"] == wanted.fingerprint

@@ -14,7 +14,7 @@ from scripts import reference
 ROOT = Path(__file__).parents[2]
 # Every way in which the code gives a reason.
 GIVEN = re.compile(
-    r"""(?:\breason ?= ?|"reason": |_bad\(report, |_report\([A-Z]+, |unhealthy\(|return "[a-z]+", )["']([a-z_]+)["']"""
+    r"""(?:\breason ?= ?|"reason": |bad\(report, |report_of\([A-Z]+, |unhealthy\(|return "[a-z]+", )["']([a-z_]+)["']"""
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 

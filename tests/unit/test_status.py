@@ -15,7 +15,8 @@ from seedcore import processes, status
 from seedcore.cluster import ClusterState, newest_actor
 from seedcore.rest import CannotAskError, Response
 from seedcore.settings import COORDINATOR_NAME
-from seedcore.status import Report, _judge_coordinator, check_nodes, probe, wait
+from seedcore.status import Report, check_nodes, probe, wait
+from seedcore.verdict import judge_coordinator
 from tests.support.fake_cluster import FakeCluster
 
 NODE = {"node_id": "n1", "node_name": "head", "state": "ALIVE"}
@@ -53,7 +54,7 @@ def judge(
     nodes: tuple[dict[str, Any], ...] = (NODE,),
 ) -> Report:
     rows = [entry for entry in (own, *others) if entry]
-    return _judge_coordinator(own, answer or Response(200, body()), ClusterState(list(nodes), rows))
+    return judge_coordinator(own, answer or Response(200, body()), ClusterState(list(nodes), rows))
 
 
 def refused() -> OSError:
@@ -154,7 +155,7 @@ def test_a_row_that_was_cut_off_contradicts_nobody() -> None:
     answer = body()
     answer["organs"][0]["replicas"][0]["node_id"] = "n1"
 
-    report = _judge_coordinator(row(), Response(200, answer), ClusterState([NODE], [row()], complete=False))
+    report = judge_coordinator(row(), Response(200, answer), ClusterState([NODE], [row()], complete=False))
 
     assert (report.status, report.reason) == ("healthy", "ready")
 
@@ -197,7 +198,7 @@ def test_every_node_that_is_alive_is_asked(cluster: FakeCluster) -> None:
 def test_another_actor_with_the_coordinators_pid_on_this_host_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     # Asked from another host than the head: pid 10 here is an actor of another node, pid 20 is nobody.
     monkeypatch.setattr(processes, "is_living_actor", lambda pid: pid == 10)
-    monkeypatch.setattr("seedcore.status.is_living_actor", lambda pid: pid == 10)
+    monkeypatch.setattr("seedcore.verdict.is_living_actor", lambda pid: pid == 10)
     monkeypatch.setattr(processes, "_raylet_above", lambda _: "another node")
 
     assert judge(row(), None, organ_row()).reason == "ready"
@@ -334,3 +335,13 @@ def test_of_several_dead_coordinators_the_one_that_ended_last_is_told(
     rows = [{"actor_id": "old"}, {"actor_id": "new"}]
 
     assert newest_actor(cluster.settings, rows, token=None, timeout_s=1.0) == {"actor_id": "new"}
+
+
+def test_a_reload_that_finds_no_room_is_still_a_reload() -> None:
+    waiting = organ_row(state="PENDING_CREATION", required_resources={"quantum": 1.0}) | {"pid": 0}
+    answer = body(status="initializing", reason="reloading", message="reloading: 0 of 1 organs ready", uptime_s=60.0)
+
+    report = judge(row(), Response(503, answer), waiting, nodes=(BIG,))
+
+    assert (report.reason, report.evidence) == ("reloading", {})
+    assert report.message == "reloading: 0 of 1 organs ready; seedcore_organ.a.0 waits for quantum: 1"
