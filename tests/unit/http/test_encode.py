@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seedcore.http import encode as encoding
@@ -118,7 +118,7 @@ def test_long_texts_and_bytes_are_whole(size: int) -> None:
     assert "=" not in found[:-2]
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(TREES, min_size=1, max_size=3), st.integers(1, 50))
 def test_large_data_survives_in_slices(some: Any, at_once: int) -> None:
     value = {"rows": some * 100, "wide": {"a": some, "b": some}}
