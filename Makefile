@@ -67,7 +67,7 @@ integration: $(VENV)/dev ## tests with a Ray of their own; ARGS="--keep-ray PATH
 	$(pytest_or_tiers) $(if $(ARGS),,integration alone-integration)
 
 deploy-test: $(VENV)/dev ## the playbooks themselves, on this machine, in a directory of their own
-	$(pytest_or_tiers) $(if $(ARGS),,deploy-checkout deploy alone-deploy)
+	$(pytest_or_tiers) $(if $(ARGS),,deploy-test)
 
 lint: $(VENV)/dev ## ruff, mypy, import-linter, yamllint, ansible-lint
 	$(tiers) lint

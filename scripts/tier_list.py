@@ -114,6 +114,7 @@ _TEST: list[Sequence[Sequence[str]]] = [
 ]
 PLANS: dict[str, Plan] = {
     "quick": [[["types", "unit-quick"]]],
+    "deploy-test": [[["deploy-checkout"], ["deploy"]], [["alone-deploy"]]],
     "check": [[["lint", "unit", "integration"], ["sanity", "deploy-local"]], [["alone-integration"]]],
     "test": _TEST,
     "test-all": [*_TEST, [["other-containers"]], [["soak"]]],

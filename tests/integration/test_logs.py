@@ -23,7 +23,7 @@ def test_the_level_of_the_bootstrap_is_that_of_coordinator_and_organs(
         return [line for path in logs for line in path.read_text().splitlines() if text in line]
 
     eventually(lambda: lines("INFO seedcore.coordinator: initialized"), what="the Coordinator's log")
-    of_the_organ = f"DEBUG seedcore.organism.work: task answered: id=None organ=talkative_{level.lower()} "
+    of_the_organ = f" organ=talkative_{level.lower()} agent=talkative_{level.lower()}_agent_0 type=task_1 success=True"
     if logged:
         eventually(lambda: lines(of_the_organ), what="the organ's log")
         eventually(lambda: lines("DEBUG seedcore.coordinator: task answered: type=task_1"), what="the Coordinator's")
@@ -32,9 +32,11 @@ def test_the_level_of_the_bootstrap_is_that_of_coordinator_and_organs(
 
 
 def test_a_level_that_does_not_exist_is_refused_before_anything_runs(organism: Organism) -> None:
-    organism.settings = replace(organism.settings, log_level="loud")
+    possible = organism.settings
+    organism.settings = replace(possible, log_level="loud")
 
     done = organism.run("bootstrap")
 
+    organism.settings = possible
     assert done.returncode == 2
     assert done.stderr == "environment: SEEDCORE_LOG_LEVEL is 'LOUD', allowed is DEBUG, INFO, WARNING or ERROR\n"

@@ -152,3 +152,24 @@ def test_a_path_with_a_blank_is_one_path() -> None:
 
     assert '{"seedcore_config": "my files/organism.yaml"}' in command
     assert f'{{"ray_prefix": "{ROOT}/my home/sc"}}' in command
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_build_machine_is_told_how_it_ended_and_how_long_it_took(code: int, tmp_path: Path) -> None:
+    for name in ("chromium", "prometheus", "make"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "$0 $*"\nexit {code}\n')
+        program.chmod(0o755)
+
+    done = subprocess.run(
+        [ROOT / ".ci" / "run", "WORKERS=1"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SEEDCORE_MOLECULE": "no"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    # make says 2 for whatever fails in it.
+    assert done.returncode == code
+    tests, last = done.stdout.splitlines()
+    assert tests == f"{tmp_path}/make test WORKERS=1"
+    word = "FAILED (exit code 2)" if code else "passed"
+    assert re.fullmatch(rf"seedcore: make test {re.escape(word)}; with what had to be installed it took \d+ s", last)
