@@ -15,9 +15,10 @@ settings.register_profile("quick", max_examples=10)
 
 
 @pytest.fixture(autouse=True)
-def loop_guard() -> Iterator[None]:
+def loop_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test in which a callback of the library blocks its event loop."""
-    with guarded_loops() as guard:
+    marker = request.node.get_closest_marker("loop_limit")
+    with guarded_loops(*marker.args if marker else ()) as guard:
         yield
     assert not guard.faults, "\n".join(guard.faults)
 

@@ -38,6 +38,7 @@ def _background() -> Background:
     return Background(partial(RayEngine, cast("Routes", _NoRoutes())))
 
 
+@pytest.mark.loop_limit(60.0)  # it blocks the loop itself
 def test_closing_answers_what_a_busy_loop_has_not_taken() -> None:
     background, answers, busy = _background(), list[dict[str, Any]](), threading.Event()
     background._loop.call_soon_threadsafe(busy.wait)
