@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -60,9 +61,20 @@ def port_faults(ports: Mapping[str, Any], first: Any, last: Any) -> list[str]:
     return faults
 
 
+def no_networks(entries: Iterable[Any]) -> list[str]:
+    """Return those that are neither an address nor a network; bits beyond a network's mask count as a typing error."""
+    wrong = []
+    for entry in entries:
+        try:
+            ipaddress.ip_network(str(entry))
+        except ValueError:
+            wrong.append(str(entry))
+    return wrong
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., list[str]]]:
         """Return them by name."""
-        return {"argument_faults": argument_faults, "port_faults": port_faults}
+        return {"argument_faults": argument_faults, "no_networks": no_networks, "port_faults": port_faults}

@@ -10,7 +10,7 @@ short_description: Build the wheels that a SeedCore release is made of, and a di
 version_added: 0.1.0
 description:
   - Meant to run on the controller. Source trees are built by C(uv build); wheels are taken as they are; requirements
-    are passed through.
+    are resolved, together with what the wheels need, into a list with hashes. What is in git is built.
   - The digest is that of the files inside of the wheels, so that the same source gives the same digest on any
     machine, at any time.
   - Writes only into O(dest), in check mode too; the digest cannot be known otherwise.
@@ -43,9 +43,16 @@ options:
     type: path
     default: uv
   timeout:
-    description: Seconds that one build may take, 1 or more.
+    description: Seconds that one build, or the resolution of the extra requirements, may take, 1 or more.
     type: int
     default: 300
+  python:
+    description: Version of the Python that it is for.
+    type: str
+    default: "3.11"
+  wheelhouse:
+    description: A tar file with everything that there is, instead of a package index.
+    type: path
 attributes:
   check_mode:
     description: Does the same in check mode.
@@ -89,6 +96,16 @@ extra:
   returned: success
   type: list
   elements: str
+extra_wheels:
+  description: Those of RV(extra) that are files in O(dest).
+  returned: success
+  type: list
+  elements: str
+extra_lock:
+  description:
+    - What the extra packages need beyond O(lock), resolved once for all nodes; a requirements file with hashes.
+  returned: success
+  type: str
 dest:
   description: The directory with the wheels.
   returned: success
@@ -111,12 +128,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import cli
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, locking
 
 # Nothing that a release runs: which tool packed the wheel, and the list of what is in it.
 _NOT_CONTENT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL)")
 _PINNED = re.compile(r"[A-Za-z0-9._-]+\s*==\s*(?P<version>[A-Za-z0-9.!+_-]+)")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*($|[<>=!~;@].*)")
+_GIT = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*\s*@\s*git\+(?P<url>[^@#]*?://(?:[^@/#]+@)?[^@#]+)(?:@(?P<ref>[^#]+))?(?:#subdirectory=(?P<below>[^&]+))?"
+)
 _A_WHEEL = re.compile(r"[^@:]*\.whl")
 # The first moment that a zip file can name.
 _EPOCH = "315532800"
@@ -151,6 +171,8 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "uv": {"type": "path", "default": "uv"},
             "timeout": {"type": "int", "default": 300},
+            "python": {"type": "str", "default": "3.11"},
+            "wheelhouse": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -160,7 +182,7 @@ def main() -> None:
         module.fail_json(msg="dest is missing: the action of this name fills it in, on the controller")
     try:
         module.exit_json(changed=False, **collect(module.params))
-    except PackageError as error:
+    except (PackageError, locking.ResolutionError) as error:
         module.fail_json(msg=str(error))
 
 
@@ -176,14 +198,28 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         raise PackageError(f"the lock {params['lock']} cannot be read: {error.strerror}") from error
     package = resolve(params["package"], params)
     extra = [resolve(entry, params) for entry in params["extra"]]
+    wheels = sorted({part.text for part in (package, *extra) if part.is_wheel})
+    request = locking.Request(
+        requirements=[part.text for part in extra if not part.is_wheel],
+        package="" if package.is_wheel else package.text,
+        wheels=[Path(params["dest"], name) for name in wheels],
+        lock=Path(params["lock"]).resolve(),
+        python=params["python"],
+        wheelhouse=Path(params["wheelhouse"]).resolve() if params["wheelhouse"] else None,
+    )
+    # Without anything of a user's, everything is in the lock.
+    extra_lock = locking.resolve(request, uv=params["uv"], timeout_s=params["timeout"]) if extra else ""
     parts = [f"lock {hashlib.sha256(lock).hexdigest()}"]
     parts += [content(Path(params["dest"], part.text)) if part.is_wheel else part.text for part in (package, *extra)]
+    parts.append(extra_lock)
     return {
         "version": version(package.text),
         "digest": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
         "package": package.text,
         "extra": [part.text for part in extra],
-        "wheels": sorted({part.text for part in (package, *extra) if part.is_wheel}),
+        "extra_wheels": [part.text for part in extra if part.is_wheel],
+        "extra_lock": extra_lock,
+        "wheels": wheels,
     }
 
 
@@ -200,11 +236,33 @@ def resolve(entry: str, params: dict[str, Any]) -> Part:
             shutil.copy(path, params["dest"])
             return Part(path.name, is_wheel=True)
         return Part(build(path, params), is_wheel=True)
+    if match := _GIT.fullmatch(text):
+        return Part(build_from_git(match, params), is_wheel=True)
     if _REQUIREMENT.fullmatch(text) and not _A_WHEEL.fullmatch(text):
         return Part(text, is_wheel=False)
     raise PackageError(
         f"{entry!r} is neither a path on the controller (seen from {params['directory']}) nor a requirement"
     )
+
+
+def build_from_git(match: re.Match[str], params: dict[str, Any]) -> str:
+    """Build what a branch, a tag or a commit is now: a node that came later would find another one.
+
+    Raises:
+        PackageError: It cannot be fetched or built.
+    """
+    url, ref, below = match["url"], match["ref"] or "HEAD", match["below"] or ""
+    environ = {"GIT_TERMINAL_PROMPT": "0"}
+    with tempfile.TemporaryDirectory() as scratch:
+        for argv in (
+            ["git", "clone", "--quiet", url, f"{scratch}/tree"],
+            ["git", "-C", f"{scratch}/tree", "checkout", "--quiet", ref],
+        ):
+            answer = cli.run(argv, timeout_s=params["timeout"], environ=environ)
+            if answer.rc != 0:
+                said = (answer.stderr.strip().splitlines() or [f"no answer within {params['timeout']} s"])[-1]
+                raise PackageError(f"{url} at {ref} cannot be fetched: {said}")
+        return build(Path(scratch, "tree", below), params)
 
 
 def build(source: Path, params: dict[str, Any]) -> str:

@@ -46,7 +46,8 @@ KNOWN = {
     "__service_private_users": {"rc": 0}, "__service_there": STAT, "__service_unit_stat": STAT,
     "__seedcore_release": "1-a", "__seedcore_release_directory": "/opt/seedcore/releases/1-a",
     "__seedcore_source": {
-        "version": "1", "digest": "d", "package": "p.whl", "extra": ["e"], "dest": "/d", "wheels": ["p.whl"],
+        "version": "1", "digest": "d", "package": "p.whl", "extra": ["e"], "extra_wheels": ["e.whl"],
+        "extra_lock": "e==1", "dest": "/d", "wheels": ["p.whl"],
         "requirements": "", "lock": "lock.txt",
     },
     "__seedcore_current": STAT, "__seedcore_complete": {"files": []}, "__seedcore_installed": {"files": []},

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.seedcore.cluster.plugins.filter.faults import argument_faults
+from ansible_collections.seedcore.cluster.plugins.filter.faults import argument_faults, no_networks
 from ansible_collections.seedcore.cluster.plugins.filter.typed import typed
 
 
@@ -38,3 +38,9 @@ def test_a_flag_of_one_letter_is_refused_with_the_remedy() -> None:
     assert argument_faults({"ray_become": "n"}, {"ray_become": {"type": "bool"}}) == [
         "ray_become is 'n': give true or false"
     ]
+
+
+def test_what_nft_would_refuse_as_a_network_is_named() -> None:
+    right = ["10.0.0.7", "10.0.0.0/24", "fd00::/8", "::1"]
+    wrong = ["10.0.0.0/99", "10.0.0.1/24", "monitoring.example", "300.1.1.1", ""]
+    assert no_networks([*right, *wrong]) == wrong

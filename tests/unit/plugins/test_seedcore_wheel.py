@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tarfile
 import textwrap
 import zipfile
 from collections.abc import Callable
@@ -38,6 +40,7 @@ class Workshop:
         self.lock = directory / "requirements.txt"
         self.lock.write_text("click==8.0\n")
         self.missing_uv = False
+        self.more: dict[str, Any] = {}
 
     def tree(self, name: str, source: str = "X = 1\n", where: str = "") -> Path:
         tree = self.directory / (where or name)
@@ -62,6 +65,7 @@ class Workshop:
             lock=str(self.lock),
             dest=str(dest),
             directory=str(self.directory),
+            **self.more,
             uv=str(self.directory / "no" / "uv" if self.missing_uv else UV),
         )
         assert result.get("failed", False) == fails, result
@@ -105,12 +109,107 @@ def test_the_content_of_an_extra_package_counts_and_not_its_path(workshop: Works
     assert first["digest"] == moved["digest"] != edited["digest"]
 
 
-def test_extra_requirements_are_passed_through_and_count(workshop: Workshop) -> None:
-    first = workshop.collect("seedcore==1.0", "numpy>=2", "torch[cpu] == 2.9", "x @ https://example.org/x.whl")
-    other = workshop.collect("seedcore==1.0", "numpy>=3")
-    assert first["extra"] == ["numpy>=2", "torch[cpu] == 2.9", "x @ https://example.org/x.whl"]
-    assert first["digest"] != other["digest"]
-    assert (first["version"], first["wheels"]) == ("1.0", [])
+def wheel(directory: Path, name: str, version: str, *, needs: str = "") -> Path:
+    """Write a wheel into a directory, as an index would have it."""
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    required = f"Requires-Dist: {needs}\n" if needs else ""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", f"VERSION = '{version}'\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All packages that there are, in place of an index."""
+    for name, version in (
+        ("tabular", "2.0"),
+        ("tabular", "2.1"),
+        ("seedcore", "1.0"),
+        ("click", "8.0"),
+        ("click", "8.2"),
+    ):
+        wheel(tmp_path / "index", name, version, needs="click" if name == "tabular" else "")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "index"
+
+
+def test_what_agents_need_is_resolved_once_into_hashes_within_the_lock(workshop: Workshop, index: Path) -> None:
+    first = workshop.collect("seedcore==1.0", "tabular>=2")
+
+    assert first["extra"] == ["tabular>=2"]
+    assert first["extra_lock"].startswith("tabular==2.1 \\\n    --hash=sha256:")
+    # The lock has brought it, in the version that holds.
+    assert "click" not in first["extra_lock"]
+    assert "seedcore" not in first["extra_lock"]
+    assert workshop.collect("seedcore==1.0", "tabular>=2") == first
+
+    # Another version of what it needs is another release.
+    wheel(index, "tabular", "2.2")
+    second = workshop.collect("seedcore==1.0", "tabular>=2")
+    assert "tabular==2.2" in second["extra_lock"]
+    assert second["digest"] != first["digest"]
+
+
+def test_what_a_wheel_of_agents_needs_is_resolved_and_the_wheel_is_not(workshop: Workshop, index: Path) -> None:
+    agents = wheel(workshop.directory / "mine", "agents", "1.0", needs="tabular<2.1")
+    result = workshop.collect("seedcore==1.0", str(agents))
+
+    assert result["extra_wheels"] == ["agents-1.0-py3-none-any.whl"]
+    assert "tabular==2.0" in result["extra_lock"]
+    assert "agents" not in result["extra_lock"]
+
+
+def test_agents_that_need_nothing_new_are_not_resolved(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    agents = wheel(workshop.directory / "mine", "agents", "1.0", needs="Click>=8")
+    assert workshop.collect(str(workshop.tree("core")), str(agents))["extra_lock"] == ""
+
+
+def test_requirements_that_contradict_the_lock_are_named(workshop: Workshop, index: Path) -> None:
+    result = workshop.collect("seedcore==1.0", "click==8.2", fails=True)
+    assert "the extra requirements cannot be resolved:" in result["msg"]
+    assert "click==8.2" in result["msg"]
+
+
+def test_hosts_without_an_index_get_what_the_wheelhouse_has(workshop: Workshop, tmp_path: Path) -> None:
+    for name, version in (("tabular", "2.0"), ("seedcore", "1.0"), ("click", "8.0")):
+        wheel(tmp_path / "house", name, version)
+    with tarfile.open(tmp_path / "wheelhouse.tar", "w") as archive:
+        archive.add(tmp_path / "house", arcname=".")
+    workshop.more = {"wheelhouse": str(tmp_path / "wheelhouse.tar")}
+
+    assert "tabular==2.0" in workshop.collect("seedcore==1.0", "tabular")["extra_lock"]
+    assert "cannot be resolved" in workshop.collect("seedcore==1.0", "absent", fails=True)["msg"]
+
+
+def test_a_branch_that_has_moved_is_another_release(workshop: Workshop) -> None:
+    tree = workshop.tree("agents")
+
+    def git(*arguments: str) -> None:
+        user = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "init.defaultBranch=main"]
+        subprocess.run(["git", *user, *arguments], cwd=tree, check=True, capture_output=True)
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    request = f"agents @ git+file://{tree}@main"
+    first = workshop.collect(str(workshop.tree("core")), request)
+    assert first["extra_wheels"] == ["agents-1.0-py3-none-any.whl"]
+    assert workshop.collect(str(workshop.tree("core")), request)["digest"] == first["digest"]
+
+    workshop.tree("agents", "X = 2\n")
+    git("commit", "--quiet", "--all", "--message", "second")
+    assert workshop.collect(str(workshop.tree("core")), request)["digest"] != first["digest"]
+
+    gone = workshop.collect(str(workshop.tree("core")), f"agents @ git+file://{tree}@no-such-branch", fails=True)
+    assert "at no-such-branch cannot be fetched:" in gone["msg"]
 
 
 def test_relative_paths_start_where_they_are_told_to(workshop: Workshop) -> None:

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resolve what packages need, once for all nodes, into a list with hashes.
+
+Standard library only, as all module_utils.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LOCKED = re.compile(r"(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==")
+_SHOWN_LINES = 10
+
+
+class ResolutionError(Exception):
+    """There is no set of versions that satisfies everything; the text says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be resolved.
+
+    Attributes:
+        requirements: As a user writes them.
+        package: A requirement that is installed by itself; empty if there is none.
+        wheels: Files whose needs count, and which are installed by themselves.
+        lock: A file with versions that are installed in any case, and hold.
+        python: The Python of the nodes, ``3.11.7``.
+        wheelhouse: A tar file with everything that there is; None means a package index.
+    """
+
+    requirements: Sequence[str]
+    package: str
+    wheels: Sequence[Path]
+    lock: Path
+    python: str
+    wheelhouse: Path | None = None
+
+
+def resolve(request: Request, *, uv: str, timeout_s: float) -> str:
+    """Return the lines of a requirements file with hashes for what neither the lock nor a wheel brings; may be empty.
+
+    Raises:
+        ResolutionError: There is no such set of versions, or it cannot be found out.
+    """
+    locked = {canonical(name) for name in _LOCKED.findall(request.lock.read_text(encoding="utf-8"))}
+    brought = {canonical(name_of(wheel)) for wheel in request.wheels}
+    if match := _NAME.match(request.package):
+        brought.add(canonical(match[0]))
+    wanted = set().union(*(needs(wheel) for wheel in request.wheels)) if request.wheels else set()
+    if not request.requirements and wanted <= locked | brought:
+        return ""
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, answer_file = Path(scratch, "asked.in"), Path(scratch, "extra.txt")
+        lines = [*request.requirements, *(f"{name_of(wheel)} @ {wheel.resolve().as_uri()}" for wheel in request.wheels)]
+        lines += [request.package] if request.package else []
+        asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        argv = [uv, "pip", "compile", "--quiet", "--directory", scratch, "--universal", "--generate-hashes"]
+        argv += ["--no-header", "--no-annotate", "--python-version", request.python]
+        argv += ["--constraint", str(request.lock), "--output-file", str(answer_file)]
+        argv += [part for name in sorted(locked | brought) for part in ("--no-emit-package", name)]
+        if request.wheelhouse:
+            argv += ["--no-index", "--offline", "--find-links", str(_unpacked(request.wheelhouse, Path(scratch)))]
+        answer = cli.run([*argv, str(asked)], timeout_s=timeout_s)
+        if answer.rc is None:
+            raise ResolutionError(f"the extra requirements were not resolved within {timeout_s:g} s")
+        if answer.rc != 0:
+            said = [line for line in (answer.stderr or answer.stdout).splitlines() if line.strip()]
+            raise ResolutionError("the extra requirements cannot be resolved:\n" + "\n".join(said[-_SHOWN_LINES:]))
+        return answer_file.read_text(encoding="utf-8")
+
+
+def needs(wheel: Path) -> set[str]:
+    """Return the names that a wheel requires, but for those of its extras.
+
+    Raises:
+        ResolutionError: It is no wheel.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            metadata = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+            text = archive.read(metadata[0]).decode("utf-8", "replace") if metadata else ""
+    except zipfile.BadZipFile as error:
+        raise ResolutionError(f"{wheel.name} is no wheel: {error}") from error
+    required = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Requires-Dist:")]
+    found = [_NAME.match(line) for line in required if not re.search(r";.*\bextra\b", line)]
+    return {canonical(match[0]) for match in found if match}
+
+
+def name_of(wheel: Path) -> str:
+    """Return the name of the package in a wheel."""
+    return wheel.name.split("-")[0]
+
+
+def canonical(name: str) -> str:
+    """Write a package's name as an index does."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _unpacked(wheelhouse: Path, scratch: Path) -> Path:
+    target = scratch / "wheels"
+    target.mkdir()
+    try:
+        with tarfile.open(wheelhouse) as archive:
+            for member in archive:
+                source = archive.extractfile(member) if member.isfile() else None
+                if source:
+                    (target / Path(member.name).name).write_bytes(source.read())
+    except (OSError, tarfile.TarError) as error:
+        raise ResolutionError(f"the wheelhouse {wheelhouse} cannot be read: {error}") from error
+    return target
