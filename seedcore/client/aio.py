@@ -123,7 +123,11 @@ class AsyncClient:
             if not answer.done():  # else nobody waits any more
                 answer.set_result(given)
 
-        self._engine.add(task, limit_s, put)
+        try:
+            self._engine.add(task, limit_s, put)
+        except BaseException:
+            self._room.release()
+            raise
         return answer
 
     def _limit(self, timeout_s: float | None) -> float:

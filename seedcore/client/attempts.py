@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from seedcore.errors import ClusterError, Executed, SeedCoreError
-from seedcore.task import Task, failure, parse_sized, task_type_of
+from seedcore.task import Task, describe, failure, parse_sized, task_type_of
 
 DEFAULT_TIMEOUT_S = 60.0
 """What a task has where neither the caller, nor the task, nor its organ names a limit."""
@@ -89,6 +89,10 @@ def parse(raw: Any) -> tuple[Task, int] | dict[str, Any]:
         return parse_sized(raw)
     except SeedCoreError as error:
         return failure(error, task_type=task_type_of(raw))
+    except Exception as error:
+        # A mapping of the caller's own, or one that another of his threads changes meanwhile.
+        text = f"the task cannot be read: {describe(error)}"
+        return failure(text, error_type="TaskError", task_type=task_type_of(raw))
 
 
 def closed_answer(raw: Any, *, executed: Executed = "no") -> dict[str, Any]:

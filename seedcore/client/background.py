@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from seedcore.client.attempts import Engine, Sink, closed_answer
+from seedcore.task import failure, task_type_of
+
+logger = logging.getLogger(__name__)
 
 # What has been taken is sent before more is taken: the organ works meanwhile.
 _AT_ONCE = 250
@@ -84,7 +88,15 @@ class Background:
     def _drain(self) -> None:
         self._signalled = False
         for _ in range(min(len(self._inbox), _AT_ONCE)):
-            self._engine.add(*self._inbox.popleft())
+            self._begin(*self._inbox.popleft())
         if self._inbox and not self._signalled:
             self._signalled = True
             self._loop.call_soon(self._drain)
+
+    def _begin(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
+        try:
+            self._engine.add(raw, timeout_s, sink)
+        except Exception as error:
+            # A fault of ours ends with this task: whoever waits for its answer must not wait for ever.
+            logger.exception("a task could not be started")
+            sink(failure(error, task_type=task_type_of(raw), executed="unknown"))

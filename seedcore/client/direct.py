@@ -73,8 +73,8 @@ class Direct:
             return self._call(task, self._routes.coordinator, "handle", task.to_dict(), limit_s), limit_s
         try:
             organ = _organ(self._routes, task, attempts)
-        except SeedCoreError as error:
-            return failure(error, task_type=task.type, executed="no"), attempts.remaining()
+        except Exception as error:
+            return unsent(error, task, None), attempts.remaining()
         with self._lock:
             handle = min((handle for handle, _ in organ.replicas), key=self._load)
             self._loads[handle] = self._loads.get(handle, 0) + 1
@@ -175,8 +175,9 @@ class RayEngine:
             return
         try:
             organ = _organ(self._routes, entry.task, entry.attempts)
-        except SeedCoreError as error:
-            self._answer(entry, failure(error, task_type=entry.task.type, executed="no"))
+        except Exception as error:
+            # Mostly that there is nobody to send it to.
+            self._answer(entry, unsent(error, entry.task, None))
             return
         entry.limit_s = organ.task_timeout_s
         lane = min((self._lane(organ, replica) for replica in organ.replicas), key=_load)

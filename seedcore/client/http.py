@@ -16,7 +16,7 @@ from seedcore.errors import ClusterError, DeadlineError, OrganUnavailableError, 
 from seedcore.rest import NotSentError, Response, check_refusal, request, stranger
 from seedcore.settings import Settings
 from seedcore.status import probe
-from seedcore.task import LINES_MEDIA_TYPE, failure
+from seedcore.task import LINES_MEDIA_TYPE, describe, failure
 
 MAX_BATCH = 250
 MAX_BATCH_BYTES = 1024 * 1024
@@ -123,8 +123,9 @@ class HttpEngine:
         task, size = parsed
         try:
             document = _document(raw)
-        except (TypeError, ValueError, RecursionError) as error:
-            text = f"the task is not JSON: {error}"
+        except Exception as error:
+            # Also whatever a mapping of the caller's own makes of being read.
+            text = f"the task is not JSON: {describe(error)}"
             sink(failure(text, error_type="TaskError", task_type=task.type, executed="no"))
             return
         attempts = Attempts(timeout_s, task.timeout_s, patience_s=self._patience_s)

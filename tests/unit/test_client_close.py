@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import AsyncIterator
 from functools import partial
@@ -98,6 +99,49 @@ async def test_an_engine_that_was_closed_answers_at_once() -> None:
     engine.add({"type": "t"}, 5.0, answers.append)
 
     assert [answer["executed"] for answer in answers] == ["no"]
+
+
+class _Changing(dict[str, Any]):
+    """A task that another thread changes while it is read."""
+
+    def values(self) -> Any:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    def items(self) -> Any:
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+@pytest.mark.parametrize("task", [{"type": "t", "params": _Changing(a=1)}, _Changing(type="t")])
+async def test_a_task_that_cannot_be_read_is_answered_like_any_other(task: dict[str, Any]) -> None:
+    async with AsyncClient(Settings(http_port=1), transport="http", max_in_flight=1) as client:
+        answers = await asyncio.wait_for(client.submit_many([task, task], timeout_s=0.1), 30)
+    assert [(answer["error_type"], answer["executed"]) for answer in answers] == [("TaskError", "no")] * 2
+
+    background, others = _background(), list[dict[str, Any]]()
+    background.add(task, 0.1, others.append)
+    background.add({"type": "t"}, 0.1, others.append)
+    background.close()
+    assert len(others) == 2
+
+
+def test_an_engine_that_fails_answers_and_takes_the_next() -> None:
+    class Broken:
+        def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
+            if raw["type"] == "bad":
+                raise KeyError("a table of another shape")
+            sink({"success": True})
+
+        def close(self) -> None:
+            pass
+
+    background, answers = Background(Broken), queue.SimpleQueue[dict[str, Any]]()
+    background.add({"type": "bad"}, None, answers.put)
+    background.add({"type": "good"}, None, answers.put)
+
+    first, second = answers.get(timeout=30), answers.get(timeout=30)
+    assert (first["success"], first["executed"], first["task_type"]) == (False, "unknown", "bad")
+    assert second["success"]
+    background.close()
 
 
 class _SlowFirst:
