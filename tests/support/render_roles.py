@@ -23,6 +23,7 @@ REPORT = {
     "implementation": "CPython", "python_path": "/usr/bin/python3.11",
     "closed_prefix": "", "closed_python": "", "venv": True, "certificates": True, "nftables": True, "nft_tables": [],
     "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
+    "installed": ["ray/old", "cache/wheelhouse-old"],
     "foreign": False,
 }  # fmt: skip
 STATUS = {

@@ -19,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 
+# What a run leaves behind when it installs another one.
+INSTALLED = ("ray/*", "cache/wheelhouse-*")
 CONNECT_TIMEOUT_S = 5.0
 NOBODY = 65534
 # What is written last when something is installed.
@@ -158,6 +160,12 @@ def main() -> None:
             str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern) if runs(path.parent)
         ),
         "releases": sorted(path.name for path in prefix.glob("releases/*")),
+        "installed": sorted(
+            str(path.relative_to(prefix))
+            for pattern in INSTALLED
+            for path in prefix.glob(pattern)
+            if path.is_dir() and not path.is_symlink()
+        ),
         "foreign": bool(entries) and ".seedcore" not in entries,
     }
     sys.stdout.write(json.dumps(report) + "\n")

@@ -181,3 +181,37 @@ def test_a_program_does_not_start_where_the_step_before_it_fails(variable: Calla
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (1, "")
+
+
+def targets(*health: str) -> dict[str, Any]:
+    active = [
+        {
+            "health": word,
+            "scrapeUrl": f"http://10.0.0.{number}:6384/metrics",
+            "lastError": "refused" if word == "down" else "",
+        }
+        for number, word in enumerate(health, start=1)
+    ]
+    return {"__monitoring_targets": {"status": 200, "json": {"data": {"activeTargets": active}}}}
+
+
+def test_monitoring_whose_targets_are_down_is_red_and_names_them(variable: Callable[..., Any]) -> None:
+    ask = {"role": "monitoring"}
+    assert variable("__monitoring_scraped", known=targets(*["up"] * 5), **ask) is True
+    down = targets("up", "up", "up", "up", "down")
+    assert variable("__monitoring_scraped", known=down, **ask) is False
+    assert variable("__monitoring_scraped", known=down, monitoring_require_targets="false", **ask) is True
+    words = variable("__monitoring_not_scraped", known=down, **ask)
+    assert "does not reach 1 of 5 targets" in words[0]
+    assert words[1] == "http://10.0.0.5:6384/metrics: refused"
+    silent = {"__monitoring_targets": {"status": -1, "msg": "Connection refused"}}
+    assert (
+        "does not answer after 60 s: Connection refused" in variable("__monitoring_not_scraped", known=silent, **ask)[0]
+    )
+
+
+def test_what_ray_does_not_use_any_more_is_pruned_and_what_it_uses_is_not(variable: Callable[..., Any]) -> None:
+    assert sorted(variable("__ray_old")) == ["cache/wheelhouse-old", "ray/old"]
+    current = Path(variable("__ray_runtime")).name
+    report = json.loads(variable("__ray_host_report")["stdout"]) | {"installed": [f"ray/{current}", "ray/old"]}
+    assert variable("__ray_old", known={"__ray_host_report": {"stdout": json.dumps(report)}}) == ["ray/old"]
