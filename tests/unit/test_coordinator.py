@@ -1,114 +1,173 @@
-"""The Coordinator's own words and doors: how old what it says is, and when it takes no more tasks."""
+"""A whole Coordinator in this process, with real organs, HTTP and a client; only Ray is not there."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import AsyncIterator, Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seedcore.activity import Activity
-from seedcore.coordinator import STALE_AFTER_S, Coordinator
-from seedcore.counts import TaskCounts
+from seedcore.client import AsyncClient
+from seedcore.coordinator import Coordinator
+from seedcore.organism.organ import Organ
+from seedcore.organism.runtime import organ_name
+from seedcore.settings import Settings
+from seedcore.spec import OrganismSpec, OrganSpec
 from seedcore.task import Task
 
 
-def coordinator(*, born: float) -> Coordinator:
-    one = Coordinator.__new__(Coordinator)
-    one._snapshot = {"status": "healthy", "reason": "ready", "message": "all ready", "snapshot_at": time.time()}
-    one._snapshot_born = born
-    return one
+class Method:
+    """A method of an actor."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.remote = function
 
 
-@pytest.mark.parametrize("set_by_s", [-3600.0, 30.0, 3600.0])
-async def test_a_clock_that_is_set_neither_hides_nor_makes_a_hang(
-    monkeypatch: pytest.MonkeyPatch, set_by_s: float
-) -> None:
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + set_by_s)
+class Handle:
+    """An actor that lives here."""
 
-    fresh = await coordinator(born=time.monotonic()).get_status()
-    hung = await coordinator(born=time.monotonic() - STALE_AFTER_S - 2).get_status()
+    class _actor_id:  # noqa: N801 - Ray's name
+        @staticmethod
+        def hex() -> str:
+            return "a1"
 
-    assert (fresh["status"], fresh["reason"]) == ("healthy", "ready")
-    assert (hung["status"], hung["reason"]) == ("unhealthy", "stale")
-    assert hung["message"] == "the Coordinator's loop has not turned for 7 s"
-    assert hung["age_s"] == pytest.approx(7.0, abs=0.5)
+    def __init__(self, organ: Organ) -> None:
+        self.organ = organ
+
+    def _get_local_state(self) -> int:
+        return 2
+
+    def __getattr__(self, name: str) -> Method:
+        return Method(getattr(self.organ, name))
 
 
-class Organism:
-    """Takes tasks that end when the test says so."""
-
-    known_types = frozenset({"add"})
-    stage = "1 of 1 organs ready"
+class Runtime:
+    """Starts organs as plain objects."""
 
     def __init__(self) -> None:
-        self.end = asyncio.Event()
+        self.living: dict[str, Handle] = {}
 
-    async def dispatch(self, task: Task) -> dict[str, Any]:
-        await self.end.wait()
-        return {"success": True, "result": 3, "organ_id": "o", "agent_id": "a", "task_type": task.type}
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]) -> Handle:
+        name = organ_name(spec.id, replica)
+        if name not in self.living:
+            organ = Organ.__new__(Organ)
+            await organ.__init__(spec.to_dict(), replica, identity)  # type: ignore[misc]
+            self.living[name] = Handle(organ)
+        return self.living[name]
+
+    async def kill(self, handle: Handle, *, restart: bool) -> None:
+        self.living = {name: one for name, one in self.living.items() if one is not handle}
+
+    async def row(self, handle: Handle) -> None:
+        return None
+
+    async def others(self, keep: set[str]) -> dict[str, Handle]:
+        return {name: handle for name, handle in self.living.items() if name not in keep}
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return []
 
 
-class Life:
-    def __init__(self) -> None:
-        self.organism = Organism()
+class Record:
+    """Keeps nothing."""
 
-    def require_running(self) -> None:
+    async def read(self) -> None:
+        return None
+
+    async def write(self, data: Any) -> None:
         pass
 
 
+def work(task: Task) -> str:
+    """Do a task, as an agent."""
+    if task.type == "fail":
+        raise OSError("no such file")
+    return task.type
+
+
 @pytest.fixture
-def at_work() -> Coordinator:
-    one = Coordinator.__new__(Coordinator)
-    one._in_flight, one._closed_until, one._idle = 0, 0.0, asyncio.Event()
-    one._life, one._counts, one._activity = Life(), TaskCounts(), Activity()  # type: ignore[assignment]
-    return one
+def runtime() -> Runtime:
+    return Runtime()
 
 
-async def test_a_planned_replacement_loses_no_task_that_was_taken(at_work: Coordinator) -> None:
-    organism: Any = at_work._life.organism
-    taken = asyncio.create_task(at_work.handle({"type": "add"}))
-    await asyncio.sleep(0)
-    quiet = asyncio.create_task(at_work.quiesce(30.0))
-    await asyncio.sleep(0)
-
-    late = await at_work.handle({"type": "add"})
-    inner = await at_work.handle(
-        {"type": "execute_on_organ", "params": {"organ_id": "o", "task_data": {"type": "add"}}}
+@pytest.fixture
+async def coordinator(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Coordinator]:
+    organ = OrganSpec(id="one", type="Test", agent=f"{__name__}:work", task_types=("do", "fail"), agent_count=2)
+    made = Coordinator.__new__(Coordinator)
+    settings = {"namespace": "test", "http_host": "127.0.0.1", "http_port": 0, "dashboard_url": "http://127.0.0.1:1"}
+    await made.__init__(  # type: ignore[misc]
+        OrganismSpec(organs=(organ,)).to_dict(), settings, runtime=runtime, record=Record()
     )
-
-    for refused in (late, inner):
-        assert (refused["success"], refused["executed"], refused["error_type"]) == (
-            False,
-            "no",
-            "OrganUnavailableError",
-        )
-        assert refused["error"] == "the Coordinator is being replaced"
-        assert refused["retry_after_s"] == 5.0
-    assert not quiet.done()
-    organism.end.set()
-    assert (await taken)["success"]
-    assert await quiet
+    yield made
+    await made.shutdown()
+    await made._http.stop()
+    tasks = [made._beat, *made._watches]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_replacement_waits_no_longer_than_it_is_told_to(at_work: Coordinator) -> None:
-    taken = asyncio.create_task(at_work.handle({"type": "add"}))
-    await asyncio.sleep(0)
-
-    assert not await at_work.quiesce(0.05)
-
-    taken.cancel()
+@pytest.fixture
+async def client(coordinator: Coordinator) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(Settings(http_port=coordinator._http.port), transport="http") as made:
+        yield made
 
 
-async def test_a_coordinator_that_is_not_replaced_after_all_takes_tasks_again(
-    at_work: Coordinator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("seedcore.coordinator.QUIET_S", 0.0)
-    organism: Any = at_work._life.organism
-    organism.end.set()
+async def lately(coordinator: Coordinator, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Wait for what the last ten minutes say."""
+    async with asyncio.timeout(60):
+        while not condition(said := coordinator.activity()):  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.05)
+    return said
 
-    assert await at_work.quiesce(0.0)
 
-    assert (await at_work.handle({"type": "add"}))["success"]
+def per_s(said: dict[str, Any], column: str) -> float:
+    return float(sum(said["samples"][column]))
+
+
+async def test_each_task_is_counted_once_where_it_was_done(coordinator: Coordinator, client: AsyncClient) -> None:
+    kinds = ["do"] * 5 + ["fail"] * 2 + ["unheard"] * 3 + ["get_metrics"]
+
+    answers = await client.submit_many([{"type": kind} for kind in kinds])
+    said = await lately(coordinator, lambda now: per_s(now, "failed_per_s") > 0.9 * per_s(now, "done_per_s") > 0)
+
+    assert [answer["success"] for answer in answers] == [True] * 5 + [False] * 5 + [True]
+    assert (said["organs"][0]["done"], said["organs"][0]["failed"]) == (5, 2)
+    # Five of each, also those of no organ, in an interval of two seconds or a little more.
+    assert per_s(said, "failed_per_s") <= 2.5
+    causes = {(one["error_type"], one["count"]) for one in said["failures"]}
+    assert causes == {("OSError", 2), ("UnknownTaskTypeError", 3)}
+    assert all("directly" not in one["error"] for one in said["failures"])
+
+
+async def test_failures_of_tasks_that_came_directly_are_told(coordinator: Coordinator, runtime: Runtime) -> None:
+    (handle,) = runtime.living.values()
+    for kind in ("do", "fail"):
+        await handle.organ.call((Task(type=kind).to_dict(), 30.0, True))
+
+    said = await lately(coordinator, lambda now: now["failures"])
+
+    assert (said["organs"][0]["done"], said["organs"][0]["failed"]) == (1, 1)
+    (failure,) = said["failures"]
+    assert (failure["count"], failure["error_type"]) == (1, "OSError")
+    assert "directly" in failure["error"]
+
+
+async def test_types_that_callers_invent_are_not_kept(coordinator: Coordinator) -> None:
+    for number in range(300):
+        inner = {"organ_id": "one", "task_data": {"type": f"type-{number}"}}
+        assert (await coordinator.handle({"type": "execute_on_organ", "params": inner}))["success"]
+
+    said = await lately(coordinator, lambda now: now["organs"] and now["organs"][0]["done"] == 300)
+    assert said["organs"][0]["failed"] == 0
+    assert len(coordinator._activity._counted["one"]) == 1
+    assert len(coordinator.metrics()["organs"][0]["tasks"]) == 1
+
+
+async def test_an_executed_batch_answers_in_order_for_who_wants_no_lines(coordinator: Coordinator) -> None:
+    tasks = [{"type": "do"}, {"type": "fail"}, {"type": "do"}]
+    answer = await coordinator.handle({"type": "execute_many", "params": {"tasks": tasks}})
+
+    assert [one["success"] for one in answer["result"]] == [True, False, True]
