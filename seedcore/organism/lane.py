@@ -63,7 +63,8 @@ class Lane:
         handle: Gives its actor, or None while there is none.
         direct: Whether a client sends, and not the Coordinator.
         limit: Tasks under way at a time, more wait here; None for no limit.
-        on_death: Called with the type of every task that finds no process (``may_have_run=False``) or has lost it.
+        on_miss: Called with the type of every task that finds no process, or one that does not answer
+            (``is_dead=False``), and whether the task ``may_have_run``.
 
     Attributes:
         load: Tasks that were given to this lane and are not answered.
@@ -76,14 +77,14 @@ class Lane:
         *,
         direct: bool = False,
         limit: int | None = None,
-        on_death: Callable[..., None] | None = None,
+        on_miss: Callable[..., None] | None = None,
     ) -> None:
         self.load = 0
         self.limit = limit
         self._organ_id = organ_id
         self._handle = handle
         self._direct = direct
-        self._on_death = on_death
+        self._on_miss = on_miss
         self._waiting: deque[Call] = deque()
         self._under_way = 0
         self._flushing = False
@@ -236,13 +237,14 @@ class Lane:
 
     def _lost(self, call: Call, error: Exception) -> dict[str, Any]:
         answer = lost_answer(error, call.task["type"], organ_id=self._organ_id, timeout_s=call.timeout_s)
-        if self._on_death is not None and answer["error_type"] == "OrganUnavailableError":
-            self._on_death(call.task["type"], may_have_run=answer["executed"] != "no")
+        is_dead = answer["error_type"] == "OrganUnavailableError"
+        if self._on_miss is not None and (is_dead or isinstance(error, TimeoutError)):
+            self._on_miss(call.task["type"], is_dead=is_dead, may_have_run=answer["executed"] != "no")
         return answer
 
     def _gone(self, call: Call, executed: Executed) -> dict[str, Any]:
-        if self._on_death is not None:
-            self._on_death(call.task["type"], may_have_run=executed != "no")
+        if self._on_miss is not None:
+            self._on_miss(call.task["type"], is_dead=True, may_have_run=executed != "no")
         where = f"organ {self._organ_id}"
         error = down(where) if executed == "no" else died(where)
         return failure(error, task_type=call.task["type"], organ_id=self._organ_id)

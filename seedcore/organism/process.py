@@ -147,13 +147,16 @@ class Process:
         return Action.ASK
 
     def silent(self, row: Row | None, now: float, *, threshold: int) -> Action:
-        """Take in that no answer has come in time; ``row`` matters only to a process that has not answered yet."""
-        if not self.is_awaited:
+        """Take in that no answer has come in time, and what the GCS says."""
+        awaited = self.is_awaited
+        if not awaited:
             self._missed += 1
             self.phase = Phase.OVERDUE
-            return Action.WAIT if self._missed < threshold else self._kill("its process did not answer", now)
         if row is None:
-            return Action.WAIT  # the head does not answer: nothing is known against the process
+            # The head does not answer. A kill might reach the process much later, when it is well again.
+            return Action.WAIT
+        if not awaited:
+            return Action.WAIT if self._missed < threshold else self._kill("its process did not answer", now)
         if row.state == "DEAD":
             return self.dead(row.cause or DIED, now)
         if self._count(row, now):
@@ -184,13 +187,14 @@ class Process:
         pause_s = self._crashes.died(now)
         return self._pause(pause_s) if pause_s else Action.CREATE
 
-    def missed_by_task(self, task_type: str, *, may_have_run: bool) -> bool:
-        """Take in that a task found no process; returns whether that was news."""
-        if may_have_run:
+    def missed_by_task(self, task_type: str, *, is_dead: bool, may_have_run: bool) -> bool:
+        """Take in that a task found no process, or one that does not answer; returns whether that was news."""
+        if is_dead and may_have_run:
             self._died_with = task_type
-        if self.phase not in {Phase.ANSWERING, Phase.OVERDUE}:
+        if self.phase is not Phase.ANSWERING and not (is_dead and self.phase is Phase.OVERDUE):
             return False
-        self.phase, self.cause = Phase.RESTARTING, self._why(DIED)
+        self.phase = Phase.RESTARTING if is_dead else Phase.OVERDUE
+        self.cause = self._why(DIED) if is_dead else self.cause
         return True
 
     def retire(self, why: str) -> Action:

@@ -81,7 +81,7 @@ class Replica:
         # Processes that are being ended; whoever stops the replica waits for them, too.
         self._ending: set[asyncio.Task[None]] = set()
         self._streams = 0
-        self._lane = Lane(spec.id, lambda: self._handle, on_death=self._missed_by_task)
+        self._lane = Lane(spec.id, lambda: self._handle, on_miss=self._missed_by_task)
 
     def start(self) -> None:
         """Begin to bring the process up and to watch it."""
@@ -302,8 +302,7 @@ class Replica:
         limit = _PROCESS_START_S if process.is_awaited else spec.health_interval_s + spec.health_timeout_s
         await asyncio.wait({asking}, timeout=limit)
         if not asking.done():
-            row = await self._row() if process.is_awaited else None
-            return process.silent(row, _now(), threshold=spec.failure_threshold)
+            return process.silent(await self._row(), _now(), threshold=spec.failure_threshold)
         self._asking = None
         if asking.cancelled() or self._is_doubted:
             return Action.ASK
@@ -358,9 +357,9 @@ class Replica:
             logger.warning("organ %s: the head does not say how its actor is: %s", self._name, describe(error))
             return None
 
-    def _missed_by_task(self, task_type: str, *, may_have_run: bool) -> None:
+    def _missed_by_task(self, task_type: str, *, is_dead: bool = True, may_have_run: bool) -> None:
         """A task found no process: no status may look better from now on, until the process has answered anew."""
-        if self._process.missed_by_task(task_type, may_have_run=may_have_run):
+        if self._process.missed_by_task(task_type, is_dead=is_dead, may_have_run=may_have_run):
             # An answer that is on its way may have been sent before.
             self._is_doubted = True
             if self._asking is not None:

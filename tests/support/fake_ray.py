@@ -80,7 +80,7 @@ class FakeActor:
         self.cluster, self.name, self.arguments = cluster, name, arguments
         self.state = "PENDING_CREATION"
         self.restarts = 0
-        self.node_id = "node"
+        self.node_id = cluster.place()
         self.process: FakeProcess | None = None
         self._changed = asyncio.Event()
         identity = f"{next(_ids):04x}"
@@ -123,6 +123,8 @@ class FakeActor:
     async def _start(self) -> None:
         while not self.cluster.head_is_up or not self.cluster.has_room:
             await self.cluster.changed.wait()
+        if self.node_id in self.cluster.draining:
+            self.node_id = self.cluster.place()
         await asyncio.sleep(self.cluster.start_s)
         process = FakeProcess(self.cluster, self)
         await process.begin()
@@ -186,6 +188,7 @@ class FakeCluster:
         self.began: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.kills: list[str] = []
+        self.draining: frozenset[str] = frozenset()
         self.start_s = 1.0
         self.dies_after_s: float | None = None
         self.has_room = True
@@ -197,6 +200,9 @@ class FakeCluster:
             setattr(self, key, value)
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def place(self) -> str:
+        return next(node for node in ("node", "other") if node not in self.draining)
 
     async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]) -> FakeActor:
         await self._head()

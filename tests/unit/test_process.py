@@ -46,7 +46,9 @@ class Story:
             if what in self._events:
                 self.action = self._events[what](value)
             elif what == "task":
-                self.process.missed_by_task("pay", may_have_run=value)
+                self.process.missed_by_task("pay", is_dead=True, may_have_run=value)
+            elif what == "unheard":
+                self.process.missed_by_task("pay", is_dead=False, may_have_run=True)
 
 
 P, A, S = Phase, Action, ReplicaState
@@ -98,9 +100,17 @@ TABLE: dict[str, tuple[list[Event], Phase, Action | None, ReplicaState, int, str
     "one report late": ([*UP, ("silent", None)], P.OVERDUE, A.WAIT, S.DOWN, 0, "its report is overdue"),
     "late and back": ([*UP, ("silent", None), ("answers", report())], P.ANSWERING, A.ASK, S.READY, 0, None),
     "two reports late": (
-        [*UP, ("silent", None), ("silent", None)],
+        [*UP, ("silent", ALIVE), ("silent", ALIVE)],
         P.RESTARTING, A.KILL, S.DOWN, 1, "its process did not answer",
     ),
+    "late while the head is away": (
+        [*UP, *[("silent", None)] * 9], P.OVERDUE, A.WAIT, S.DOWN, 0, "its report is overdue",
+    ),
+    "late until the head is back": (
+        [*UP, *[("silent", None)] * 9, ("silent", ALIVE)],
+        P.RESTARTING, A.KILL, S.DOWN, 1, "its process did not answer",
+    ),
+    "a task is not answered": ([*UP, ("unheard", None)], P.OVERDUE, A.ASK, S.DOWN, 0, "its report is overdue"),
     "died": ([*UP, ("lost", AGAIN)], P.RESTARTING, A.ASK, S.DOWN, 1, "its process died"),
     "died once, and comes up slowly": (
         [*UP, *[("lost", AGAIN)] * 9, ("answers", report("B"))], P.ANSWERING, A.ASK, S.READY, 1, None,
