@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import os
+import subprocess
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Hashable, Mapping
@@ -24,6 +25,7 @@ from seedcore import logs
 from seedcore.backoff import Backoff
 from seedcore.organism.agent import AgentRunner, Kind
 from seedcore.organism.batch import Batch, Batches
+from seedcore.organism.children import end_children_with_this_process
 from seedcore.organism.fence import Raised
 from seedcore.organism.guard import end_process_with_this_loop
 from seedcore.organism.loading import check_agent, load_agent
@@ -186,6 +188,8 @@ class Organ:
     async def _live(self) -> None:
         """Load and start the agents, then look after them until the process ends."""
         try:
+            if self._node_id is not None:
+                await asyncio.get_running_loop().run_in_executor(self._care, _guard_children)
             kind = Kind(await self._load(), self._spec.options, interrupt=self._spec.interrupt)
             threads = AgentThreads(len(self._agent_ids), self._spec.max_concurrency)
             pinned = kind.is_sync and threads.pinned
@@ -339,6 +343,13 @@ class Organ:
             stuck_tasks=work.stuck,
             tasks=work.counts.to_list(),
         )
+
+
+def _guard_children() -> None:
+    try:
+        end_children_with_this_process()
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("what agents spawn will outlive this process: %s", error)
 
 
 def _failure(agent_id: str, raised: Raised) -> AgentFailure:
