@@ -14,10 +14,10 @@ import os
 import subprocess
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -38,12 +38,15 @@ logger = logging.getLogger(__name__)
 
 START_CONCURRENCY = 64
 HEALTH_CONCURRENCY = 64
+# Made in one turn of the loop; ten thousand would block it for half a second.
+AGENTS_AT_ONCE = 100
 MAX_REPORTED_FAILURES = 20
 _LAST_ANSWERS_S = 0.05
 _LAST_BATCHES_S = 2.0
 # Items of a stream that wait in this process; the generator pauses beyond that.
 _STREAM_BUFFER = 16
 _END = object()
+_T = TypeVar("_T")
 RESTART_BACKOFF = Backoff((1.0, 2.0, 5.0, 10.0, 30.0, 60.0))
 
 
@@ -195,18 +198,13 @@ class Organ:
             pinned = kind.is_sync and threads.pinned
             # Tasks beyond the threads wait in the queue, where a deadline finds them, and not inside the pool.
             self._work.seats.limit = threads.size if kind.is_sync and not pinned else None
-            self._agents = [
-                AgentRunner(
-                    agent_id,
-                    kind,
-                    executor=threads.of(index),
-                    care=None if pinned else self._care,
-                    counts=self._states,
-                )
-                for index, agent_id in enumerate(self._agent_ids)
-            ]
-            gate = asyncio.Semaphore(START_CONCURRENCY)
-            await asyncio.gather(*(self._start_gated(agent, gate) for agent in self._agents))
+            for index, agent_id in enumerate(self._agent_ids):
+                care = None if pinned else self._care
+                agent = AgentRunner(agent_id, kind, executor=threads.of(index), care=care, counts=self._states)
+                self._agents.append(agent)
+                if index % AGENTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            await _each(self._agents, self._start_agent, at_a_time=START_CONCURRENCY)
             self._first_round_over = True
             self._bump()
             while True:
@@ -230,10 +228,6 @@ class Organ:
             await asyncio.sleep(RESTART_BACKOFF.delay_s(attempt + 1))
         raise AssertionError  # it counts for ever
 
-    async def _start_gated(self, agent: AgentRunner, gate: asyncio.Semaphore) -> None:
-        async with gate:
-            await self._start_agent(agent)
-
     async def _start_agent(self, agent: AgentRunner) -> None:
         if await agent.start(timeout_s=self._spec.start_timeout_s):
             self._failing.pop(agent, None)
@@ -248,14 +242,12 @@ class Organ:
         for agent in self._agents:
             if agent.state is AgentState.READY and agent.has_health:
                 places.setdefault(agent.place, []).append(agent)
-        rest = iter(places.values())
 
-        async def check_rest() -> None:
-            for agents in rest:
-                for agent in agents:
-                    await self._check(agent)
+        async def check(agents: list[AgentRunner]) -> None:
+            for agent in agents:
+                await self._check(agent)
 
-        await asyncio.gather(*(check_rest() for _ in range(min(len(places), HEALTH_CONCURRENCY))))
+        await _each(places.values(), check, at_a_time=HEALTH_CONCURRENCY)
 
     async def _check(self, agent: AgentRunner) -> None:
         # One that has a thread of its own would answer only after its task, which says nothing of its health.
@@ -343,6 +335,17 @@ class Organ:
             stuck_tasks=work.stuck,
             tasks=work.counts.to_list(),
         )
+
+
+async def _each(items: Collection[_T], work: Callable[[_T], Awaitable[None]], *, at_a_time: int) -> None:
+    """Do something with each item, with some of them at a time."""
+    rest = iter(items)
+
+    async def take() -> None:
+        for item in rest:
+            await work(item)
+
+    await asyncio.gather(*(take() for _ in range(min(len(items), at_a_time))))
 
 
 def _guard_children() -> None:

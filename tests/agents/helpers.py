@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -100,6 +101,11 @@ class Counts:
         if what == "raise":
             raise ValueError("as it was told")
         return {"id": task.id, "pid": os.getpid()}
+
+
+def spawns(task: Task) -> int:
+    """Starts a program in a session of its own, and leaves it behind."""
+    return subprocess.Popen(["sleep", str(task.params["seconds"])], start_new_session=True).pid
 
 
 class UnpicklableError(Exception):
