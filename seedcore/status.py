@@ -47,6 +47,7 @@ def probe(
     expected_release: str | None = None,
     expected_fingerprint: str | None = None,
     expected_nodes: int | None = None,
+    only_expected: bool = False,
     allow_degraded: bool = False,
 ) -> Report:
     """Find out what is true now; takes milliseconds, and at most ``timeout_s`` for each of its requests.
@@ -57,6 +58,7 @@ def probe(
         expected_release: Another release is ``wrong_release``.
         expected_fingerprint: Another organism is ``wrong_configuration``.
         expected_nodes: Fewer living nodes are ``nodes_missing``; names in ``settings.expected_nodes`` count too.
+        only_expected: Whether a living node that ``settings.expected_nodes`` does not name is ``nodes_unexpected``.
         allow_degraded: Whether ``degraded`` is healthy enough.
 
     Raises:
@@ -77,6 +79,11 @@ def probe(
     report = replace(judge_coordinator(row, answer, cluster), nodes=nodes)
     if report.status == HEALTHY:
         report = expected(report, release=expected_release, fingerprint=expected_fingerprint)
+    nodes = report.nodes
+    if report.status == HEALTHY and only_expected and nodes["unexpected"]:
+        text = f"nodes that are alive and not in the inventory: {', '.join(nodes['unexpected'])}"
+        text += ": put them back and run remove_node, or allow them"
+        return replace(report, healthy=False, degraded=True, reason="nodes_unexpected", message=text)
     return report if report.status != HEALTHY else replace(report, healthy=allow_degraded or not report.degraded)
 
 

@@ -48,6 +48,7 @@ def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int |
         "alive": len(names),
         "expected": expected,
         "missing": sorted(set(settings.expected_nodes) - set(names)),
+        "unexpected": sorted(set(names) - set(settings.expected_nodes)) if settings.expected_nodes else [],
         "names": names,
     }
 

@@ -21,6 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# What the module files is told of one path.
+NEEDS = {
+    "file": ("content", "mode"),
+    "directory": ("mode",),
+    "link": ("target",),
+    "absent": (),
+    "attributes": ("mode",),
+}
+OPTIONS: dict[str, Any] = {
+    "path": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": list(NEEDS), "default": "file"},
+    **{option: {"type": "str"} for option in ("content", "target", "owner", "group", "mode")},
+}
+
 _KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
 _MAX_LINKS = 40
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -132,6 +146,31 @@ def name(database: Any, number: int) -> str:
         return str(database(number)[0])
     except KeyError:
         return str(number)
+
+
+def named(database: Any, given: str) -> str:
+    """Return the name of a user or a group that is given by name or by number."""
+    return name(database, int(given)) if given.isdigit() else given
+
+
+def wanted(entry: dict[str, Any], now: State) -> State:
+    """Return what shall be at a path, by an entry of the module files, where ``now`` is what is there.
+
+    An owner or group that nobody asked for is the one that is there, or ours.
+    """
+    kind = entry["state"]
+    if kind in ("link", "absent"):
+        return State(kind, text=entry["target"] if kind == "link" else "")
+    if kind == "attributes" and now.kind == "absent":
+        # In check mode what would write it has not.
+        return now
+    owner = entry["owner"] or now.owner or name(pwd.getpwuid, os.geteuid())
+    group = entry["group"] or now.group or name(grp.getgrgid, os.getegid())
+    if kind == "attributes":
+        kind, text = now.kind, now.text
+    else:
+        text = entry["content"] if kind == "file" else ""
+    return State(kind, text, named(pwd.getpwuid, owner), named(grp.getgrgid, group), int(entry["mode"], 8))
 
 
 def numbers(owner: str, group: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "expected_nodes": {"type": "int"},
     "expected_node_names": {"type": "list", "elements": "str"},
     "allow_degraded": {"type": "bool", "default": False},
+    "allow_unexpected_nodes": {"type": "bool", "default": False},
     "executable": {"type": "path", "default": "seedcore"},
     "namespace": {"type": "str"},
     "address": {"type": "str"},

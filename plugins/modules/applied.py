@@ -9,10 +9,13 @@ module: applied
 short_description: Write down what a run has left on a host, or compare the host with it
 version_added: 0.1.0
 description:
-  - At the end of a run, writes down under which fingerprint it was made what is there - files with owner, mode and
-    a digest of their content, links, services.
-  - At the start of the next one, says what is different now. If nothing is, and the fingerprint of what that run
-    would make is the same, it has nothing to do on this host.
+  - At the end of a run, writes down under which fingerprint it was made what shall be there - files with owner, mode
+    and a digest of their content, links, services. What is in O(wanted) is written down as it is wanted; where the host
+    differs from that, the run is red.
+  - At the start of the next one, says on the screen what is different now. If nothing is, and the fingerprint of what
+    that run would make is the same, it has nothing to do on this host.
+  - A run of a part of the deployment (C(--limit), C(--tags), C(--skip-tags), C(--start-at-task), C(--step)) writes
+    nothing down.
 options:
   path:
     description: The file that it is written to, for its owner only.
@@ -40,6 +43,36 @@ options:
     type: list
     elements: path
     default: []
+  wanted:
+    description: What the run has made, as it was told to M(seedcore.cluster.files).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where it is.
+        type: path
+        required: true
+      state:
+        description: What it is.
+        type: str
+        choices: [file, directory, link, absent, attributes]
+        default: file
+      content:
+        description: Text of a file.
+        type: str
+      target:
+        description: Where a link leads.
+        type: str
+      owner:
+        description: Who owns it.
+        type: str
+      group:
+        description: Its group.
+        type: str
+      mode:
+        description: Its mode, as octal text.
+        type: str
   services:
     description: Services that run, units of systemd or programs of supervisord.
     type: list
@@ -78,8 +111,12 @@ made_from_the_same:
   description: Whether it was written down under this fingerprint.
   returned: success
   type: bool
+recorded:
+  description: Whether something was written down.
+  returned: success
+  type: bool
 different:
-  description: What is different now, one line each, without the content of any file.
+  description: What is not as it is wanted, one line each, without the content of any file.
   returned: success
   type: list
   elements: str
@@ -99,20 +136,42 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import lock, paths
 from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord import Supervisord
 
-FORMAT = 1
+FORMAT = 2
 UNITS = "/etc/systemd/system"
 COMMAND_TIMEOUT_S = 30
+# Kind, owner and mode, in what is said of a file or a directory.
+_ATTRIBUTES = 3
 # What systemd says of a unit that runs as it is configured, and will after a reboot.
 _RUNS = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
 
 
+def shown(state: paths.State) -> list[str]:
+    """Return what something is: for a person in one line, and a digest of the text, which nobody is shown."""
+    return [state.attributes(), hashlib.sha256(state.text.encode()).hexdigest()]
+
+
 def seen(path: Path) -> list[str]:
-    """Return what is at a path: for a person in one line, and a digest of the text, which nobody is shown."""
+    """Return what is at a path."""
     try:
-        now = paths.look(path)
+        return shown(paths.look(path))
     except OSError as error:
         return [f"not readable ({error.strerror})", ""]
-    return [now.attributes(), hashlib.sha256(now.text.encode()).hexdigest()]
+
+
+def as_wanted(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return what shall be at each path."""
+    found = {}
+    for entry in entries:
+        path = Path(entry["path"])
+        try:
+            now = paths.look(path, follow=entry["state"] == "directory")
+        except OSError:
+            now = paths.State("absent")
+        then = paths.wanted(entry, now)
+        if then.kind == "absent" and entry["state"] == "attributes":
+            then = paths.State("file")
+        found[str(path)] = shown(then)
+    return found
 
 
 def everything_in(tree: Path) -> Iterator[Path]:
@@ -174,7 +233,8 @@ def program_faults(names: list[str], socket: str | None) -> list[str]:
 def described(params: dict[str, Any]) -> dict[str, Any]:
     """Return what is to be written down."""
     given = {name: params[name] for name in ("fingerprint", "trees", "paths", "services", "socket", "user")}
-    found = files(params["trees"], params["paths"])
+    given["paths"] = sorted({*params["paths"], *(entry["path"] for entry in params["wanted"])})
+    found = {**files(params["trees"], given["paths"]), **as_wanted(params["wanted"])}
     return {"format": FORMAT, **given, "account": account(params["user"]), "files": found}
 
 
@@ -187,12 +247,23 @@ def read(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) and document.get("format") == FORMAT else {}
 
 
+def unlike(path: str, now: list[str], then: list[str]) -> str:
+    """Say how what is at a path differs from what is wanted there."""
+    is_, was = now[0].split(), then[0].split()
+    if now[0] == then[0]:
+        return f"{path}: has another content"
+    if len(is_) != len(was) or len(was) != _ATTRIBUTES or is_[0] != was[0]:
+        return f"{path}: {now[0]}, wanted {then[0]}"
+    pairs = zip(("owner", "mode"), is_[1:], was[1:])  # noqa: B905 - both have two; hosts with Python 3.9 know no strict
+    return f"{path}: " + ", ".join(f"{what} {here}, wanted {there}" for what, here, there in pairs if here != there)
+
+
 def differences(document: dict[str, Any]) -> list[str]:
-    """Say what is different from what was written down."""
+    """Say what is not as it is wanted."""
     then, now = document["files"], files(document["trees"], document["paths"])
     absent = ["absent", ""]
     different = [
-        f"{path}: " + (f"was {was[0]}, is {is_[0]}" if was[0] != is_[0] else "has another content")
+        unlike(path, is_, was)
         for path in sorted({*then, *now})
         if (was := then.get(path, absent)) != (is_ := now.get(path, absent))
     ]
@@ -212,6 +283,7 @@ def main() -> None:
             "prefix": {"type": "path"},
             "state": {"type": "str", "choices": ["compared", "present"], "default": "compared"},
             "fingerprint": {"type": "str", "required": True, "no_log": True},
+            "wanted": {"type": "list", "elements": "dict", "default": [], "options": paths.OPTIONS},
             "services": {"type": "list", "elements": "str", "default": []},
             "socket": {"type": "path"},
             "user": {"type": "str"},
@@ -226,15 +298,18 @@ def main() -> None:
         if module.params["prefix"] and lock.is_held(module.params["prefix"]):
             different.append("another run works on the deployment")
         same = document.get("fingerprint") == module.params["fingerprint"]
-        module.exit_json(changed=False, made_from_the_same=same, different=different)
+        module.exit_json(changed=False, recorded=False, made_from_the_same=same, different=different)
     if not module.check_mode:
-        text = json.dumps(described(module.params), indent=1, sort_keys=True) + "\n"
+        document = described(module.params)
+        if unwanted := differences({**document, "services": []}):
+            module.fail_json(msg="not as it is wanted: " + "; ".join(unwanted), different=unwanted)
         try:
-            paths.put(path, paths.State("file", text))
+            paths.put(path, paths.State("file", json.dumps(document, indent=1, sort_keys=True) + "\n"))
         except OSError as error:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}")
     # It is no part of what a host is: writing it down is no change.
-    module.exit_json(changed=False, made_from_the_same=True, different=[])
+    recorded = not module.check_mode
+    module.exit_json(changed=False, recorded=recorded, made_from_the_same=True, different=[])
 
 
 if __name__ == "__main__":

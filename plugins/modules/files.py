@@ -70,22 +70,11 @@ different:
   elements: str
 """
 
-import grp
-import os
-import pwd
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import paths
-
-NEEDS = {
-    "file": ("content", "mode"),
-    "directory": ("mode",),
-    "link": ("target",),
-    "absent": (),
-    "attributes": ("mode",),
-}
 
 
 def found(entry: dict[str, Any]) -> paths.State | str:
@@ -98,31 +87,9 @@ def found(entry: dict[str, Any]) -> paths.State | str:
         )
 
 
-def wanted(entry: dict[str, Any], now: paths.State) -> paths.State:
-    """Return what shall be there; an owner or group that nobody asked for is the one that is there, or ours."""
-    kind = entry["state"]
-    if kind in ("link", "absent"):
-        return paths.State(kind, text=entry["target"] if kind == "link" else "")
-    owner = entry["owner"] or now.owner or paths.name(pwd.getpwuid, os.geteuid())
-    group = entry["group"] or now.group or paths.name(grp.getgrgid, os.getegid())
-    if kind == "attributes" and now.kind == "absent":
-        # In check mode what would write it has not.
-        return now
-    if kind == "attributes":
-        return paths.State(
-            now.kind, now.text, _named(pwd.getpwuid, owner), _named(grp.getgrgid, group), int(entry["mode"], 8)
-        )
-    text = entry["content"] if kind == "file" else ""
-    return paths.State(kind, text, _named(pwd.getpwuid, owner), _named(grp.getgrgid, group), int(entry["mode"], 8))
-
-
-def _named(database: Any, given: str) -> str:
-    return paths.name(database, int(given)) if given.isdigit() else given
-
-
 def fault(entry: dict[str, Any], now: paths.State, *, check: bool) -> str:
     """Say why an entry cannot be: what it lacks, or what is in its place."""
-    missing = [name for name in NEEDS[entry["state"]] if entry[name] is None]
+    missing = [name for name in paths.NEEDS[entry["state"]] if entry[name] is None]
     if missing:
         return f"{entry['path']}: a {entry['state']} needs {' and '.join(missing)}"
     if entry["mode"] is not None and not (entry["mode"].isdigit() and set(entry["mode"]) <= set("01234567")):
@@ -163,11 +130,8 @@ def difference(path: str, now: paths.State, then: paths.State) -> dict[str, str]
 
 def main() -> None:
     """Run the module."""
-    options: dict[str, Any] = {name: {"type": "str"} for name in ("content", "target", "owner", "group", "mode")}
-    options["path"] = {"type": "path", "required": True}
-    options["state"] = {"type": "str", "choices": list(NEEDS), "default": "file"}
     module = AnsibleModule(
-        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": options}},
+        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": paths.OPTIONS}},
         supports_check_mode=True,
     )
     looked = [(entry, found(entry)) for entry in module.params["files"]]
@@ -178,7 +142,7 @@ def main() -> None:
         module.fail_json(msg="\n".join(faults))
     different, shown = [], []
     for entry, now in entries:
-        then = wanted(entry, now)
+        then = paths.wanted(entry, now)
         if now == then:
             continue
         different.append(entry["path"])

@@ -54,6 +54,12 @@ options:
     description: Names of nodes that must be alive; one that is not is V(nodes_missing).
     type: list
     elements: str
+  allow_unexpected_nodes:
+    description:
+      - Pass although nodes are alive that are not in O(expected_node_names). A node that was only taken out of the
+        inventory goes on, takes organs, and gets no release any more; without this it is V(nodes_unexpected).
+    type: bool
+    default: false
   allow_degraded:
     description: Whether a Coordinator that misses optional organs or some agents is good enough.
     type: bool
@@ -120,7 +126,7 @@ reason:
   description:
     - Which case it is. V(ready), V(degraded), V(starting), V(restarting), V(unschedulable), V(init_failed), V(absent),
       V(not_responding), V(organs_down), V(wrong_release), V(wrong_configuration), V(nodes_missing),
-      V(state_damaged), V(unauthorized), V(unreachable) or V(not_installed).
+      V(nodes_unexpected), V(state_damaged), V(unauthorized), V(unreachable) or V(not_installed).
     - V(cli_failed) if the executable itself hung or broke, V(usage) if it refused its options or its configuration.
   returned: always
   type: str
@@ -226,6 +232,7 @@ def argv(params: dict[str, Any]) -> list[str]:
             words += [f"--{name.replace('_', '-')}", str(params[name])]
     for name in params["expected_node_names"] or ():
         words += ["--expected-node", name]
+    words += ["--only-expected"] * bool(params["expected_node_names"] and not params["allow_unexpected_nodes"])
     return words + ["--allow-degraded"] * params["allow_degraded"]
 
 

@@ -66,6 +66,7 @@ FORMATS = ("table", "json", "yaml")
     "--expected-node", "expected_node", type=Text(), metavar="NAME", multiple=True,
     help="Unhealthy if no living node has this name, as those of $SEEDCORE_EXPECTED_NODES; may be given again.",
 )  # fmt: skip
+@click.option("--only-expected", is_flag=True, help="Unhealthy if a node is alive that is not expected by name.")
 @click.option("--allow-degraded", is_flag=True, help="Degraded is healthy enough.")
 def status(
     *,
@@ -81,6 +82,7 @@ def status(
     expected_fingerprint: str | None,
     expected_nodes: int | None,
     expected_node: tuple[str, ...],
+    only_expected: bool,
     allow_degraded: bool,
 ) -> int:
     """Say what is true now.
@@ -107,6 +109,7 @@ def status(
         "expected_fingerprint": expected_fingerprint,
         "expected_release": expected_release,
         "expected_nodes": expected_nodes,
+        "only_expected": only_expected,
         "allow_degraded": allow_degraded,
     }
     if watch:

@@ -24,7 +24,7 @@ REPORT = {
     "closed_prefix": "", "closed_python": "", "venv": True, "certificates": True, "nftables": True, "nft_tables": [],
     "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
     "installed": ["ray/old", "cache/wheelhouse-old"],
-    "foreign": False,
+    "foreign": False, "mark": "made user: ray", "has_state": False,
 }  # fmt: skip
 STATUS = {
     "healthy": True, "degraded": False, "status": "healthy", "reason": "ready", "message": "m", "nodes": {"alive": 2},
@@ -43,7 +43,9 @@ KNOWN = {
     "__ray_token_stat": STAT, "__ray_token_given": {"changed": False}, "__ray_token_made": {"changed": False},
     "__ray_token_taken": {"changed": False}, "__ray_head_token": {"content": "eA=="},
     "__ray_head_token_stat": STAT, "__ray_wheelhouse": STAT, "__ray_fingerprint": "f", "__ray_made": [],
-    "__ray_drain": {"node_id": "n"}, "__ray_present": {"results": [STAT, STAT]}, "__ray_processes": {"processes": []},
+    "__ray_wanted_files": [],
+    "__ray_drain": {"node_id": "n"}, "__ray_present": {"marked": True, "foreign": False, "mark": "made user: ray"},
+    "__ray_processes": {"processes": []},
     "__service_private_users": {"rc": 0}, "__service_there": STAT, "__service_unit_stat": STAT,
     "__seedcore_release": "1-a", "__seedcore_release_directory": "/opt/seedcore/releases/1-a",
     "__seedcore_source": {

@@ -180,6 +180,21 @@ def test_a_coordinator_in_a_list_that_is_cut_off_is_judged_as_ever(cluster: Fake
     assert probe(cluster.settings).reason == "ready"
 
 
+def test_a_node_that_nobody_expects_keeps_a_gate_shut(cluster: FakeCluster) -> None:
+    cluster.nodes.append({"node_id": "beef", "node_name": "left-behind", "state": "ALIVE"})
+    names = [node["node_name"] for node in cluster.nodes if node["node_name"] != "left-behind"]
+    settings = replace(cluster.settings, expected_nodes=tuple(names))
+
+    report = probe(settings, only_expected=True, allow_degraded=True)
+
+    assert (report.healthy, report.status, report.reason) == (False, "healthy", "nodes_unexpected")
+    assert "left-behind: put them back and run remove_node" in report.message
+    assert report.exit_code == 1
+    assert probe(settings).nodes["unexpected"] == ["left-behind"]
+    assert probe(settings).healthy
+    assert probe(cluster.settings, only_expected=True).healthy, "who names no nodes expects none"
+
+
 def test_every_node_that_is_alive_is_asked(cluster: FakeCluster) -> None:
     assert check_nodes(cluster.settings, probe(cluster.settings)).healthy
 

@@ -120,6 +120,14 @@ def nft_tables() -> "list[str]":
     return sorted(line.split()[-1] for line in done.stdout.decode().splitlines())
 
 
+def mark(prefix: Path) -> str:
+    """Return what the mark of a deployment says; nothing if there is none."""
+    try:
+        return (prefix / ".seedcore").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def main() -> None:
     """Look, and print one document."""
     prefix = Path(sys.argv[1])
@@ -166,7 +174,9 @@ def main() -> None:
             for path in prefix.glob(pattern)
             if path.is_dir() and not path.is_symlink()
         ),
-        "foreign": bool(entries) and ".seedcore" not in entries,
+        "mark": mark(prefix),
+        "has_state": any((prefix / "state" / "gcs").glob("*")),
+        "foreign": bool(entries - {"lost+found"}) and ".seedcore" not in entries,
     }
     sys.stdout.write(json.dumps(report) + "\n")
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from ansible_collections.seedcore.cluster.plugins.modules.applied import unit_faults
 
+from tests.unit.plugins.test_actions import Play
+
 Run = Callable[..., dict[str, Any]]
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
@@ -69,13 +71,13 @@ def test_what_is_as_it_was_is_recognized(run: Run, recorded: Path) -> None:
     ("change", "said"),
     [
         (lambda prefix: (prefix / "etc" / "token").write_text("another"), "etc/token: has another content"),
-        (lambda prefix: (prefix / "etc" / "token").chmod(0o666), "etc/token: was file"),
-        (lambda prefix: (prefix / "etc" / "conf.d" / "ray.conf").unlink(), "is absent"),
-        (lambda prefix: (prefix / "etc" / "conf.d" / "more.conf").write_text(""), "etc/conf.d/more.conf: was absent"),
-        (lambda prefix: (prefix / "log").chmod(0o777), "log: was directory"),
-        (lambda prefix: (prefix / "log").rmdir(), "log: was directory"),
-        (lambda prefix: (prefix / "not_there").touch(), "not_there: was absent"),
-        (lambda prefix: shutil.rmtree(prefix / "etc"), "etc: was directory"),
+        (lambda prefix: (prefix / "etc" / "token").chmod(0o666), "mode 0666, wanted 0644"),
+        (lambda prefix: (prefix / "etc" / "conf.d" / "ray.conf").unlink(), "etc/conf.d/ray.conf: absent, wanted file"),
+        (lambda prefix: (prefix / "etc" / "conf.d" / "more.conf").write_text(""), "wanted absent"),
+        (lambda prefix: (prefix / "log").chmod(0o777), "log: mode 0777, wanted 0755"),
+        (lambda prefix: (prefix / "log").rmdir(), "log: absent, wanted directory"),
+        (lambda prefix: (prefix / "not_there").touch(), "wanted absent"),
+        (lambda prefix: shutil.rmtree(prefix / "etc"), "etc: absent, wanted directory"),
     ],
 )
 def test_each_difference_is_said(run: Run, recorded: Path, change: Callable[[Path], Any], said: str) -> None:
@@ -154,3 +156,66 @@ def test_what_is_missing_or_cannot_be_written_is_an_error(run: Run, tmp_path: Pa
     assert "fingerprint" in failed["msg"]
     failed = run("applied", path=str(tmp_path / "none" / ".applied"), state="present", fingerprint="f1")
     assert failed["msg"] == f"{tmp_path}/none/.applied cannot be written: No such file or directory"
+
+
+def record(run: Run, deployment: Path, *wanted: dict[str, Any]) -> dict[str, Any]:
+    where = {"path": str(deployment / ".applied"), "trees": [str(deployment / "etc")], "user": ME}
+    return run("applied", state="present", fingerprint="f1", wanted=list(wanted), **where)
+
+
+def test_what_is_wanted_is_recorded_and_not_what_is_found(run: Run, deployment: Path) -> None:
+    token = deployment / "etc" / "token"
+    entry = {"path": str(token), "state": "attributes", "mode": "0600"}
+
+    refused = record(run, deployment, entry)
+    assert refused["msg"] == f"not as it is wanted: {token}: mode 0644, wanted 0600"
+    assert not (deployment / ".applied").exists(), "what is not as it is wanted is never called unchanged"
+
+    token.chmod(0o600)
+    assert record(run, deployment, entry)["recorded"]
+    token.chmod(0o644)
+    assert compared(run, deployment)["different"] == [f"{token}: mode 0644, wanted 0600"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"path": "etc/more", "content": "x", "mode": "0600"}, "etc/more: absent, wanted file"),
+        ({"path": "etc/token", "content": "other", "mode": "0644"}, "etc/token: has another content"),
+        ({"path": "log", "state": "directory", "mode": "0700"}, "log: mode 0755, wanted 0700"),
+        ({"path": "log", "state": "directory", "mode": "0755", "owner": "nobody"}, "wanted nobody:"),
+        ({"path": "current", "state": "link", "target": "releases/2"}, "current: has another content"),
+        ({"path": "etc/token", "state": "absent"}, "wanted absent"),
+        ({"path": "etc/more", "state": "attributes", "mode": "0600"}, "etc/more: absent, wanted file"),
+    ],
+)
+def test_each_thing_that_is_not_as_it_is_wanted_is_said(
+    run: Run, deployment: Path, entry: dict[str, str], said: str
+) -> None:
+    (line,) = record(run, deployment, {**entry, "path": str(deployment / entry["path"])})["different"]
+    assert said in line
+
+
+def test_a_run_says_what_is_not_as_it_is_wanted(run: Run, deployment: Path, tmp_path: Path) -> None:
+    record(run, deployment)
+    (deployment / "etc" / "token").chmod(0o600)
+
+    code, screen = Play(tmp_path).run("applied", path=str(deployment / ".applied"), fingerprint="f1")
+
+    assert code == 0
+    assert f"[localhost] not as wanted: {deployment}/etc/token: mode 0600, wanted 0644" in screen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--limit", "localhost"), ("--tags", "never,always"), ("--skip-tags", "gate"), ("--start-at-task", "*applied*")],
+)
+def test_a_run_of_a_part_records_nothing(deployment: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    path = deployment / ".applied"
+    options = {"path": str(path), "state": "present", "fingerprint": "f1"}
+
+    Play(tmp_path).run("applied", *arguments, **options)
+    assert not path.exists()
+
+    Play(tmp_path).run("applied", **options)
+    assert path.exists()

@@ -117,6 +117,7 @@ def test_what_is_expected_reaches_the_executable(executable: Executable, run: Ru
         "head",
         "--expected-node",
         "worker-1",
+        "--only-expected",
         "--allow-degraded",
     ]
     assert (environ["RAY_NAMESPACE"], environ["RAY_ADDRESS"]) == ("mine", "head:6379")

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's half of applied: a run of a part records nothing, and what is not as wanted is on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible import context
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+MAX_LINES = 10
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
+    """Runs the module."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        part = part_of_a_run(context.CLIARGS)
+        if self._task.args.get("state") == "present" and part:
+            return {**result, "changed": False, "recorded": False, "msg": f"nothing is recorded with {part}"}
+        answer: dict[str, Any] = self._execute_module(task_vars=task_vars)
+        host = str((task_vars or {}).get("inventory_hostname", "host"))
+        different = answer.get("different") or []
+        for line in different[:MAX_LINES]:
+            Display().display(f"[{host}] not as wanted: {line}")
+        if len(different) > MAX_LINES:
+            Display().display(f"[{host}] and {len(different) - MAX_LINES} more")
+        return {**result, **answer}
+
+
+def part_of_a_run(arguments: Mapping[str, Any]) -> str:
+    """Name the option by which this run of ansible-playbook leaves something out; empty if it is a whole one."""
+    options = {
+        "--limit": arguments.get("subset"),
+        "--start-at-task": arguments.get("start_at_task"),
+        "--step": arguments.get("step"),
+        "--tags": set(arguments.get("tags") or ()) - {"all"},
+        "--skip-tags": arguments.get("skip_tags"),
+    }
+    return next((option for option, given in options.items() if given), "")
