@@ -190,6 +190,8 @@ async def running(agent: str, **spec: Any) -> AsyncIterator[Organ]:
         await until(organ, lambda snapshot: snapshot.first_round_over)
         yield organ
     finally:
+        # The loop waits at its end for the threads of its tasks, also where a test has failed.
+        let_go.set()
         await organ.stop()
 
 
@@ -367,12 +369,13 @@ async def test_an_agent_that_is_started_again_takes_nobody_else_out(monkeypatch:
 async def test_threads_that_all_hang_are_seen_and_a_new_process_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_module, "STUCK_AFTER_S", 0.05)
     async with running("holds", agent_count=100, drain_timeout_s=0) as organ:
-        hanging = [asyncio.create_task(organ.execute(task(params={"hold": True}), 0.2)) for _ in range(64)]
+        hanging = [asyncio.create_task(organ.execute(task(params={"hold": True}), 60.0)) for _ in range(64)]
         await until(organ, lambda snapshot: snapshot.in_flight == 64)
         assert (await organ.canary("n")).get("error") is None, "agents that are all busy work"
         waits = await organ.execute(task(), 0.05)
         assert (waits["error_type"], waits["executed"]) == ("TimeoutError", "no"), "it waits in the queue"
-        await asyncio.gather(*hanging)
+        for one in hanging:
+            one.cancel()
 
         snapshot = await until(organ, lambda snapshot: snapshot.ready == 0)
         assert (snapshot.state, snapshot.stuck, snapshot.is_blocked) == ("down", 100, True)
@@ -387,7 +390,10 @@ async def test_threads_that_all_hang_are_seen_and_a_new_process_is_asked_for(mon
 async def test_agents_that_are_stuck_are_not_counted_as_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_module, "STUCK_AFTER_S", 0.05)
     async with running("holds", agent_count=3, drain_timeout_s=0) as organ:
-        await asyncio.gather(*(organ.execute(task(params={"hold": True}), 0.1) for _ in range(2)))
+        hanging = [asyncio.create_task(organ.execute(task(params={"hold": True}), 60.0)) for _ in range(2)]
+        await until(organ, lambda snapshot: snapshot.in_flight == 2)
+        for one in hanging:
+            one.cancel()
         snapshot = await until(organ, lambda snapshot: snapshot.stuck == 2)
         assert (snapshot.state, snapshot.ready, snapshot.is_blocked) == ("degraded", 1, False)
         assert snapshot.agents == {"starting": 0, "ready": 1, "stuck": 2, "failed": 0}
