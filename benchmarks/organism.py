@@ -13,7 +13,7 @@ from typing import Any
 from seedcore.bootstrap import Outcome, bootstrap, shutdown
 from seedcore.config import load_config
 from seedcore.settings import Settings
-from tests.support.ray_head import free_ports
+from tests.support.ports import free_ports
 
 ECHO = {
     "id": "echo",

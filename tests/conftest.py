@@ -24,18 +24,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _numbers = itertools.count(1)
 _FAILED = pytest.StashKey[bool]()
 
-_DRIVER = """
-import json, os, time
-import ray
-ray.init(namespace=os.environ["RAY_NAMESPACE"], logging_level="ERROR", log_to_driver=False)
-def say(data):
-    print(json.dumps(data, default=repr))
+_UP = """
+from pathlib import Path
+from seedcore.bootstrap import bootstrap
+from seedcore.config import load_config
+from seedcore.settings import Settings
+outcome = bootstrap(Settings.from_env(), load_config(Path({path!r})))
+say([outcome.report.exit_code, outcome.to_dict()])
+"""
+_DOWN = """
+from seedcore.bootstrap import shutdown
+from seedcore.settings import Settings
+say(shutdown(Settings.from_env()))
 """
 
 
 @dataclass
 class Organism:
-    """One deployment on a head of the tests: runs the real command line against it."""
+    """One deployment on a head of the tests.
+
+    :meth:`run` and what calls it use the real command line, in a process of its own; :meth:`up`, :meth:`drive` and
+    :meth:`close` use the library in the head's driver, which has joined Ray already.
+    """
 
     head: RayHead
     settings: Settings
@@ -79,25 +89,15 @@ class Organism:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def drive(self, code: str, *, timeout_s: float = 120) -> Any:
-        """Run a driver that has joined Ray; it calls ``say(data)`` once, and that is the answer."""
-        path = self.directory / "driver.py"
-        path.write_text(_DRIVER + code)
-        done = subprocess.run(
-            [sys.executable, str(path)],
-            env=self.head.env(self.settings),
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
+        """Run code in the head's driver; it calls ``say(data)`` once, and that is the answer."""
+        return self.head.driver.ask(
+            code, env=self.head.env(self.settings), directory=self.directory, timeout_s=timeout_s
         )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
 
     def up(self, *organs: dict[str, Any]) -> None:
-        """Bootstrap an organism and insist that it is healthy."""
-        done = self.run("bootstrap", "--config", str(self.config(*organs)))
-        assert done.returncode == 0, done.stderr
+        """Bootstrap an organism and insist that it is healthy; one that runs already is reloaded in place."""
+        code, outcome = self.drive(_UP.format(path=str(self.config(*organs))))
+        assert code == 0, outcome
 
     def probe(self, **expectations: Any) -> Report:
         """Ask for the truth, in this process."""
@@ -115,14 +115,18 @@ class Organism:
         state = read_cluster(self.settings, token=self.settings.token(), timeout_s=5)
         return sorted(str(row["name"]) for row in state.actors if row["state"] != "DEAD")
 
-    def close(self) -> None:
-        """End what runs in the background and remove all actors of the namespace."""
+    def end_processes(self) -> None:
+        """End what runs in the background."""
         for process in self.background:
             if process.poll() is None:
                 process.kill()
             process.communicate()
-        done = self.run("shutdown")
-        assert done.returncode in {0, 3}, done.stderr
+        self.background.clear()
+
+    def close(self) -> None:
+        """End what runs in the background and remove all actors of the namespace."""
+        self.end_processes()
+        self.drive(_DOWN)
         assert self.actors() == []
 
 
@@ -153,7 +157,13 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def head() -> Iterator[RayHead]:
     """A Ray head that the tests of a session share; nothing in a test may kill it."""
-    yield from _running_head()
+    running = RayHead()
+    try:
+        running.start()
+        yield running
+    finally:
+        if not running.kept:
+            running.close()
 
 
 @pytest.fixture
@@ -163,29 +173,43 @@ def organism(head: RayHead, tmp_path: Path, request: pytest.FixtureRequest) -> I
     try:
         yield deployment
     finally:
-        if not _keep(head, request, deployment.settings):
+        if not keep_ray(head, request, deployment.settings):
+            deployment.close()
+
+
+@pytest.fixture(scope="module")
+def module_organisms(head: RayHead) -> Iterator[list[Organism]]:
+    """What :func:`shared` has made for this module: one at most."""
+    made: list[Organism] = []
+    try:
+        yield made
+    finally:
+        for deployment in made:
             deployment.close()
 
 
 @pytest.fixture
-def own_head(request: pytest.FixtureRequest) -> Iterator[RayHead]:
-    """A Ray head that this test alone has, and may kill."""
-    for head in _running_head():
-        yield head
-        _keep(head, request, head.settings)
-
-
-def _running_head() -> Iterator[RayHead]:
-    head = RayHead()
+def shared(
+    head: RayHead,
+    module_organisms: list[Organism],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Organism]:
+    """One namespace for the tests of a module that only ask; ``up`` reloads in place what is not as it should be."""
+    if not module_organisms:
+        scope = head.scope(f"module-{next(_numbers)}")
+        module_organisms.append(Organism(head, scope, tmp_path_factory.mktemp("module")))
+    deployment = module_organisms[0]
     try:
-        head.start()
-        yield head
+        yield deployment
     finally:
-        if not head.kept:
-            head.close()
+        if keep_ray(head, request, deployment.settings):
+            module_organisms.clear()
+        else:
+            deployment.end_processes()
 
 
-def _keep(head: RayHead, request: pytest.FixtureRequest, settings: Settings) -> bool:
+def keep_ray(head: RayHead, request: pytest.FixtureRequest, settings: Settings) -> bool:
     """Keep the Ray of a test that failed under ``--keep-ray``, and print how to look at it."""
     if not (request.config.getoption("--keep-ray") and request.node.stash.get(_FAILED, False)):
         return False

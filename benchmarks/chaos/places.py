@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trustme
 
-from tests.support.ray_head import free_ports, free_range
+from tests.support.ports import free_ports, free_range
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.support.ray_head import NODE_IP, free_ports, free_range
+from tests.support.ports import free_ports, free_range
+from tests.support.ray_head import NODE_IP
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

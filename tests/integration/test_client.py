@@ -23,7 +23,7 @@ NAPS = {"id": "naps", "agent": "seedcore.agents:utility", "task_types": ["sleep"
 DRIVER = """
 import asyncio, signal, subprocess, sys, threading
 import seedcore
-client = seedcore.Client()
+client = ending.enter_context(seedcore.Client())
 assert client.transport == "ray"
 
 def pids(organ_id):
@@ -55,8 +55,8 @@ def noted(directory: Path) -> Counter[int]:
     return Counter(int(line) for line in (directory / "ledger.txt").read_text().splitlines())
 
 
-def test_a_process_that_has_not_joined_ray_asks_over_http(organism: Organism) -> None:
-    organism.up(CALM, NAPS)
+def test_a_process_that_has_not_joined_ray_asks_over_http(shared: Organism) -> None:
+    shared.up(CALM, NAPS)
     code = """
 import json, sys, seedcore
 with seedcore.Client() as client:
@@ -67,7 +67,7 @@ with seedcore.Client() as client:
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=organism.head.env(organism.settings),
+        env=shared.head.env(shared.settings),
         capture_output=True,
         timeout=100,
         check=False,
@@ -98,13 +98,14 @@ def test_without_a_coordinator_every_answer_says_so_and_nothing_waits_for_ever(o
     assert [(entry["error_type"], entry["executed"]) for entry in answer] == [("ClusterError", "no")] * 2
 
 
-def test_many_tasks_keep_their_order_stream_and_tell_each_its_own_outcome(organism: Organism) -> None:
-    organism.up(CALM, NAPS)
+def test_many_tasks_keep_their_order_stream_and_tell_each_its_own_outcome(shared: Organism) -> None:
+    # An organ that nobody else has asked: its tasks are counted below.
+    shared.up({**CALM, "id": "many"}, NAPS)
 
     seen = drive(
-        organism,
+        shared,
         """
-small = seedcore.Client(max_in_flight=100)
+small = ending.enter_context(seedcore.Client(max_in_flight=100))
 taken, most, order = 0, 0, []
 def tasks():
     global taken
@@ -132,7 +133,7 @@ async def beside():
         order = [answer["result"]["echo"]["n"] async for answer in other.map(source())]
         return {"all": all(answer["success"] for answer in quick), "seconds": seconds, "waits": waits, "order": order,
                 "ping": await other.ping(), "status": (await other.status())["status"]}
-def counted(organ_id="calm", key="tasks"):
+def counted(organ_id="many", key="tasks"):
     (organ,) = [organ for organ in client.submit({"type": "get_metrics"})["result"]["organs"]
                 if organ["organ_id"] == organ_id]
     return organ[key] if key != "tasks" else sum(
@@ -211,13 +212,14 @@ say([answers, n, client.submit({"type": "note", "params": {"n": n + 1}}, timeout
     assert lost < count
 
 
-def test_an_overloaded_organ_is_asked_again_until_everything_is_done_once(organism: Organism, tmp_path: Path) -> None:
-    organism.up(ledger(tmp_path, agent_count=1, max_concurrency=1, queue_limit=3))
+def test_an_overloaded_organ_is_asked_again_until_everything_is_done_once(shared: Organism, tmp_path: Path) -> None:
+    shared.up(ledger(tmp_path, agent_count=1, max_concurrency=1, queue_limit=3))
 
     answers = drive(
-        organism,
+        shared,
         """
-clients, found = [client, seedcore.Client(), seedcore.Client()], []
+others = [ending.enter_context(seedcore.Client()) for _ in range(2)]
+clients, found = [client, *others], []
 def work(number):
     tasks = [{"type": "note", "params": {"n": 100 * number + i, "seconds": 0.01}} for i in range(40)]
     found.extend(clients[number].submit_many(tasks, timeout_s=90))
@@ -336,8 +338,8 @@ say(seen)
 
 
 @pytest.mark.parametrize("joined", [False, True])
-def test_the_examples_of_the_documentation_run_both_ways(organism: Organism, *, joined: bool) -> None:
-    assert organism.run("bootstrap").returncode == 0
+def test_the_examples_of_the_documentation_run_both_ways(shared: Organism, *, joined: bool) -> None:
+    assert shared.run("bootstrap").returncode == 0
     text = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
     blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
     join = 'import ray\nray.init(logging_level="ERROR", log_to_driver=False)\n' if joined else ""
@@ -346,7 +348,7 @@ def test_the_examples_of_the_documentation_run_both_ways(organism: Organism, *, 
         wanted = [line.split("  # ")[1].strip() for line in block.splitlines() if "print(" in line and "  # " in line]
         done = subprocess.run(
             [sys.executable, "-c", join + block],
-            env=organism.head.env(organism.settings),
+            env=shared.head.env(shared.settings),
             capture_output=True,
             timeout=100,
             check=False,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from seedcore.status import Report
-from tests.conftest import Organism
+from tests.conftest import Organism, keep_ray
 from tests.support.processes import kill, marked
 from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually
@@ -44,17 +44,37 @@ def healthy_again(organism: Organism, killed: set[int], *, timeout_s: float = 90
     return reports
 
 
+@pytest.fixture(scope="module")
+def own_heads() -> Iterator[list[Organism]]:
+    """What :func:`lone` has started and not yet closed: one at most."""
+    started: list[Organism] = []
+    try:
+        yield started
+    finally:
+        for deployment in started:
+            deployment.head.close()
+
+
 @pytest.fixture
-def lone(own_head: RayHead, tmp_path: Path) -> Iterator[Organism]:
-    """An organism on a head that the test may kill."""
-    deployment = Organism(own_head, own_head.scope("faults"), tmp_path)
-    deployment.up(*ORGANS)
+def lone(
+    own_heads: list[Organism], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Organism]:
+    """An organism on a head that the test may kill, and that another test has killed and started again, maybe."""
+    if own_heads and not own_heads[0].probe().healthy:
+        own_heads.pop().head.close()
+    if not own_heads:
+        head = RayHead()
+        own_heads.append(Organism(head, head.scope("faults"), tmp_path_factory.mktemp("lone")))
+        head.start()
+        own_heads[0].up(*ORGANS)
+    deployment = own_heads[0]
     try:
         yield deployment
     finally:
-        for process in deployment.background:
-            process.kill()
-            process.communicate()
+        if keep_ray(deployment.head, request, deployment.settings):
+            own_heads.clear()
+        else:
+            deployment.end_processes()
 
 
 def test_a_killed_organ_is_seen_at_once_and_comes_back(organism: Organism) -> None:

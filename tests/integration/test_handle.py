@@ -37,11 +37,11 @@ def feed(organism: Organism, tasks: str) -> list[dict[str, Any]]:
     return answers
 
 
-def test_what_is_no_task_is_refused_in_the_documented_shape(organism: Organism) -> None:
-    organism.up(CALM)
+def test_what_is_no_task_is_refused_in_the_documented_shape(shared: Organism) -> None:
+    shared.up(CALM, HOSTILE)
 
     answers = feed(
-        organism,
+        shared,
         """[None, [], [1, 2], "text", 7, {}, {"type": ""}, {"type": 5}, {"type": "calm", "params": []},
             {"type": "calm", "params": {1: 2}}, {"type": "calm", "timeout_s": -1},
             {"type": "calm", "drift_score": float("nan")},
@@ -62,11 +62,11 @@ def test_what_is_no_task_is_refused_in_the_documented_shape(organism: Organism) 
     assert answers[13]["answer"]["error_type"] == "PayloadTooLargeError"
 
 
-def test_none_stands_for_a_default_and_types_are_normalised(organism: Organism) -> None:
-    organism.up(CALM)
+def test_none_stands_for_a_default_and_types_are_normalised(shared: Organism) -> None:
+    shared.up(CALM, HOSTILE)
 
     answers = feed(
-        organism,
+        shared,
         """[{"type": " CALM ", "params": None, "description": None, "domain": None, "drift_score": None, "id": None,
              "timeout_s": None}, {"task_type": "calm", "params": {"a": [1, 2.5, "x", None, True]}}]""",
     )
@@ -78,9 +78,9 @@ def test_none_stands_for_a_default_and_types_are_normalised(organism: Organism) 
     assert answer["duration_s"] >= 0
 
 
-def test_a_hostile_agent_hurts_nobody_else(organism: Organism) -> None:
-    organism.up(CALM, HOSTILE)
-    before = organism.probe().coordinator
+def test_a_hostile_agent_hurts_nobody_else(shared: Organism) -> None:
+    shared.up(CALM, HOSTILE)
+    before = shared.probe().coordinator
 
     kinds = [
         ("raise", "ValueError"), ("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"),
@@ -90,7 +90,7 @@ def test_a_hostile_agent_hurts_nobody_else(organism: Organism) -> None:
         ("ignores_cancel", "TimeoutError"),
     ]  # fmt: skip
     tasks = [{"type": "do", "params": {"do": kind}} for kind, _ in kinds]
-    answers = feed(organism, repr([*tasks, {"type": "do"}]))
+    answers = feed(shared, repr([*tasks, {"type": "do"}]))
 
     for entry, (kind, error_type) in zip(answers, kinds, strict=False):
         answer = entry["answer"]
@@ -99,7 +99,7 @@ def test_a_hostile_agent_hurts_nobody_else(organism: Organism) -> None:
         assert answer["task_type"] == "do"
         assert entry["seconds"] < 6
     assert answers[-1]["answer"]["success"] is True
-    after = organism.probe().coordinator
+    after = shared.probe().coordinator
     assert (after["pid"], after["restarts"]) == (before["pid"], 0)
     pids = [[replica["pid"] for replica in organ["replicas"]] for organ in after["organs"]]
     assert pids == [[replica["pid"] for replica in organ["replicas"]] for organ in before["organs"]]

@@ -10,6 +10,8 @@ import pytest
 from benchmarks.soak import ROOT, organism_file
 from tests.conftest import Organism
 
+pytestmark = pytest.mark.alone
+
 DRIVE = f"""
 import asyncio, sys
 from pathlib import Path

@@ -18,6 +18,8 @@ from tests.conftest import Organism
 from tests.support.processes import kill
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 ORGANS = st.lists(
     st.fixed_dictionaries(
         {

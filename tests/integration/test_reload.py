@@ -78,56 +78,56 @@ def test_only_what_has_changed_is_replaced_and_a_new_coordinator_process_knows(
     assert reload(organism, same, changed, {"id": "added", "task_types": ["added"]})[1]["action"] == "none"
 
 
-def test_tasks_of_an_organ_that_is_replaced_end_first(organism: Organism, tmp_path: Path) -> None:
-    organism.up(counting(tmp_path / "done", id="one"))
-    long_task = under_way(organism, "task_1", 5)
+def test_tasks_of_an_organ_that_is_replaced_end_first(shared: Organism, tmp_path: Path) -> None:
+    shared.up(counting(tmp_path / "done", id="one"))
+    long_task = under_way(shared, "task_1", 5)
 
-    code, _ = reload(organism, counting(tmp_path / "done", id="one", agent_count=2))
+    code, _ = reload(shared, counting(tmp_path / "done", id="one", agent_count=2))
 
     assert code == 0
     answer = answer_of(long_task)
     assert answer["success"] is True
-    assert answer["result"]["pid"] != organ_pids(organism.probe())["one"]
+    assert answer["result"]["pid"] != organ_pids(shared.probe())["one"]
 
 
-def test_an_organism_that_does_not_come_up_changes_nothing(organism: Organism, tmp_path: Path) -> None:
+def test_an_organism_that_does_not_come_up_changes_nothing(shared: Organism, tmp_path: Path) -> None:
     blocker = tmp_path / "blocker"
     blocker.touch()
     one = {"id": "one"}
-    organism.up(one, {"id": "two"})
-    before = organism.probe()
-    wanted = (organism.settings.state_dir / "desired.json").read_text()
+    shared.up(one, {"id": "two"})
+    before = shared.probe()
+    wanted = (shared.settings.state_dir / "desired.json").read_text()
     bad = {"agent": "helpers:FailsWhileFileExists", "options": {"path": str(blocker)}}
 
     for organs in [(one, {"id": "two"}, {"id": "bad", **bad}), (one, {"id": "two", **bad})]:
-        code, outcome = reload(organism, *organs)
+        code, outcome = reload(shared, *organs)
         assert (code, outcome["action"], outcome["reason"]) == (1, "reload", "init_failed")
         assert "the running organism was not changed: organ " in outcome["message"]
         assert "the database is locked by blocker" in outcome["message"]
         assert "Traceback" in outcome["cause"]
-        eventually(lambda: organism.probe().healthy, timeout_s=60, what="as it was")
-        after = organism.probe()
+        eventually(lambda: shared.probe().healthy, timeout_s=60, what="as it was")
+        after = shared.probe()
         assert after.coordinator["fingerprint"] == before.coordinator["fingerprint"]
         assert organ_pids(after)["one"] == organ_pids(before)["one"]
-        assert organism.submit("task_2")["success"] is True
-    assert (organism.settings.state_dir / "desired.json").read_text() == wanted
+        assert shared.submit("task_2")["success"] is True
+    assert (shared.settings.state_dir / "desired.json").read_text() == wanted
     # What was never replaced has the process of the beginning; what had to come back has not.
-    assert organism.actors() == ["seedcore_coordinator", "seedcore_organ.one.0", "seedcore_organ.two.0"]
+    assert shared.actors() == ["seedcore_coordinator", "seedcore_organ.one.0", "seedcore_organ.two.0"]
 
 
-def test_an_organism_that_cannot_be_placed_is_given_up_in_time(organism: Organism) -> None:
-    organism.up({"id": "one"})
-    before = organism.probe()
-    path = organism.config({"id": "one"}, {"id": "big", "resources": {"quantum": 1}})
+def test_an_organism_that_cannot_be_placed_is_given_up_in_time(shared: Organism) -> None:
+    shared.up({"id": "one"})
+    before = shared.probe()
+    path = shared.config({"id": "one"}, {"id": "big", "resources": {"quantum": 1}})
 
-    done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "30", "--json")
+    done = shared.run("bootstrap", "--config", str(path), "--wait-timeout", "30", "--json")
 
     assert done.returncode == 1
     assert "organs big did not come up within" in json.loads(done.stdout)["message"]
-    after = organism.probe()
+    after = shared.probe()
     assert after.healthy
     assert organ_pids(after) == organ_pids(before)
-    assert organism.actors() == ["seedcore_coordinator", "seedcore_organ.one.0"]
+    assert shared.actors() == ["seedcore_coordinator", "seedcore_organ.one.0"]
 
 
 def test_what_was_shut_down_stays_so_until_it_is_started_again(organism: Organism) -> None:

@@ -90,16 +90,16 @@ def test_a_deadline_says_what_it_waits_for_and_the_start_goes_on(organism: Organ
     assert organism.run("status", "--wait", "--timeout", "60").returncode == 0
 
 
-def test_a_second_bootstrap_changes_nothing(organism: Organism) -> None:
-    organism.up({"id": "one"})
-    before = organism.probe().coordinator
+def test_a_second_bootstrap_changes_nothing(shared: Organism) -> None:
+    shared.up({"id": "one"})
+    before = shared.probe().coordinator
 
-    done = organism.run("bootstrap", "--config", str(organism.config({"id": "one"})), "--json")
+    done = shared.run("bootstrap", "--config", str(shared.config({"id": "one"})), "--json")
 
     assert done.returncode == 0
     outcome = json.loads(done.stdout)
     assert (outcome["action"], outcome["changed"]) == ("none", False)
-    after = organism.probe().coordinator
+    after = shared.probe().coordinator
     assert after["pid"] == before["pid"]
     assert [organ["replicas"][0]["pid"] for organ in after["organs"]] == [
         organ["replicas"][0]["pid"] for organ in before["organs"]
@@ -168,9 +168,9 @@ def test_an_optional_organ_that_fails_leaves_a_degraded_organism(organism: Organ
     eventually(lambda: organism.probe().healthy, timeout_s=30, what="the optional organ healed by itself")
 
 
-def test_the_gate_expectations_are_checked(organism: Organism) -> None:
-    organism.up({"id": "one"})
+def test_the_gate_expectations_are_checked(shared: Organism) -> None:
+    shared.up({"id": "one"})
 
-    assert organism.probe(expected_release="9.9.9").reason == "wrong_release"
-    assert organism.probe(expected_nodes=2).reason == "nodes_missing"
-    assert organism.run("status", "--canary", "--wait", "--timeout", "20", "--stable", "2").returncode == 0
+    assert shared.probe(expected_release="9.9.9").reason == "wrong_release"
+    assert shared.probe(expected_nodes=2).reason == "nodes_missing"
+    assert shared.run("status", "--canary", "--wait", "--timeout", "20", "--stable", "2").returncode == 0

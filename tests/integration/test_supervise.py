@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 PATIENCE = ("--interval", "0.5", "--hang-timeout", "4", "--bootstrap-timeout", "60")
 LOSE_THE_COORDINATOR = """
-ray.kill(ray.get_actor("seedcore_coordinator"), no_restart=True)
+ray.kill(ray.get_actor("seedcore_coordinator", namespace=os.environ["RAY_NAMESPACE"]), no_restart=True)
 say("killed")
 """
 

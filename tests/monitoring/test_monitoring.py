@@ -17,8 +17,8 @@ import trustme
 import yaml
 
 from tests.deploy.conftest import ROOT, Deployment, issue
+from tests.support.ports import free_ports
 from tests.support.processes import kill
-from tests.support.ray_head import free_ports
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""A Ray head of the test's own: token mode, RocksDB, own temp dir, ports that are free now."""
+"""A Ray head of the test's own: token mode, RocksDB, own temp dir, ports that nobody else has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import secrets
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,9 @@ from pathlib import Path
 from seedcore.cluster import read_cluster
 from seedcore.errors import ClusterError
 from seedcore.settings import Settings
+from tests.support.driver import Driver
+from tests.support.guardian import Guardian
+from tests.support.ports import free_ports, free_range
 from tests.support.processes import MARK, end_all
 from tests.support.waiting import eventually
 
@@ -35,6 +37,8 @@ class RayHead:
         self.mark = secrets.token_hex(8)
         # Under /tmp and short: Ray's socket paths must stay below 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="sct-", dir="/tmp"))
+        self._guardian = Guardian(self.mark, self.directory)
+        self.driver = Driver(self.directory / "driver.log")
         ports = free_ports(12)
         self._worker_ports = free_range(400)
         self._gcs_port, self._dashboard_port = ports[0], ports[1]
@@ -193,15 +197,18 @@ class RayHead:
         for process in (self.process, *self.nodes.values()):
             process.wait(timeout=10)
         self.nodes.clear()
+        self.driver.close()
 
     def close(self) -> None:
         """Kill everything and remove the directory."""
         self.kill()
         _remove(self.directory)
+        self._guardian.release()
 
     def keep(self, settings: Settings) -> str:
         """Let everything run on after the tests; returns how a person looks at it, and ends it."""
         self.kept = True
+        self._guardian.release()
         # Without the mark: the shell that sources the file is not to be killed with the cluster.
         changed = {
             key: value for key, value in self.env(settings).items() if key != MARK and os.environ.get(key) != value
@@ -223,24 +230,6 @@ class RayHead:
         except ClusterError:
             return False
         return bool(state.alive_node_ids)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now on all interfaces."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def free_range(count: int) -> tuple[int, int]:
-    """Two ends of a range below the ephemeral ports in which nothing listens now."""
-    start = 10_000 + secrets.randbelow(20_000 - count)
-    return start, start + count - 1
 
 
 def _remove(directory: Path) -> None:

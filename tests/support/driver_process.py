@@ -1,0 +1,62 @@
+"""The process of a :class:`tests.support.driver.Driver`: runs the code of each question, having joined Ray.
+
+Questions come as JSON lines on standard input, each gets one JSON line on standard output. The process joins Ray
+anew only for a question about another namespace. It ends with the session that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import threading
+import time
+import traceback
+from typing import Any
+
+import ray
+
+
+def main() -> None:
+    """Answer questions until standard input ends."""
+    # What a question prints or starts must touch neither of the two pipes.
+    questions, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in questions:
+            waiting.put(json.loads(line))
+        # The session has ended; a question that is stuck must not keep this process.
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    joined = ""
+    while True:
+        question = waiting.get()
+        try:
+            os.environ.update(question["env"])
+            os.chdir(question["directory"])
+            namespace = os.environ["RAY_NAMESPACE"]
+            if joined != namespace:
+                ray.shutdown()
+                ray.init(namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
+                joined = namespace
+            answer = {"said": _run(question["code"])}
+        except BaseException:
+            answer = {"error": traceback.format_exc()}
+        answers.write(json.dumps(answer, default=repr) + "\n")
+        answers.flush()
+
+
+def _run(code: str) -> Any:
+    said: list[Any] = []
+    # Ray sends classes of __main__ as they are; of another module it would send the name only.
+    names = {"__name__": "__main__", "json": json, "os": os, "ray": ray, "say": said.append, "time": time}
+    with contextlib.ExitStack() as ending:
+        exec(compile(code, "<question>", "exec"), {**names, "ending": ending})
+    return said[-1]

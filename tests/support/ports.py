@@ -1,0 +1,75 @@
+"""Ports for the processes of a test: no two test sessions or xdist workers of one machine get the same ones.
+
+They lie below the ephemeral ports, so no outgoing connection takes one between the choice and the bind. Each is
+claimed by a record lock on its own byte of one file; the kernel releases the locks when the process that made them
+ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+
+# Above the ports that Ray and a deployment take for their workers by default.
+FIRST, LAST = 20_000, 32_700
+# Single ports lie apart, so that they do not break up the space of the long ranges.
+_RANGES_FROM = 22_500
+_TRIES = 1000
+_claimed: set[int] = set()
+_descriptor: int | None = None
+
+
+def free_ports(count: int) -> list[int]:
+    """Claim single ports that are free now on all interfaces."""
+    return [_find(1, FIRST, _RANGES_FROM) for _ in range(count)]
+
+
+def free_range(count: int) -> tuple[int, int]:
+    """Claim consecutive ports that are free now on all interfaces; returns the first and the last."""
+    start = _find(count, _RANGES_FROM, LAST)
+    return start, start + count - 1
+
+
+def _find(count: int, first: int, end: int) -> int:
+    for _ in range(_TRIES):
+        start = first + secrets.randbelow(end - first - count + 1)
+        if _claim(start, count):
+            return start
+    raise AssertionError(f"no {count} consecutive free ports between {first} and {end}")
+
+
+def _claim(start: int, count: int) -> bool:
+    ports = range(start, start + count)
+    # A record lock does not conflict with another one of the same process.
+    if not _claimed.isdisjoint(ports):
+        return False
+    try:
+        fcntl.lockf(_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, start)
+    except OSError:
+        return False
+    if not all(_is_free(port) for port in ports):
+        fcntl.lockf(_file(), fcntl.LOCK_UN, count, start)
+        return False
+    _claimed.update(ports)
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as tried:
+        try:
+            tried.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+def _file() -> int:
+    # Never closed: closing any descriptor of the file releases all locks of the process.
+    global _descriptor  # noqa: PLW0603
+    if _descriptor is None:
+        path = f"/tmp/seedcore-test-ports-{os.getuid()}"
+        _descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return _descriptor

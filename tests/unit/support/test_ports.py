@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ports
+from tests.support.ports import free_ports, free_range
+
+ROOT = Path(__file__).parents[3]
+# A small space, in which another process would meet every port of this one.
+SMALL = "from tests.support import ports; ports.FIRST, ports._RANGES_FROM, ports.LAST = 31_000, 31_100, 31_400; "
+
+
+def test_what_is_claimed_once_is_not_claimed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "FIRST", 31_000)
+    monkeypatch.setattr(ports, "_RANGES_FROM", 31_100)
+    monkeypatch.setattr(ports, "LAST", 31_400)
+
+    mine = free_ports(30)
+    first, last = free_range(200)
+    theirs = other_process("print(*ports.free_ports(30))")
+
+    assert len(set(mine)) == 30
+    assert last - first == 199
+    assert set(mine).isdisjoint(theirs)
+    assert set(mine).isdisjoint(range(first, last + 1))
+    with pytest.raises(AssertionError, match="no 200 consecutive free ports between 31100 and 31400"):
+        free_range(200)
+
+
+def test_another_process_gets_no_range_that_is_claimed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_RANGES_FROM", 30_600)
+    monkeypatch.setattr(ports, "LAST", 30_900)
+    first, last = free_range(140)
+    code = "ports._RANGES_FROM, ports.LAST = 30_600, 30_900; print(*ports.free_range(100))"
+
+    theirs = range(*other_process(code))
+
+    assert first not in theirs
+    assert last not in theirs
+
+
+def test_a_port_that_somebody_listens_at_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.2", free_ports(1)[0]))
+        listener.listen()
+        taken = listener.getsockname()[1]
+        monkeypatch.setattr(ports, "_claimed", set())
+        monkeypatch.setattr(ports, "FIRST", taken)
+        monkeypatch.setattr(ports, "_RANGES_FROM", taken + 1)
+
+        with pytest.raises(AssertionError, match="free ports"):
+            free_ports(1)
+
+
+def other_process(code: str) -> list[int]:
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL + code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
