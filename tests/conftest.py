@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import signal
@@ -154,12 +155,26 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+_session_heads: list[RayHead] = []
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Start the shared head before the time of the first test begins: a busy machine takes as long as a test may."""
+    if not _session_heads and "head" in getattr(item, "fixturenames", ()):
+        _session_heads.append(RayHead())
+        # Whether it runs is found out by the fixture.
+        with contextlib.suppress(AssertionError):
+            _session_heads[0].start()
+    return (yield)
+
+
 @pytest.fixture(scope="session")
 def head() -> Iterator[RayHead]:
-    """A Ray head that the tests of a session share; nothing in a test may kill it."""
-    running = RayHead()
+    """A Ray head that the tests of a session, or of one xdist worker, share; nothing in a test may kill it."""
+    (running,) = _session_heads
     try:
-        running.start()
+        assert running.alive(), "the head did not come up"
         yield running
     finally:
         if not running.kept:

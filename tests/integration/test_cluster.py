@@ -16,6 +16,9 @@ from tests.conftest import Organism
 from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually
 
+# The first test waits for two starts of Ray.
+pytestmark = pytest.mark.timeout(400)
+
 _numbers = itertools.count(1)
 
 

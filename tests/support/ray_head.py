@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
 import shlex
@@ -9,6 +11,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +33,24 @@ START_TRIES = 3
 _TOO_SLOW = "The current node timed out during startup"
 # Agents for the tests; every process of the cluster finds them.
 AGENTS = Path(__file__).parents[1] / "agents"
+
+
+# `ray start`, but its dashboard has only the two modules that Seedcore asks: each one is a process of two CPU-seconds.
+_RAY = """
+from ray._private import ray_constants, services
+from ray.scripts.scripts import main
+
+start_ray_process = services.start_ray_process
+
+def start(command, process_type, *arguments, **options):
+    if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
+        command = [*command, "--modules-to-load=NodeHead,StateHead"]
+    return start_ray_process(command, process_type, *arguments, **options)
+
+services.start_ray_process = start
+main()
+"""
+TURN_TIMEOUT_S = 300.0
 
 
 class RayHead:
@@ -105,11 +128,12 @@ class RayHead:
         node_manager, object_manager, agent_grpc, runtime_env, agent_http, metrics, client, scaler, board = self._ports
         command = [
             self._python,
-            "-m",
-            "ray.scripts.scripts",
+            "-c",
+            _RAY,
             "start",
             "--head",
             "--block",
+            "--no-monitor",
             f"--node-ip-address={NODE_IP}",
             f"--port={self._gcs_port}",
             f"--node-manager-port={node_manager}",
@@ -138,12 +162,13 @@ class RayHead:
         }
         log_path = self.directory / "head.log"
         for more_tries in reversed(range(START_TRIES)):
-            with log_path.open("ab") as log:
-                self.process = subprocess.Popen(
-                    command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-                )
             try:
-                eventually(self._alive, timeout_s=timeout_s, interval_s=0.2, what="a living head node")
+                with _turn():
+                    with log_path.open("ab") as log:
+                        self.process = subprocess.Popen(
+                            command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                        )
+                    eventually(self.alive, timeout_s=timeout_s, interval_s=0.2, what="a living head node")
             except AssertionError:
                 if not more_tries or _TOO_SLOW not in log_path.read_text():
                     raise
@@ -223,13 +248,33 @@ class RayHead:
             f"  {sys.executable} -m tests.support.ray_head {self.directory}   ends it"
         )
 
-    def _alive(self) -> bool:
+    def alive(self) -> bool:
+        """Whether its node is alive; fails with what the process said if that has ended."""
         assert self.process.poll() is None, (self.directory / "head.log").read_text()[-3000:]
         try:
             state = read_cluster(self.settings, token=self.settings.token(), timeout_s=2)
         except ClusterError:
             return False
         return bool(state.alive_node_ids)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Let one test session or xdist worker of this machine start a head at a time: it takes 20 CPU-seconds.
+
+    Ray gives a start 30 s. One whose turn does not come starts all the same.
+    """
+    descriptor = os.open(f"/tmp/seedcore-test-turn-{os.getuid()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + TURN_TIMEOUT_S
+    try:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove(directory: Path) -> None:
