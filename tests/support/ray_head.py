@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import secrets
 import shlex
@@ -11,9 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +19,7 @@ from tests.support.driver import Driver
 from tests.support.guardian import Guardian
 from tests.support.ports import free_ports, free_range
 from tests.support.processes import MARK, end_all
+from tests.support.turns import turn
 from tests.support.waiting import eventually
 
 # Not 127.0.0.1: Ray replaces that one by the host's outward address.
@@ -50,7 +46,6 @@ def start(command, process_type, *arguments, **options):
 services.start_ray_process = start
 main()
 """
-TURN_TIMEOUT_S = 300.0
 
 
 class RayHead:
@@ -163,7 +158,7 @@ class RayHead:
         log_path = self.directory / "head.log"
         for more_tries in reversed(range(START_TRIES)):
             try:
-                with _turn():
+                with turn():
                     with log_path.open("ab") as log:
                         self.process = subprocess.Popen(
                             command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
@@ -256,25 +251,6 @@ class RayHead:
         except ClusterError:
             return False
         return bool(state.alive_node_ids)
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    """Let one test session or xdist worker of this machine start a head at a time: it takes 20 CPU-seconds.
-
-    Ray gives a start 30 s. One whose turn does not come starts all the same.
-    """
-    descriptor = os.open(f"/tmp/seedcore-test-turn-{os.getuid()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + TURN_TIMEOUT_S
-    try:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _remove(directory: Path) -> None:
