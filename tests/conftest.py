@@ -30,7 +30,7 @@ from pathlib import Path
 from seedcore.bootstrap import bootstrap
 from seedcore.config import load_config
 from seedcore.settings import Settings
-outcome = bootstrap(Settings.from_env(), load_config(Path({path!r})))
+outcome = bootstrap(Settings.from_env(), load_config(Path({path!r})), wait_timeout_s=120)
 say([outcome.report.exit_code, outcome.to_dict()])
 """
 _DOWN = """
@@ -97,7 +97,7 @@ class Organism:
 
     def up(self, *organs: dict[str, Any]) -> None:
         """Bootstrap an organism and insist that it is healthy; one that runs already is reloaded in place."""
-        code, outcome = self.drive(_UP.format(path=str(self.config(*organs))))
+        code, outcome = self.drive(_UP.format(path=str(self.config(*organs))), timeout_s=150)
         assert code == 0, outcome
 
     def probe(self, **expectations: Any) -> Report:

@@ -17,7 +17,7 @@ from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually
 
 # The first test waits for two starts of Ray.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 _numbers = itertools.count(1)
 

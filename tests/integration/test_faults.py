@@ -169,7 +169,7 @@ def test_a_stopped_organ_is_replaced(organism: Organism) -> None:
     assert organism.submit("task_1")["success"] is True
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_whole_head_is_killed_and_comes_back(lone: Organism) -> None:
     head = lone.head
     before = processes(lone.probe())
@@ -185,7 +185,7 @@ def test_the_whole_head_is_killed_and_comes_back(lone: Organism) -> None:
     assert lone.submit("two")["success"] is True
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_killed_raylet_ends_the_head_and_nothing_claims_to_be_well(lone: Organism) -> None:
     head = lone.head
     before = processes(lone.probe())
