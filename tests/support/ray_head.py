@@ -31,12 +31,12 @@ AGENTS = Path(__file__).parents[1] / "agents"
 START_TRIES = 4
 # The raylet gives its agent 15 s, which no variable changes: a machine that is short of CPU gets another try.
 _TOO_SLOW = "the raylet has ended"
-# `ray start`, with two differences. Its dashboard has only the two modules that Seedcore asks, because each one is a
-# process of two CPU-seconds. And it waits for its raylet as long as that lives, not for 30 s: a start that is given up
-# and begun again only adds to the load.
+# `ray start`, with two differences. It starts no server for Ray Client, and its dashboard has only the two modules that
+# Seedcore asks: each of them is a process of two CPU-seconds. And it waits for its raylet as long as that lives, not
+# for 30 s: a start that is given up and begun again only adds to the load.
 _RAY = """
 import sys, time
-from ray._private import ray_constants, services
+from ray._private import node, ray_constants, services
 from ray.scripts.scripts import main
 
 start_ray_process, get_node, raylets = services.start_ray_process, services.get_node, []
@@ -59,6 +59,7 @@ def wait(*arguments):
             time.sleep(0.2)
 
 services.start_ray_process, services.get_node = start, wait
+node.Node.start_ray_client_server = lambda self: None
 main()
 """
 
@@ -144,6 +145,7 @@ class RayHead:
             "--head",
             "--block",
             "--no-monitor",
+            "--include-log-monitor=false",
             f"--node-ip-address={NODE_IP}",
             f"--port={self._gcs_port}",
             f"--node-manager-port={node_manager}",
