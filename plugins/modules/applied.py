@@ -169,7 +169,8 @@ def as_wanted(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
             now = paths.State("absent")
         then = paths.wanted(entry, now)
         if then.kind == "absent" and entry["state"] == "attributes":
-            then = paths.State("file")
+            found[str(path)] = ["file", ""]
+            continue
         found[str(path)] = shown(then)
     return found
 
