@@ -14,7 +14,8 @@ WHO = "say([os.getpid(), os.environ['RAY_NAMESPACE'], ray.get_runtime_context().
 def test_one_process_answers_until_a_question_spoils_it(organism: Organism) -> None:
     pid, *where = organism.drive(WHO)
     assert where == [organism.settings.namespace, organism.settings.namespace, str(organism.directory)]
-    assert organism.drive("print('not an answer'); say(os.getpid())") == pid
+    assert organism.drive("print('not an answer'); os.environ['SEEDCORE_OF_A_QUESTION'] = '1'; say(os.getpid())") == pid
+    assert organism.drive("say([os.getpid(), os.environ.get('SEEDCORE_OF_A_QUESTION')])") == [pid, None]
 
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         organism.drive("1 / 0")

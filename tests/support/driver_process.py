@@ -39,6 +39,8 @@ def main() -> None:
     while True:
         question = waiting.get()
         try:
+            for name in [name for name in os.environ if name.startswith("SEEDCORE_")]:
+                del os.environ[name]
             os.environ.update(question["env"])
             os.chdir(question["directory"])
             namespace = os.environ["RAY_NAMESPACE"]
