@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+from contextvars import ContextVar
 from types import TracebackType
+from typing import Any, TextIO
 
 from seedcore.settings import DEFAULT_LOG_LEVEL, LOG_LEVEL, LOG_LEVELS
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+AGENT_FORMAT = "%(asctime)s %(levelname)s %(agent_id)s %(name)s: %(message)s"
 MAX_CHARS = 10_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+current_agent: ContextVar[str] = ContextVar("current_agent", default="-")
+"""Id of the agent whose code runs here."""
 
 _Caught = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -63,16 +69,38 @@ def configure_library() -> None:
     logger.handlers = [_handler()]
 
 
+def configure_agents() -> None:
+    """Log what agents say, with the time and the agent's id, unless they configure logging themselves."""
+    handler = _handler(AGENT_FORMAT)
+    handler.addFilter(_name_agent)
+    root, basic_config = logging.getLogger(), logging.basicConfig
+    root.addHandler(handler)
+    root.setLevel(level())
+
+    def configure(**given: Any) -> None:
+        # It would do nothing where there is a handler already; `logging.info` calls it with nothing.
+        if given and root.handlers == [handler]:
+            root.removeHandler(handler)
+        basic_config(**given)
+
+    logging.basicConfig = configure
+
+
 def protect_default() -> None:
     """Leave logging to the user's code, but protect the handler that Python uses where nobody has configured one."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Formatter())
 
 
-def _handler() -> logging.Handler:
+def _handler(text: str = FORMAT) -> logging.StreamHandler[TextIO]:
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter(FORMAT))
+    handler.setFormatter(Formatter(text))
     return handler
+
+
+def _name_agent(record: logging.LogRecord) -> bool:
+    record.agent_id = current_agent.get()
+    return True
 
 
 def _indented(text: str) -> str:

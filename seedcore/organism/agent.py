@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import Executor
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from seedcore.logs import current_agent
 from seedcore.organism.fence import Raised, call, check_result, is_async
 from seedcore.organism.snapshot import AgentState
 from seedcore.organism.stream import Emit, collector, each, is_generator
@@ -22,9 +22,6 @@ from seedcore.task import Task
 STOP_TIMEOUT_S = 5.0
 # An agent that was well for this long begins anew with the shortest pause.
 WELL_AFTER_S = 60.0
-
-current_agent: ContextVar[str] = ContextVar("current_agent", default="-")
-"""Id of the agent whose code runs here; for the log."""
 
 
 @dataclass(frozen=True, slots=True)

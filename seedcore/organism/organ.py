@@ -66,6 +66,7 @@ class Organ:
         logs.protect_default()
         if ray.is_initialized():
             logs.configure_library()
+            logs.configure_agents()
         self._spec = OrganSpec.from_dict(spec)
         self._replica = replica
         self._identity = identity

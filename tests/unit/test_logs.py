@@ -112,6 +112,56 @@ logging.getLogger("users.agent").debug("too much")
 """
 
 
+TALKS = """
+import asyncio, logging
+from seedcore import logs
+from seedcore.organism.organ import Organ
+from seedcore.spec import OrganSpec
+from seedcore.task import Task
+
+logs.configure_library()
+logs.configure_agents()
+
+class Sync:
+    def __init__(self, agent_id):
+        logging.info("born")
+    def execute(self, task):
+        logging.getLogger("mine").info("a\\nb")
+        logging.debug("too much")
+
+class Async(Sync):
+    async def execute(self, task):
+        logging.getLogger("mine").warning("awaited")
+
+async def main():
+    for kind in ("Sync", "Async"):
+        organ = Organ.__new__(Organ)
+        await organ.__init__(OrganSpec(id=kind.lower(), type="T", agent=f"__main__:{kind}").to_dict(), 0, "i")
+        while not organ.snapshot().ready:
+            await asyncio.sleep(0.01)
+        await organ.execute(Task(type="t").to_dict(), 10.0)
+        await organ.stop()
+    logging.basicConfig(format="own: %(message)s")
+    logging.info("now")
+
+asyncio.run(main())
+"""
+
+
+def test_what_agents_log_has_the_time_and_their_ids() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TALKS], capture_output=True, text=True, check=True, cwd=ROOT, timeout=50
+    )
+
+    assert [line.split(" ", 2)[2] for line in done.stderr.splitlines() if "_agent_0" in line] == [
+        "INFO sync_agent_0 root: born",
+        r"INFO sync_agent_0 mine: a\nb",
+        "INFO async_agent_0 root: born",
+        "WARNING async_agent_0 mine: awaited",
+    ]
+    assert done.stderr.splitlines()[-1] == "own: now"
+
+
 @pytest.mark.parametrize(
     ("given", "level", "passed_on"),
     [("", "INFO", {}), ("info", "INFO", {}), ("debug", "DEBUG", {"SEEDCORE_LOG_LEVEL": "DEBUG"}), ("loud", "INFO", {})],
