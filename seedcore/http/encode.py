@@ -25,21 +25,24 @@ import fractions
 import json
 import math
 import pathlib
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic_core import to_json
 
-from seedcore.errors import PayloadTooLargeError, SeedCoreError
-from seedcore.task import payload_bytes
+from seedcore.errors import SeedCoreError
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
 # Deeper than any document meant to be read, and within what common parsers take; a loop of containers ends here too.
 MAX_RESPONSE_DEPTH = 200
-# What is smaller is written in one go.
-_SMALL_BYTES = 64 * 1024
-_ITEMS_AT_ONCE = 200
+# What has no more entries, and no longer text, is written in one go.
+_SMALL_ENTRIES = 100
+_SMALL_CHARS = 64 * 1024
+# A large list is written in slices, of as many items as make a piece of about this length.
+_PIECE_CHARS = 64 * 1024
+_SLICE_S = 0.005
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -61,19 +64,35 @@ async def encode(value: Any) -> bytes:
     if _is_small(value):
         return _bytes(_text(value, ""))
     body = bytearray()
+    began = time.monotonic()
     for piece in _pieces(value, "", 0):
         body += _bytes(piece)
         if len(body) > MAX_RESPONSE_BYTES:
             raise UnserializableResultError(f"as JSON it is larger than the {MAX_RESPONSE_BYTES} bytes allowed")
-        await asyncio.sleep(0)
+        if time.monotonic() - began > _SLICE_S:
+            await asyncio.sleep(0)
+            began = time.monotonic()
     return bytes(body)
 
 
 def _is_small(value: Any) -> bool:
-    try:
-        return payload_bytes(value, limit=_SMALL_BYTES) <= _SMALL_BYTES
-    except PayloadTooLargeError:
-        return False
+    """Say, after a look at some entries only, whether a value is small for certain."""
+    entries = 0
+    stack: list[Any] = [(value,)]
+    while stack:
+        items = stack.pop()
+        entries += len(items)
+        if entries > _SMALL_ENTRIES:
+            return False
+        for item in items:
+            kind = type(item)
+            if kind is dict:
+                stack.append(item.values())
+            elif kind is list or kind is tuple:
+                stack.append(item)
+            elif kind is str and len(item) > _SMALL_CHARS:
+                return False
+    return True
 
 
 def _bytes(text: str) -> bytes:
@@ -85,19 +104,7 @@ def _pieces(value: Any, where: str, depth: int) -> Iterator[str]:
     """Yield a large document in pieces, each of which takes a moment only."""
     if type(value) is list and not _is_small(value):
         _check_depth(depth)
-        yield "["
-        for start in range(0, len(value), _ITEMS_AT_ONCE):
-            part = value[start : start + _ITEMS_AT_ONCE]
-            if start:
-                yield ","
-            if _is_small(part):
-                yield _text(part, where, start)[1:-1]
-                continue
-            for index, item in enumerate(part, start):
-                if index > start:
-                    yield ","
-                yield from _pieces(item, f"{where}[{index}]", depth + 1)
-        yield "]"
+        yield from _list_pieces(value, where, depth)
     elif type(value) is dict and not _is_small(value):
         _check_depth(depth)
         yield "{"
@@ -108,6 +115,27 @@ def _pieces(value: Any, where: str, depth: int) -> Iterator[str]:
         yield "}"
     else:
         yield _text(value, where)
+
+
+def _list_pieces(value: list[Any], where: str, depth: int) -> Iterator[str]:
+    yield "["
+    start, many = 0, 1
+    while start < len(value):
+        if start:
+            yield ","
+        if many == 1:
+            # The first, and whatever is large by itself.
+            length = 0
+            for piece in _pieces(value[start], f"{where}[{start}]", depth + 1):
+                length += len(piece)
+                yield piece
+        else:
+            text = _text(value[start : start + many], where, start)[1:-1]
+            length = len(text)
+            yield text
+        start += many
+        many = max(1, min(2 * many, many * _PIECE_CHARS // (length + 1)))
+    yield "]"
 
 
 def _text(value: Any, where: str, start: int = 0) -> str:

@@ -109,7 +109,7 @@ def test_what_is_small_in_memory_and_large_as_text_ends(monkeypatch: pytest.Monk
         _encode(bomb)
 
 
-@pytest.mark.parametrize("size", [0, 1, encoding._SMALL_BYTES - 1, encoding._SMALL_BYTES, 1_000_001])
+@pytest.mark.parametrize("size", [0, 1, encoding._SMALL_CHARS - 1, encoding._SMALL_CHARS, 1_000_001])
 def test_long_texts_and_bytes_are_whole(size: int) -> None:
     text = ('"\u00e9\\\n' * size)[:size]
     assert json.loads(_encode({"a": text})) == {"a": text}
@@ -119,12 +119,12 @@ def test_long_texts_and_bytes_are_whole(size: int) -> None:
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(TREES, min_size=1, max_size=3), st.integers(1, 50))
+@given(st.lists(TREES, min_size=1, max_size=3), st.integers(1, 500))
 def test_large_data_survives_in_slices(some: Any, at_once: int) -> None:
     value = {"rows": some * 100, "wide": {"a": some, "b": some}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "_SMALL_BYTES", 500)
-        patch.setattr(encoding, "_ITEMS_AT_ONCE", at_once)
+        patch.setattr(encoding, "_SMALL_ENTRIES", 3)
+        patch.setattr(encoding, "_PIECE_CHARS", at_once)
         assert json.loads(_encode(value)) == value
 
 
