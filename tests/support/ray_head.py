@@ -28,8 +28,8 @@ NODE_IP = "127.0.0.2"
 AGENTS = Path(__file__).parents[1] / "agents"
 
 
-START_TRIES = 4
-# The raylet gives its agent 15 s, which no variable changes: a machine that is short of CPU gets another try.
+START_TRIES = 8
+# The raylet gives its agent 15 s: a machine that is short of CPU gets another try.
 _TOO_SLOW = "the raylet has ended"
 # `ray start`, with two differences. It starts no server for Ray Client, and its dashboard has only the two modules that
 # Seedcore asks: each of them is a process of two CPU-seconds. And it waits for its raylet as long as that lives, not
