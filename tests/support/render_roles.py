@@ -21,7 +21,7 @@ REPORT = {
     "asked": 0.0, "node_ip": "10.0.0.1", "not_local": "", "time": 0.0, "system": "Linux", "machine": "x86_64",
     "libc": "glibc", "memory_mib": 8000, "hostname": "h", "unresolved": "", "unreachable": "", "python": "3.11.7",
     "implementation": "CPython", "python_path": "/usr/bin/python3.11",
-    "closed_prefix": "", "closed_python": "", "venv": True, "certificates": True, "nftables": True, "nft_tables": [],
+    "closed_prefix": "", "closed_python": "", "venv": True, "certificates": True, "nftables": True, "nft_chains": [],
     "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
     "installed": ["ray/old", "cache/wheelhouse-old"],
     "foreign": False, "mark": "made user: ray", "has_state": False,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import runpy
 import shutil
 import subprocess
 import sys
@@ -67,3 +68,31 @@ def test_what_was_made_with_a_python_that_is_gone_is_not_complete(place: Path) -
     (runtime / "bin" / "python").unlink()
     (runtime / "bin" / "python").symlink_to("/nowhere/python3")
     assert report(place / "sc")["complete"] == []
+
+
+LISTED = """table inet seedcore_ray {
+\tchain rules_abc {
+\t}
+
+\tchain input {
+\t\ttype filter hook input priority filter - 5; policy accept;
+\t\tiif "lo" accept
+\t\treject with tcp reset
+\t}
+}
+table inet flushed {
+\tset ports {
+\t\ttype inet_service
+\t}
+
+\tchain input {
+\t\ttype filter hook input priority filter; policy accept;
+\t}
+}
+"""
+
+
+def test_rules_that_were_flushed_are_not_in_force() -> None:
+    chains_of = runpy.run_path(str(PROGRAM))["chains_of"]
+    assert chains_of(LISTED) == ["seedcore_ray/input", "seedcore_ray/rules_abc"]
+    assert chains_of("") == []

@@ -111,13 +111,35 @@ def first_closed(paths: "list[Path]") -> str:
     return ""
 
 
-def nft_tables() -> "list[str]":
-    """Name the tables of nftables; none are seen without nft, or without the right to look."""
+def nft_chains() -> "list[str]":
+    """Name the chains of nftables as table/chain, without those of which the rules were flushed.
+
+    None are seen without nft, or without the right to look.
+    """
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if nft is None:
         return []
-    done = subprocess.run([nft, "list", "tables"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)  # noqa: S603
-    return sorted(line.split()[-1] for line in done.stdout.decode().splitlines())
+    done = subprocess.run([nft, "list", "ruleset"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)  # noqa: S603
+    return chains_of(done.stdout.decode(errors="replace"))
+
+
+def chains_of(ruleset: str) -> "list[str]":
+    """Read the chains in what nft lists; one without a hook is a name only, and needs no rules."""
+    found, table, chain, hooked, rules = [], "", "", False, 0
+    for line in ruleset.splitlines():
+        words = line.split()
+        if words[:1] == ["table"]:
+            table = words[2]
+        elif words[:1] == ["chain"]:
+            chain, hooked, rules = words[1], False, 0
+        elif words[:1] == ["type"] and chain:
+            hooked = True
+        elif words == ["}"] and chain:
+            found += [table + "/" + chain] if rules or not hooked else []
+            chain = ""
+        elif words and chain:
+            rules += 1
+    return sorted(found)
 
 
 def mark(prefix: Path) -> str:
@@ -159,7 +181,7 @@ def main() -> None:
         "venv": importlib.util.find_spec("ensurepip") is not None,
         "certificates": any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in trust),
         "nftables": shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin") is not None,
-        "nft_tables": nft_tables(),
+        "nft_chains": nft_chains(),
         "disk_mib": disk.f_bavail * disk.f_frsize // 2**20,
         "shm_mib": shm.f_blocks * shm.f_frsize // 2**20 if shm else 0,
         "writable": os.access(str(parent), os.W_OK | os.X_OK),
@@ -181,4 +203,5 @@ def main() -> None:
     sys.stdout.write(json.dumps(report) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -215,3 +215,20 @@ def test_what_ray_does_not_use_any_more_is_pruned_and_what_it_uses_is_not(variab
     current = Path(variable("__ray_runtime")).name
     report = json.loads(variable("__ray_host_report")["stdout"]) | {"installed": [f"ray/{current}", "ray/old"]}
     assert variable("__ray_old", known={"__ray_host_report": {"stdout": json.dumps(report)}}) == ["ray/old"]
+
+
+def test_rules_of_an_interrupted_run_or_of_another_wish_are_not_in_force(variable: Callable[..., Any]) -> None:
+    mark = variable("__ray_firewall_mark")
+
+    def wanted(*chains: str, **given: Any) -> Any:
+        report = json.loads(variable("__ray_host_report")["stdout"]) | {"nft_chains": chains}
+        return variable(
+            "__ray_firewall_as_wanted", known={"__ray_host_report": {"stdout": json.dumps(report)}}, **given
+        )
+
+    assert wanted("seedcore_ray/input", f"seedcore_ray/{mark}") is True
+    assert wanted("seedcore_ray/input", "seedcore_ray/rules_of_before") is False
+    assert wanted(f"seedcore_ray/{mark}") is False
+    assert wanted("seedcore_ray/input", f"seedcore_ray/{mark}", ray_metrics_sources="10.9.9.9") is False
+    assert wanted("seedcore_ray/input", f"seedcore_ray/{mark}", ray_close_metrics_ports="false") is False
+    assert wanted(ray_close_metrics_ports="false") is True
