@@ -221,7 +221,7 @@ async def test_infinite_results_are_valid_json(client: httpx.AsyncClient, view: 
 async def test_the_loop_turns_while_a_large_result_goes_out(
     client: httpx.AsyncClient, view: View, until: Until
 ) -> None:
-    view.answer = {**view.answer, "result": [[i, str(i)] for i in range(60_000)]}
+    view.answer = {**view.answer, "result": [[i, str(i)] for i in range(600_000)]}
     post = asyncio.create_task(client.post(PATH, json={"type": "echo"}))
     await until(lambda: view.tasks)
     answered = 0
