@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import sys
 import zlib
 from collections.abc import AsyncIterator, Collection
@@ -19,6 +21,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.core.generated import common_pb2, gcs_pb2
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -33,10 +36,16 @@ from seedcore.record import ActorRecord
 from seedcore.settings import COORDINATOR_NAME, ORGAN_NAME_PREFIX
 from seedcore.spec import OrganSpec
 
+logger = logging.getLogger(__name__)
+
 # A resource that only the head node has, so that the Coordinator's address is known. Soft node affinity is no pin.
 _HEAD = {"node:__internal_head__": 0.001}
 # Methods of an async actor wait in Ray above this many; our own bounds (queues, tasks in flight) are lower.
 _MAX_CALLS = 20_000
+# Their names are made when they are imported, and no type checker sees them.
+_common: Any = common_pb2
+_gcs: Any = gcs_pb2
+_MEMORY = re.compile(r"was ([\d.]+ ?GB) used / ([\d.]+ ?GB)")
 
 
 def coordinator_handle(namespace: str) -> ActorHandle[Any] | None:
@@ -166,17 +175,42 @@ class RayOrganRuntime:
 
 
 def _row(handle: ActorHandle[Any]) -> Row | None:
-    entry = ray._private.state.state.actor_table(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
-    if not entry:
+    accessor = ray._private.state.state._connect_and_get_accessor()  # noqa: SLF001
+    found = accessor.get_actor_info(handle._actor_id)  # noqa: SLF001 - Ray has no public names for these
+    if found is None:
         return None
-    return Row(state=str(entry["State"]), restarts=int(entry["NumRestarts"]), cause=_death_cause(entry["DeathCause"]))
+    actor = _gcs.ActorTableData.FromString(found)
+    cause = death_cause(actor.death_cause)
+    if cause is None and actor.previous_incarnations:
+        cause = _last_exit(accessor, actor.previous_incarnations[-1].worker_id)
+    return Row(state=_gcs.ActorTableData.ActorState.Name(actor.state), restarts=actor.num_restarts, cause=cause)
 
 
-def _death_cause(cause: Any) -> str | None:
-    """Say in one line why an actor died, from whichever context Ray has filled in."""
-    contexts = [value for _, value in cause.ListFields()]
-    texts = [str(getattr(context, "error_message", "")) for context in contexts]
-    return next((line for text in texts for line in text.splitlines() if line.strip()), None)
+def _last_exit(accessor: Any, worker_id: bytes) -> str | None:
+    # An actor that is started again has no cause of death, but its last worker has.
+    try:
+        worker = accessor.get_worker_info(ray.WorkerID(worker_id))
+        return exit_cause(_gcs.WorkerTableData.FromString(worker)) if worker else None
+    except Exception as error:
+        # Ray's own insides: what they do not tell costs the reason of a death, and nothing else.
+        logger.warning("why a worker has ended cannot be read: %s", error)
+        return None
+
+
+def death_cause(cause: Any) -> str | None:
+    """Say in one line why an actor died, from whichever context Ray has filled in; None if from none."""
+    texts = [str(getattr(context, "error_message", "")) for _, context in cause.ListFields()]
+    return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), None)
+
+
+def exit_cause(worker: Any) -> str | None:
+    """Say in one line that Ray's memory monitor has killed a worker, and why; None if it has not."""
+    if worker.exit_type != _common.WorkerExitType.NODE_OUT_OF_MEMORY:
+        return None
+    amounts = _MEMORY.search(worker.exit_detail)
+    why = f": the node used {amounts[1]} of {amounts[2]}" if amounts else ""
+    own = worker.memory_used_bytes_at_death / 1e9
+    return f"Ray's memory monitor has killed its process{why}{f', the process {own:.1f}GB' if own else ''}"
 
 
 def _nodes() -> list[dict[str, Any]]:
