@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from seedcore.errors import Executed, OrganUnavailableError
 from seedcore.task import describe, failure
@@ -27,6 +28,7 @@ ANSWER_GRACE_S = 2.0
 POLL_S = 10.0
 RETRY_AFTER_S = 0.5
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _RESTARTING, _DEAD = 3, 4  # ActorTableData.ActorState
 _DEATHS = frozenset({"ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"})
 # What gRPC says when nothing listens there, and Ray while it starts the process again: the call has reached nobody.
@@ -278,10 +280,16 @@ def lost_answer(error: Exception, task_type: str, *, organ_id: str | None, timeo
         text = f"{where}: no answer within {timeout_s:g} s"
         return failure(text, error_type="TimeoutError", task_type=task_type, executed="unknown", organ_id=organ_id)
     if not isinstance(error, RayError) or kind not in _DEATHS:
-        return failure(describe(error), error_type=kind, task_type=task_type, executed="unknown", organ_id=organ_id)
+        return failure(_one_line(error), error_type=kind, task_type=task_type, executed="unknown", organ_id=organ_id)
     if any(text in str(error) for text in _NOT_SENT):
         return failure(down(where), task_type=task_type)
     return failure(died(where), task_type=task_type, organ_id=organ_id)
+
+
+def _one_line(error: Exception) -> str:
+    """Say what an error of Ray's says: with a foreign traceback in it, its last line; without terminal colours."""
+    lines = [line.strip() for line in _COLOURS.sub("", describe(error)).splitlines() if line.strip()]
+    return (lines[-1] if isinstance(error, RayTaskError) else lines[0]) if lines else type(error).__name__
 
 
 def down(where: str) -> OrganUnavailableError:

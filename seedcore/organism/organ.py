@@ -209,8 +209,13 @@ class Organ:
             self._first_round_over = True
             self._bump()
             while True:
-                await asyncio.sleep(self._spec.health_interval_s)
-                await self._check_all()
+                try:
+                    await asyncio.sleep(self._spec.health_interval_s)
+                    await self._check_all()
+                except asyncio.CancelledError:
+                    if self._stopping:
+                        raise
+                    logger.error("the organ's own task was cancelled, going on: does an agent cancel all tasks?")  # noqa: TRY400
         except Exception:
             # Without this loop the organ would claim for ever what was true once: end the process, Ray restarts it.
             logger.exception("organ %s cannot look after its agents, ending its process", self._spec.id)

@@ -59,6 +59,7 @@ class FakeProcess:
 
     def end(self) -> None:
         self.died.set()
+        self.organ._stopping = True
         for task in (self.organ._life, *self.organ._background):
             task.cancel()
 

@@ -354,6 +354,15 @@ async def test_an_agent_that_is_not_well_is_taken_out_and_started_again(monkeypa
         assert (await organ.execute(task(), 5.0))["success"] is True
 
 
+async def test_an_agent_that_cancels_all_tasks_does_not_end_the_health_checks() -> None:
+    async with running("StartsSlowly") as organ:
+        for one in asyncio.all_tasks() - {asyncio.current_task()}:
+            one.cancel()
+        StartsSlowly.ill.add("organ_agent_0")
+        snapshot = await until(organ, lambda snapshot: snapshot.ready == 0)
+        assert snapshot.failed[0].error == "check_health returned False"
+
+
 async def test_an_agent_that_is_started_again_takes_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(organ_module, "RESTART_BACKOFF", Backoff((0.01,)))
     async with running("StartsSlowly", agent_count=10, min_ready_agents=1) as organ:
