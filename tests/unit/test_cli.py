@@ -160,7 +160,7 @@ def test_a_healthy_status_is_one_document_or_one_readable_block(cluster: FakeClu
     assert (done.exit_code, done.stderr) == (0, "")
     report = json.loads(done.stdout)
     assert (report["healthy"], report["status"], report["reason"]) == (True, "healthy", "ready")
-    assert report["nodes"] == {"alive": 1, "expected": 1, "missing": [], "names": ["head"]}
+    assert report["nodes"] == {"alive": 1, "expected": 1, "missing": [], "names": ["head"], "unexpected": []}
 
     block = run(cluster, "status")
     assert (block.exit_code, block.stderr) == (0, "")
