@@ -1,0 +1,148 @@
+"""A whole organism on a faked Ray: what its start waits for, what a reload undoes, what is said to be missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from seedcore.errors import InitializationError, OrganUnavailableError
+from seedcore.organism.manager import OrganismManager
+from seedcore.spec import OrganismSpec, OrganSpec
+from seedcore.task import Task
+from tests.support.fake_ray import FakeCluster
+from tests.support.virtual_time import run_virtual
+
+Body = Callable[[OrganismManager, FakeCluster], Coroutine[Any, Any, None]]
+
+
+def organ(name: str, **more: Any) -> OrganSpec:
+    return OrganSpec(**{"id": name, "type": "Test", "agent": "x:y", "task_types": (name,), **more})
+
+
+def world(body: Body, *organs: OrganSpec) -> None:
+    async def run() -> None:
+        cluster = FakeCluster()
+        manager = OrganismManager(OrganismSpec(organs=organs), release="r", runtime=cluster, on_change=lambda: None)
+        await body(manager, cluster)
+        await manager.shutdown()
+        assert cluster.actors == {}
+
+    run_virtual(run())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def nothing() -> None:
+    return None
+
+
+async def do(manager: OrganismManager, kind: str) -> dict[str, Any]:
+    return await manager.dispatch(Task(type=kind, timeout_s=5.0))
+
+
+def test_a_start_waits_for_what_is_required_as_long_as_it_takes() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.has_room = False
+        asyncio.get_running_loop().call_later(900, lambda: cluster.change(has_room=True))
+        await manager.initialize()
+        assert 900 < now() < 940
+        assert manager.missing() == ([], [])
+        assert (await do(manager, "one"))["success"]
+
+    world(body, organ("one", replicas=2, agent_count=2))
+
+
+def test_a_start_waits_for_what_is_optional_only_for_its_time() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.has_room = False
+        await manager.initialize()
+        assert 60 <= now() < 63
+        down, degraded = manager.missing()
+        assert (down, degraded) == ([], ["one: 0 of 1 agents ready (replica 0 is starting)"])
+        assert manager.stage == "0 of 1 organs ready; starting: one"
+
+    world(body, organ("one", required=False))
+
+
+def test_a_process_that_dies_again_and_again_fails_the_start_and_leaves_nothing() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.change(start_s=0.1, dies_after_s=0.0)
+        with pytest.raises(InitializationError, match="the process of organ one died .* times while it started"):
+            await manager.initialize()
+        assert cluster.actors == {}
+
+    world(body, organ("one"))
+
+
+def test_a_living_organism_is_adopted_and_what_it_does_not_have_is_removed() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        await manager.initialize()
+        actor = cluster.actors["seedcore_organ.one.0"]
+        next_one = OrganismManager(
+            OrganismSpec(organs=(organ("one"),)), release="r", runtime=cluster, on_change=lambda: None
+        )
+        await next_one.initialize()
+        assert cluster.actors == {"seedcore_organ.one.0": actor}
+        assert (next_one.organ_reports()[0]["replicas"][0]["restarts"], cluster.kills) == (0, [])
+        await next_one.shutdown()
+
+    world(body, organ("one"), organ("two"))
+
+
+def test_what_is_missing_is_told_with_its_cause_and_tasks_for_it_are_refused() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        await manager.initialize()
+        for name in ("one.0", "two.0", "three.0"):
+            cluster.actors[f"seedcore_organ.{name}"].hang()
+        await asyncio.sleep(6)
+        down, degraded = manager.missing()
+        assert down == ["one: 0 of 1 agents ready (its report is overdue)"]
+        assert degraded == [
+            "two: 1 of 2 agents ready (its report is overdue)",
+            "three: 0 of 1 agents ready (its report is overdue)",
+        ]
+        with pytest.raises(OrganUnavailableError, match="organ one cannot work now: its report is overdue"):
+            await do(manager, "one")
+        assert (await do(manager, "two"))["success"]
+        echoes = {(echo["organ_id"], echo["replica"]): echo for echo in await manager.canary("n")}
+        assert {key: (echo["ok"], echo["missed"]) for key, echo in echoes.items()} == {
+            ("one", 0): (False, True),
+            ("two", 0): (False, False),
+            ("two", 1): (True, False),
+            ("three", 0): (False, False),
+        }
+
+    world(
+        body,
+        organ("one"),
+        organ("two", replicas=2, agent_count=2, min_ready_agents=1),
+        organ("three", required=False),
+    )
+
+
+def test_a_reload_keeps_what_is_the_same_and_undoes_what_does_not_come_up() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        await manager.initialize()
+        kept = cluster.actors["seedcore_organ.one.0"]
+        after = OrganismSpec(organs=(organ("one"), organ("two", queue_limit=5), organ("four")))
+
+        cluster.change(has_room=False)
+        with pytest.raises(InitializationError, match="organs four did not come up within 30"):
+            await manager.reload(after, timeout_s=30.0, commit=nothing)
+        assert manager.missing() == ([], [])
+        assert [(await do(manager, kind))["success"] for kind in ("one", "two", "three")] == [True] * 3
+
+        cluster.change(has_room=True)
+        changes = await manager.reload(after, timeout_s=30.0, commit=nothing)
+        assert changes == {"kept": ["one"], "replaced": ["two"], "added": ["four"], "removed": ["three"]}
+        assert sorted(cluster.actors) == [f"seedcore_organ.{name}.0" for name in ("four", "one", "two")]
+        assert cluster.actors["seedcore_organ.one.0"] is kept
+        assert [(await do(manager, kind))["success"] for kind in ("one", "two", "four")] == [True] * 3
+        assert cluster.kills == []
+
+    world(body, organ("one"), organ("two"), organ("three"))
