@@ -89,6 +89,7 @@ class Organ:
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._life = asyncio.create_task(self._live())
+        self._life.add_done_callback(self._go_on)
 
     async def watch(self, boot: str, version: int, max_wait_s: float) -> dict[str, Any]:
         """Return the snapshot as soon as it is newer than (boot, version), or after ``max_wait_s`` seconds."""
@@ -208,17 +209,25 @@ class Organ:
             await _each(self._agents, self._start_agent, at_a_time=START_CONCURRENCY)
             self._first_round_over = True
             self._bump()
-            while True:
-                try:
-                    await asyncio.sleep(self._spec.health_interval_s)
-                    await self._check_all()
-                except asyncio.CancelledError:
-                    if self._stopping:
-                        raise
-                    logger.error("the organ's own task was cancelled, going on: does an agent cancel all tasks?")  # noqa: TRY400
+            await self._keep_asking()
         except Exception:
             # Without this loop the organ would claim for ever what was true once: end the process, Ray restarts it.
             logger.exception("organ %s cannot look after its agents, ending its process", self._spec.id)
+            os._exit(1)
+
+    async def _keep_asking(self) -> None:
+        while True:
+            await asyncio.sleep(self._spec.health_interval_s)
+            await self._check_all()
+
+    def _go_on(self, life: asyncio.Task[None]) -> None:
+        """An agent may cancel all tasks of its loop: that must not be the end of the health checks."""
+        if life.cancelled() and self._first_round_over and not self._stopping:
+            logger.error("the organ's own task was cancelled, going on: does an agent cancel all tasks?")
+            self._life = asyncio.create_task(self._keep_asking())
+            self._life.add_done_callback(self._go_on)
+        elif not life.cancelled() and (error := life.exception()) is not None:
+            logger.critical("organ %s cannot look after its agents, ending its process", self._spec.id, exc_info=error)
             os._exit(1)
 
     async def _load(self) -> Any:

@@ -72,7 +72,7 @@ def test_a_start_waits_for_what_is_optional_only_for_its_time() -> None:
 def test_a_process_that_dies_again_and_again_fails_the_start_and_leaves_nothing() -> None:
     async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
         cluster.change(start_s=0.1, dies_after_s=0.0)
-        with pytest.raises(InitializationError, match="the process of organ one died .* times while it started"):
+        with pytest.raises(InitializationError, match=r"the process of organ one died .* times while it started"):
             await manager.initialize()
         assert cluster.actors == {}
 
