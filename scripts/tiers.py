@@ -65,6 +65,7 @@ class Runner:
         """Run a plan to its end, whatever fails in it; returns the exit code."""
         self.reports.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
+        lanes: list[threading.Thread] = []
         try:
             for phase in plan:
                 lanes = [threading.Thread(target=self._lane, args=(lane,)) for lane in phase]
@@ -74,6 +75,8 @@ class Runner:
                     lane.join()
         except KeyboardInterrupt:
             self._stop()
+            for lane in lanes:
+                lane.join()
             say("interrupted")
         for name in (name for phase in plan for lane in phase for name in lane):
             if name not in {outcome.tier for outcome in self.outcomes}:

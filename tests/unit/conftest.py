@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.loop_guard import guarded_loops
 
 # `make quick`: examples as many as a person has patience for. Tests that want more say so with `examples`.
-settings.register_profile("quick", max_examples=10)
+# How long an example takes is up to the machine.
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("full"), max_examples=10)
+settings.load_profile("full")
 
 
 @pytest.fixture(autouse=True)
