@@ -216,17 +216,27 @@ class RayHead:
             f"--labels={labels}",
             "--disable-usage-stats",
         ]
-        with (self.directory / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, env=self.env(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        self.nodes[name] = process
+        log_path = self.directory / f"{name}.log"
 
         def joined() -> bool:
-            assert process.poll() is None, (self.directory / f"{name}.log").read_text()[-3000:]
+            assert process.poll() is None, log_path.read_text()[-3000:]
             return name in read_cluster(self.settings, token=self.settings.token(), timeout_s=5).alive_names
 
-        eventually(joined, timeout_s=240, interval_s=0.2, what=f"a living node {name}")
+        for more_tries in reversed(range(START_TRIES)):
+            with turn(), log_path.open("wb") as log:
+                process = subprocess.Popen(
+                    command, env=self.env(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                )
+                try:
+                    eventually(joined, timeout_s=240, interval_s=0.2, what=f"a living node {name}")
+                except AssertionError:
+                    process.kill()
+                    process.wait()
+                    if not more_tries or _TOO_SLOW not in log_path.read_text():
+                        raise
+                else:
+                    self.nodes[name] = process
+                    return
 
     def kill(self) -> None:
         """Kill every process of the cluster, as a power cut would."""
