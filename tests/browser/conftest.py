@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -23,11 +25,16 @@ FLAGS = [
     "--disable-sync",
 ]
 WITHIN_MS = 60_000
-ORGANS = [
-    {"id": "thinker", "type": "Cognitive", "agent_count": 4, "replicas": 2, "task_types": ["echo"]},
-    {"id": "rough", "type": "Test", "agent": "helpers:Hostile", "task_types": ["hostile"], "required": False},
-]
 Open = Callable[..., Page]
+
+
+def organs(directory: Path) -> list[dict[str, Any]]:
+    """Two organs; a process of the first that is started anew comes up only when there is no file ``lock``."""
+    slow = {"agent": "helpers:StartsWhenFileIsGone", "options": {"path": str(directory / "lock")}}
+    return [
+        {"id": "thinker", "type": "Cognitive", "agent_count": 4, "replicas": 2, "task_types": ["echo"], **slow},
+        {"id": "rough", "type": "Test", "agent": "helpers:Hostile", "task_types": ["hostile"], "required": False},
+    ]
 
 
 def program() -> str | None:
@@ -51,7 +58,7 @@ def living(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """An organism that is up, made once for the module."""
     deployment = Organism(head, head.scope("page"), tmp_path_factory.mktemp("page"))
     try:
-        deployment.up(*ORGANS)
+        deployment.up(*organs(deployment.directory))
         yield deployment
     finally:
         deployment.close()

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ORGANS, WITHIN_MS, Open
+from tests.browser.conftest import WITHIN_MS, Open, organs
 from tests.conftest import Organism
 from tests.support.processes import kill
 from tests.support.ray_head import RayHead
@@ -208,21 +208,19 @@ def test_what_is_missing_is_named_with_its_cause(coming: Organism, open_page: Op
     word(page, "healthy")
 
 
-def test_a_killed_organ_is_seen_and_remembered(coming: Organism, open_page: Open) -> None:
+def test_a_killed_organ_is_seen_and_remembered(living: Organism, open_page: Open) -> None:
     # As long as the file is there, no new process comes up: otherwise the page may never have seen that one was away.
-    lock = coming.directory / "lock"
-    slow = {"agent": "helpers:StartsWhenFileIsGone", "agent_count": 4, "replicas": 2, "options": {"path": str(lock)}}
-    coming.up({"id": "thinker", **slow})
-    page = open_page(coming)
+    lock = living.directory / "lock"
+    page = open_page(living)
     word(page, "healthy")
     lock.touch()
 
-    kill(coming.probe().coordinator["organs"][0]["replicas"][1]["pid"])
+    kill(living.probe().coordinator["organs"][0]["replicas"][1]["pid"])
 
     word(page, "unhealthy")
     expect(page.locator("#message")).to_contain_text("organs_down: thinker: 2 of 4 agents ready")
     expect(page.get_by_text(re.compile("Process 1: (down|starting)"))).to_have_count(1)
-    assert re.search(r"Agents ready\s+2 of 4", part(page, "Overall state"))
+    assert re.search(r"Agents ready\s+3 of 5", part(page, "Overall state"))
     expect(page.locator("#overall .shape use")).to_have_attribute("href", "#shape-bad")
     lock.unlink()
     word(page, "healthy")
@@ -262,7 +260,7 @@ def test_a_coordinator_that_is_gone_comes_back_without_a_reload(living: Organism
     assert living.run("shutdown").returncode == 0
     word(page, "no answer")
     expect(page.get_by_role("alert").last).to_contain_text("it cannot be reached")
-    living.up(*ORGANS)
+    living.up(*organs(living.directory))
 
     word(page, "healthy")
     after = living.probe().coordinator["pid"]
