@@ -12,7 +12,7 @@ import pytest
 from tests.deploy.checkout.conftest import Site
 from tests.deploy.conftest import Deployment
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 
 @pytest.fixture

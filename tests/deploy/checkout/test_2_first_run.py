@@ -13,7 +13,7 @@ import pytest
 from tests.deploy.checkout.conftest import Compared, Site
 from tests.deploy.conftest import Run
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 FAULT = "organ first: agent first_agent_0 did not start: FileNotFoundError"
 
@@ -64,7 +64,6 @@ def test_the_screen_is_quiet(first: Run) -> None:
     assert "\nok: " not in first.output
     assert "\nskipping: [" not in first.output
     assert "\nincluded: " not in first.output
-    assert re.search(r"^  \[localhost\] initializing: ", first.output, re.MULTILINE), "what is waited for is shown"
     assert set(re.findall(r"^(\w+): \[", first.output, re.MULTILINE)) == {"changed"}
 
 

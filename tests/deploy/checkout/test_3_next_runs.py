@@ -10,7 +10,7 @@ from tests.deploy.checkout.conftest import Compared, Site
 from tests.deploy.conftest import issue
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 
 @pytest.mark.smoke_deploy

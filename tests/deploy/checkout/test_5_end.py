@@ -12,7 +12,7 @@ from tests.deploy.checkout.conftest import Site
 from tests.support.processes import marked
 from tests.support.ray_head import RayHead
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 
 @pytest.fixture

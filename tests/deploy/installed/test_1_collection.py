@@ -12,7 +12,7 @@ import pytest
 from tests.deploy.conftest import Deployment, Run
 from tests.deploy.installed.conftest import Installed, run
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 
 def test_it_has_what_it_needs_and_nothing_else(artefact: Path) -> None:

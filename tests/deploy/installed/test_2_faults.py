@@ -12,7 +12,7 @@ from tests.deploy.conftest import Deployment
 from tests.support.processes import kill
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 # Ray alone needs minutes to start on a machine that does ten other things.
 HEALED_S = 420
