@@ -18,6 +18,8 @@ FIRST, LAST = 20_000, 32_700
 # Single ports lie apart, so that they do not break up the space of the long ranges.
 _RANGES_FROM = 22_500
 _TRIES = 1000
+# What is claimed, by every session of this user.
+CLAIMS = f"/tmp/seedcore-test-ports-{os.getuid()}"
 _claimed: set[int] = set()
 _descriptor: int | None = None
 
@@ -70,6 +72,5 @@ def _file() -> int:
     # Never closed: closing any descriptor of the file releases all locks of the process.
     global _descriptor  # noqa: PLW0603
     if _descriptor is None:
-        path = f"/tmp/seedcore-test-ports-{os.getuid()}"
-        _descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _descriptor = os.open(CLAIMS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return _descriptor

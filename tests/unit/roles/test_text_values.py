@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 RESULTS = {"seedcore_gate_report"}
 DIGESTED = ("__ray_made_from", "__seedcore_made_from", "__ray_values", "has a fingerprint: args")
 RANDOM = "The head has a token: args"
-MOMENT = re.compile(r"\b\d{10}\.\d+")
+MOMENT = re.compile(r"\b\d{10}\.\d+|\b\d{8}T\d{6}Z")
 SAMPLES: dict[str, Any] = {
     "int": 7,
     "float": 2.5,

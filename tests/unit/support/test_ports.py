@@ -15,14 +15,31 @@ ROOT = Path(__file__).parents[3]
 SMALL = "from tests.support import ports; ports.FIRST, ports._RANGES_FROM, ports.LAST = 31_000, 31_100, 31_400; "
 
 
-def test_what_is_claimed_once_is_not_claimed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Claims of this test alone: other sessions of this machine may have any port of the small space."""
+    path = tmp_path / "claims"
+    monkeypatch.setattr(ports, "CLAIMS", str(path))
+    monkeypatch.setattr(ports, "_descriptor", None)
+    monkeypatch.setattr(ports, "_claimed", set())
+    return path
+
+
+@pytest.fixture
+def all_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens anywhere: only claims count."""
+    monkeypatch.setattr(ports, "_is_free", lambda _: True)
+
+
+@pytest.mark.usefixtures("all_free")
+def test_what_is_claimed_once_is_not_claimed_again(claims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "FIRST", 31_000)
     monkeypatch.setattr(ports, "_RANGES_FROM", 31_100)
     monkeypatch.setattr(ports, "LAST", 31_400)
 
     mine = free_ports(30)
     first, last = free_range(200)
-    theirs = other_process("print(*ports.free_ports(30))")
+    theirs = other_process(claims, "print(*ports.free_ports(30))")
 
     assert len(set(mine)) == 30
     assert last - first == 199
@@ -32,13 +49,14 @@ def test_what_is_claimed_once_is_not_claimed_again(monkeypatch: pytest.MonkeyPat
         free_range(200)
 
 
-def test_another_process_gets_no_range_that_is_claimed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("all_free")
+def test_another_process_gets_no_range_that_is_claimed_here(claims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_RANGES_FROM", 30_600)
     monkeypatch.setattr(ports, "LAST", 30_900)
     first, last = free_range(140)
     code = "ports._RANGES_FROM, ports.LAST = 30_600, 30_900; print(*ports.free_range(100))"
 
-    theirs = range(*other_process(code))
+    theirs = range(*other_process(claims, code))
 
     assert first not in theirs
     assert last not in theirs
@@ -57,9 +75,10 @@ def test_a_port_that_somebody_listens_at_is_not_chosen(monkeypatch: pytest.Monke
             free_ports(1)
 
 
-def other_process(code: str) -> list[int]:
+def other_process(claims: Path, code: str) -> list[int]:
+    same = f"ports.CLAIMS = {str(claims)!r}; ports._is_free = lambda _: True; "
     done = subprocess.run(
-        [sys.executable, "-c", SMALL + code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", SMALL + same + code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]
