@@ -39,7 +39,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds since the loop was made."""
         return self._virtual.now
 
-    def run_in_executor(  # type: ignore[override] - the base class names the types of the arguments one by one
+    def run_in_executor(  # type: ignore[override]  # the base class has one type variable for each argument
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Call a function in a thread, and let the clock wait for it."""
