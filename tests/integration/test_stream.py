@@ -53,7 +53,7 @@ def test_items_come_one_by_one_and_what_is_given_up_ends(organism: Organism) -> 
     def counted() -> bool:
         metrics = organism.submit("get_metrics")["result"]
         (organ,) = metrics["organs"]
-        assert organ["agents"] == {"starting": 0, "ready": 1, "failed": 0, "stopped": 0, "down": 0}
+        assert organ["agents"] == {"starting": 0, "ready": 1, "failed": 0, "stuck": 0, "stopped": 0, "down": 0}
         done = [entry for entry in organ["tasks"] if entry["outcome"] == "success"]
         return bool(done) and done[0]["count"] == sum(done[0]["buckets"]) == 3
 
