@@ -203,7 +203,7 @@ class OrganismManager:
         for report in reports:
             replicas = self._replicas[report["organ_id"]]
             living = [replica.snapshot for replica in replicas if replica.snapshot and replica.usable]
-            agents = dict.fromkeys(("starting", "ready", "stuck", "failed"), 0)
+            agents = dict.fromkeys(("starting", "ready", "stuck", "failed", "stopped"), 0)
             for snapshot in living:
                 for state, count in snapshot.agents.items():
                     agents[state] += count
