@@ -135,6 +135,10 @@ def _connected(parts: SplitResult, certificate: Path | None, timeout_s: float) -
     except TimeoutError as error:
         raise NotSentInTimeError("no connection in time") from error
     except OSError as error:
+        # Only ssl's SSLCertVerificationError has it, and ssl takes its time to import.
+        if (detail := getattr(error, "verify_message", None)) is not None:
+            text = f"the certificate of {parts.netloc} is not believed: certificate verify failed: {detail}"
+            raise CannotAskError(text, untrusted=True) from error
         raise NotSentError(error.errno, error.strerror or str(error)) from error
     # Without it the second half of a small request waits for an acknowledgement.
     with contextlib.suppress(OSError):
