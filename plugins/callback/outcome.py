@@ -30,6 +30,8 @@ from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
 
 MAX_HOSTS = 10
+# In roles/ray/tasks/give_up.yml: it ends what a rescue has interrupted, and says again what has been said.
+ENDING_TASK = "End a run that has failed"
 
 
 class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
@@ -55,6 +57,8 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's
         """Show it, and remember the failure of the host; the last one counts."""
+        if result.task.get_name().endswith(ENDING_TASK) and result.host.get_name() in self._failed:
+            return
         if not ignore_errors:
             self._remember(result)
         super().v2_runner_on_failed(result, ignore_errors)

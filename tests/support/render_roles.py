@@ -80,6 +80,9 @@ def main() -> None:
         renderer = Renderer(
             asked["extra"], asked.get("facts") or {}, asked.get("known") or {}, asked.get("roles") or ROLES
         )
+        for name, given in (asked.get("inventory") or {}).items():
+            for key, value in given.items():
+                renderer.inventory.get_host(name).set_variable(key, value)
         only = asked.get("only")
         renderer.steps = asked.get("steps")
         sys.stdout.write(json.dumps(renderer.one(only, asked["host"]) if only else renderer.everything()) + "\n")

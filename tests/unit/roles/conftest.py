@@ -52,9 +52,11 @@ def variable(ask: Ask) -> Callable[..., Any]:
     """Render one variable of a role on a host, and nothing else."""
 
     def render(
-        name: str, role: str = "ray", *, host: str = "head-1", facts: Any = None, known: Any = None, **extra: Any
-    ) -> Any:
+        name: str, role: str = "ray", *, host: str = "head-1", facts: Any = None, known: Any = None,
+        inventory: Any = None, **extra: Any,
+    ) -> Any:  # fmt: skip
         asked = {"roles": [role], "only": name, "host": host, "facts": facts, "known": known, "extra": extra}
+        asked["inventory"] = inventory
         return ask(asked)[name]
 
     return render

@@ -232,3 +232,20 @@ def test_rules_of_an_interrupted_run_or_of_another_wish_are_not_in_force(variabl
     assert wanted("seedcore_ray/input", f"seedcore_ray/{mark}", ray_metrics_sources="10.9.9.9") is False
     assert wanted("seedcore_ray/input", f"seedcore_ray/{mark}", ray_close_metrics_ports="false") is False
     assert wanted(ray_close_metrics_ports="false") is True
+
+
+@pytest.mark.parametrize(
+    ("inventory", "extra", "prefix"),
+    [
+        ({}, {}, "/opt/seedcore"),
+        ({}, {"ray_prefix": "/srv/all"}, "/srv/all"),
+        ({"worker-1": {"ray_prefix": "/srv/worker"}}, {}, "/opt/seedcore"),
+        ({"worker-1": {"ray_prefix": "/srv/worker"}, "head-1": {"ray_prefix": "/srv/head"}}, {}, "/srv/head"),
+    ],
+)
+def test_the_lock_is_that_of_the_head_whichever_host_a_run_begins_with(
+    variable: Callable[..., Any], inventory: dict[str, Any], extra: dict[str, Any], prefix: str
+) -> None:
+    assert variable("__ray_head_prefix", host="worker-1", inventory=inventory, **extra) == prefix
+    locks = [task["seedcore.cluster.run_lock"] for _, task in tasks() if "seedcore.cluster.run_lock" in task]
+    assert [entry["prefix"] for entry in locks] == ["{{ __ray_head_prefix }}"] * 2

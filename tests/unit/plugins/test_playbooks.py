@@ -1,0 +1,100 @@
+"""What every playbook has in common: a run that fails gives its lock back, and a user's strategy changes nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.seedcore.cluster.plugins.module_utils import lock
+
+ROOT = Path(__file__).parents[3]
+# What only looks, or has the lock for its subject.
+LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "lock", "give_up"}
+# One host that fails keeps no other one, so the run goes on, to the play that releases the lock.
+GOES_ON = {"Teardown | The workers", "Teardown | Prometheus"}
+INVENTORY = """
+all: {vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", ansible_connection: local}}
+ray_head: {hosts: {head-1: }}
+ray_workers: {hosts: {worker-1: }}
+"""
+RED = """
+- ansible.builtin.import_playbook: ROOT/playbooks/lock.yml
+- name: Work
+  hosts: ray_head:ray_workers
+  gather_facts: false
+  any_errors_fatal: true
+  tasks:
+    - name: Work
+      block:
+        - name: See the lock
+          ansible.builtin.stat: {path: "{{ lock }}"}
+          register: seen
+          failed_when: not seen.stat.exists
+        - name: Do something that fails
+          ansible.builtin.fail: {msg: the disk is full}
+          when: inventory_hostname == failing
+      rescue:
+        - name: Let the next run work
+          ansible.builtin.import_role: {name: seedcore.cluster.ray, tasks_from: give_up}
+"""
+
+
+def plays() -> list[tuple[str, dict[str, Any]]]:
+    """Every play of every playbook that is none of an import, with its place."""
+    return [
+        (f"{path.name}: {play['name']}", play)
+        for path in sorted(ROOT.glob("playbooks/*.yml"))
+        for play in yaml.safe_load(path.read_text())
+        if "hosts" in play
+    ]
+
+
+def acting(tasks: list[dict[str, Any]], *, gives_up: bool) -> Iterator[str]:
+    """Name the tasks that act on a host outside of a block that gives the lock back."""
+    for task in tasks:
+        saved = gives_up or any("give_up" in str(entry) for entry in task.get("rescue", []))
+        yield from acting(task.get("block", []), gives_up=saved)
+        for kind in ("import_role", "include_role"):
+            role = task.get(f"ansible.builtin.{kind}")
+            if role and role.get("tasks_from", "main") not in LOOKS and not gives_up:
+                yield task["name"]
+
+
+def test_every_play_that_works_on_the_deployment_gives_the_lock_back_if_it_fails() -> None:
+    unsaved = {
+        place: found
+        for place, play in plays()
+        if (found := list(acting(play.get("tasks", []), gives_up=False))) and play["name"] not in GOES_ON
+    }
+    assert unsaved == {}
+    assert not [place for place, play in plays() if "roles" in play], "a role of a play is in no block"
+
+
+def test_every_play_keeps_to_the_strategy_that_it_was_written_for() -> None:
+    assert len(plays()) > 15
+    assert [place for place, play in plays() if play.get("strategy") != "linear"] == []
+
+
+def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "inventory.yml").write_text(INVENTORY)
+    (tmp_path / "red.yml").write_text(RED.replace("ROOT", str(ROOT)))
+    path = lock.path(str(tmp_path / "sc"))
+    variables = [f"ray_prefix={tmp_path}/sc", "ray_become=false", f"lock={path}", "failing=worker-1"]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory.yml", "red.yml",
+         *(word for value in variables for word in ("-e", value))],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_HOME": str(tmp_path),
+             "ANSIBLE_STDOUT_CALLBACK": "seedcore.cluster.outcome", "ANSIBLE_NOCOLOR": "1"},
+    )  # fmt: skip
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith("RED on worker-1, at: Do something that fails\nthe disk is full")
+    assert done.stdout.count("RED on") == 1
+    assert done.stdout.count("the disk is full") == 3, "where it happens, and last"
+    assert not Path(path).exists()
