@@ -14,7 +14,6 @@ import contextlib
 import logging
 import re
 import sys
-import zlib
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from seedcore import logs, release
 from seedcore.coordinator import Coordinator
 from seedcore.organism.organ import Organ
-from seedcore.organism.placement import choose_node
+from seedcore.organism.placement import HEAD_RESOURCE, Node
 from seedcore.organism.process import Row
 from seedcore.organism.replica import STREAM_AHEAD
 from seedcore.organism.runtime import organ_name
@@ -39,7 +38,7 @@ from seedcore.spec import OrganSpec
 logger = logging.getLogger(__name__)
 
 # A resource that only the head node has, so that the Coordinator's address is known. Soft node affinity is no pin.
-_HEAD = {"node:__internal_head__": 0.001}
+_HEAD = {HEAD_RESOURCE: 0.001}
 # Methods of an async actor wait in Ray above this many; our own bounds (queues, tasks in flight) are lower.
 _MAX_CALLS = 20_000
 # Their names are made when they are imported, and no type checker sees them.
@@ -50,10 +49,7 @@ _MEMORY = re.compile(r"was ([\d.]+ ?GB) used / ([\d.]+ ?GB)")
 
 def coordinator_handle(namespace: str) -> ActorHandle[Any] | None:
     """Find the Coordinator by its name, or None."""
-    try:
-        return ray.get_actor(COORDINATOR_NAME, namespace=namespace)
-    except ValueError:
-        return None
+    return _find(COORDINATOR_NAME, namespace)
 
 
 def create_coordinator(
@@ -124,18 +120,20 @@ class RayOrganRuntime:
         # Threads of their own: while the head is away these calls hang, and must not keep others from being made.
         self._rows = ThreadPoolExecutor(2, thread_name_prefix="rows")
 
-    async def ensure(
-        self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]
-    ) -> ActorHandle[Any]:
+    async def find(self, spec: OrganSpec, replica: int) -> ActorHandle[Any] | None:
+        """Return the replica's actor if it exists, else None; the caller checks its identity."""
+        return await asyncio.to_thread(_find, organ_name(spec.id, replica), self._namespace)
+
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> ActorHandle[Any]:
         """Return the replica's actor, created if it does not exist; the caller checks its identity.
 
         Args:
             spec: The organ.
             replica: Which replica, from 0.
             identity: Digest of spec and release.
-            beside: Ids of the nodes that the organ's other replicas are on, one entry for each.
+            node_id: Where Ray is to put it; elsewhere if there is no room. None leaves that to Ray.
         """
-        return await asyncio.to_thread(self._create, spec, replica, identity, beside)
+        return await asyncio.to_thread(self._create, spec, replica, identity, node_id)
 
     async def kill(self, handle: ActorHandle[Any], *, restart: bool) -> None:
         """End the replica's process; Ray starts it again if ``restart``, else its name is free at once."""
@@ -149,11 +147,15 @@ class RayOrganRuntime:
         """Find every organ of this namespace whose actor name is not in ``keep``; returns name to handle."""
         return await asyncio.to_thread(_organs, self._namespace, keep)
 
+    async def places(self) -> list[Node]:
+        """Return the nodes that a replica may be put on."""
+        return await asyncio.to_thread(_places)
+
     async def nodes(self) -> list[dict[str, Any]]:
         """Return the cluster's nodes, the dead ones that Ray remembers included."""
         return await asyncio.to_thread(_nodes)
 
-    def _create(self, spec: OrganSpec, replica: int, identity: str, beside: Collection[str]) -> ActorHandle[Any]:
+    def _create(self, spec: OrganSpec, replica: int, identity: str, node_id: str | None) -> ActorHandle[Any]:
         actor_class: Any = ray.remote(Organ)
         handle: ActorHandle[Any] = actor_class.options(
             name=organ_name(spec.id, replica),
@@ -164,7 +166,7 @@ class RayOrganRuntime:
             num_gpus=spec.num_gpus or None,
             resources=dict(spec.resources) or None,
             label_selector=dict(spec.labels) or None,
-            scheduling_strategy=_placement(spec, replica, beside),
+            scheduling_strategy=_placement(node_id),
             max_restarts=-1,
             # A task that kills its process must not crash-loop it.
             max_task_retries=0,
@@ -221,7 +223,7 @@ def _nodes() -> list[dict[str, Any]]:
             "node_name": node.get("NodeName") or node.get("NodeManagerHostname"),
             "alive": bool(node["Alive"]),
             "draining": node["NodeID"] in draining,
-            "head": "node:__internal_head__" in node.get("Resources", {}),
+            "head": HEAD_RESOURCE in node.get("Resources", {}),
         }
         for node in ray.nodes()  # type: ignore[no-untyped-call]
     ]
@@ -232,20 +234,34 @@ def _draining() -> frozenset[str]:
     return frozenset(ray._private.state.state.get_draining_nodes())  # noqa: SLF001
 
 
-def _placement(spec: OrganSpec, replica: int, beside: Collection[str]) -> Any:
-    """Where Ray is to put a new replica; it may end up elsewhere if there is no room.
+def _places() -> list[Node]:
+    draining, state = _draining(), ray._private.state.state  # noqa: SLF001 - Ray has no public name for it
+    available = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    return [
+        Node(
+            node_id=node["NodeID"],
+            name=node.get("NodeName") or node.get("NodeManagerHostname"),
+            resources=node.get("Resources") or {},
+            available=available.get(node["NodeID"]),
+            labels=node.get("Labels") or {},
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and node["NodeID"] not in draining
+    ]
 
-    Ray's own SPREAD takes the nodes in turn for whatever asks: two replicas of one organ may meet on one node.
-    """
-    if spec.replicas == 1:
-        return "SPREAD"
-    # All replicas of an organ are created at once, when none has a node yet: each takes its turn.
-    draining, every_node = _draining(), ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node for node in every_node if node["NodeID"] not in draining]
-    node_id = choose_node(spec, nodes, beside, turn=zlib.crc32(spec.id.encode()) + replica)
+
+def _placement(node_id: str | None) -> Any:
+    """Where Ray is to put a new replica; it may end up elsewhere if there is no room."""
     if node_id is None:
         return "SPREAD"
     return NodeAffinitySchedulingStrategy(node_id, soft=True, _spill_on_unavailable=True)
+
+
+def _find(name: str, namespace: str) -> ActorHandle[Any] | None:
+    try:
+        return ray.get_actor(name, namespace=namespace)
+    except ValueError:
+        return None
 
 
 def kill_organs(namespace: str) -> list[str]:

@@ -12,10 +12,12 @@ from typing import Any
 from seedcore.counts import merge
 from seedcore.errors import AgentStartError, InitializationError, OrganUnavailableError
 from seedcore.organism.lane import ANSWER_GRACE_S
+from seedcore.organism.placement import Occupant
 from seedcore.organism.replica import Replica
 from seedcore.organism.routing import RoutingTable
 from seedcore.organism.runtime import OrganRuntime, organ_name, retire
 from seedcore.organism.snapshot import ReplicaState
+from seedcore.organism.starts import Placer
 from seedcore.settings import ORGAN_NAME_PREFIX
 from seedcore.spec import OrganismSpec, OrganSpec
 from seedcore.task import Task, describe
@@ -46,18 +48,26 @@ class OrganismManager:
         self._routes = RoutingTable(spec.organs)
         self._known_types = frozenset(self._routes.known_types)
         self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
+        self._placer = Placer(runtime, self._occupants)
         self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
         self._leaving: frozenset[str] = frozenset()
         self.initialized = False
 
     @property
     def stage(self) -> str:
-        """How far the organs are, for people: ``2 of 3 organs ready; starting: utility_organ_1``."""
+        """How far the organs are, for people: ``2 of 3 organs ready; starting: utility_organ_1``.
+
+        With more processes than may start at a time: ``...; 36 processes wait for their turn to start``.
+        """
         entries = [(organ_id, self._state(organ_id)) for organ_id in self._organs]
         ready = sum(state in {ReplicaState.READY, ReplicaState.DEGRADED} for _, state in entries)
         text = f"{ready} of {len(entries)} organs ready"
         waiting = [organ_id for organ_id, state in entries if state is ReplicaState.STARTING]
-        return f"{text}; starting: {', '.join(waiting[:5])}" if waiting else text
+        if waiting:
+            text += f"; starting: {', '.join(waiting[:5])}"
+        if count := sum(replica.waits for replica in self._all()):
+            text += f"; {count} process{'es wait for their' if count > 1 else ' waits for its'} turn to start"
+        return text
 
     @property
     def progress(self) -> dict[str, int]:
@@ -273,22 +283,18 @@ class OrganismManager:
         return replica, organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
 
     def _make(self, organ: OrganSpec) -> list[Replica]:
-        replicas: list[Replica] = []
-        for index in range(organ.replicas):
-            replicas.append(
-                Replica(
-                    organ,
-                    index,
-                    identity=f"{organ.fingerprint()}@{self._release}",
-                    runtime=self._runtime,
-                    siblings=lambda index=index: [  # type: ignore[misc]  # mypy knows no defaults of lambdas
-                        node_id for other in replicas if other.index != index and (node_id := other.node_id)
-                    ],
-                    is_leaving=lambda node_id: node_id in self._leaving,
-                    on_change=self._notice,
-                )
+        return [
+            Replica(
+                organ,
+                index,
+                identity=f"{organ.fingerprint()}@{self._release}",
+                runtime=self._runtime,
+                placer=self._placer,
+                is_leaving=lambda node_id: node_id in self._leaving,
+                on_change=self._notice,
             )
-        return replicas
+            for index in range(organ.replicas)
+        ]
 
     async def _put(self, *organs: OrganSpec) -> None:
         """Put these organs in the places of those with their ids, which are stopped; nothing is started."""
@@ -430,6 +436,13 @@ class OrganismManager:
             if replica.error or not replica.usable
         ]
         return f" ({texts[0]})" if texts else ""
+
+    def _occupants(self) -> list[Occupant]:
+        return [
+            Occupant(spec=replica.spec, index=replica.index, node_id=replica.place)
+            for replica in self._all()
+            if replica.place is not None
+        ]
 
     def _all(self) -> list[Replica]:
         return [replica for replicas in self._replicas.values() for replica in replicas]

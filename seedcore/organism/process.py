@@ -65,6 +65,7 @@ class Process:
         cause: Why it is not, or was not, as it should be; None once all is well.
         restarts: Processes that have followed the first one.
         pause_s: For how long PAUSE leaves it alone.
+        waits: Why its creation has to wait, None while it does not.
     """
 
     def __init__(self) -> None:
@@ -73,6 +74,7 @@ class Process:
         self.cause: str | None = None
         self.restarts = 0
         self.pause_s = 0.0
+        self.waits: str | None = None
         self._crashes = CrashLoop()
         self._missed = 0
         self._never_settled = True
@@ -101,6 +103,8 @@ class Process:
             return self.snapshot.cause or self.cause
         if self.phase is Phase.PAUSED:
             return f"crash loop: {self.deaths} deaths, last: {self.cause}; next start in {self.pause_s:g} s"
+        if self.waits:
+            return f"{self.cause}; {self.waits}" if self.cause else self.waits
         return "its report is overdue" if self.phase is Phase.OVERDUE else self.cause
 
     @property
@@ -117,6 +121,10 @@ class Process:
     def is_awaited(self) -> bool:
         """Whether an answer may take as long as Ray needs to place and to start a process."""
         return self.phase not in {Phase.ANSWERING, Phase.OVERDUE}
+
+    def wait(self, why: str | None) -> None:
+        """Take in why it cannot be created yet; None once it can."""
+        self.waits = why
 
     def created(self, row: Row | None) -> None:
         """Take in that there is an actor, new or adopted."""

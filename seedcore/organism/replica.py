@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import ray
@@ -22,6 +22,7 @@ from seedcore.organism.lane import Call, Lane
 from seedcore.organism.process import Action, Phase, Process, Row
 from seedcore.organism.runtime import KILL_TIMEOUT_S, OrganRuntime, kill, retire
 from seedcore.organism.snapshot import AgentFailure, ReplicaState, Snapshot
+from seedcore.organism.starts import Placer
 from seedcore.organism.work import settle
 from seedcore.spec import OrganSpec
 from seedcore.task import describe
@@ -45,7 +46,7 @@ class Replica:
         index: Which replica, from 0.
         identity: Digest of spec and release that the process must have.
         runtime: Where it runs.
-        siblings: Gives the ids of the nodes that the organ's other replicas are on, one entry for each.
+        placer: Says when its process may start, and on which node.
         is_leaving: Says whether a node is to leave the cluster.
         on_change: Called, on the loop, whenever what is known changes.
     """
@@ -57,16 +58,18 @@ class Replica:
         *,
         identity: str,
         runtime: OrganRuntime,
-        siblings: Callable[[], Collection[str]],
+        placer: Placer,
         is_leaving: Callable[[str], bool],
         on_change: Callable[[], None],
     ) -> None:
         self.spec = spec
         self.index = index
         self.actor_id: str | None = None
+        self.place: str | None = None
+        """The node that its process is on or, until it has answered, is to be on."""
         self._identity = identity
         self._runtime = runtime
-        self._siblings = siblings
+        self._placer = placer
         self._is_leaving = is_leaving
         self._on_change = on_change
         self._process = Process()
@@ -168,6 +171,11 @@ class Replica:
         return self.snapshot.ready if self.snapshot and self.usable else 0
 
     @property
+    def waits(self) -> bool:
+        """Whether it waits for its turn to start a process."""
+        return self._process.waits is not None
+
+    @property
     def usable(self) -> bool:
         """Whether a task may be sent there."""
         return self.state in {ReplicaState.READY, ReplicaState.DEGRADED}
@@ -229,6 +237,7 @@ class Replica:
         if self._supervision is not None:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
+        self._placer.give_back(self.spec, self.index)
         answered = self._answers
         handle, self._handle = self._handle, None
         if handle is None and self._creation is not None:
@@ -273,11 +282,15 @@ class Replica:
         while True:
             try:
                 action = await self._next()
+                if action is not Action.WAIT:
+                    # It has answered or died; whatever follows is another start.
+                    self._placer.give_back(self.spec, self.index)
                 self._tell()
                 answered = self._answers
                 await self._do(action)
             except Exception as error:
                 logger.exception("supervision of organ %s failed, trying again", self._name)
+                self._placer.give_back(self.spec, self.index)
                 self._process.lost(describe(error), None, _now())
                 self._tell()
                 self._asking, answered = None, False
@@ -322,6 +335,7 @@ class Replica:
         snapshot, before = Snapshot.from_dict(answer), self.snapshot
         if before is not None and before.boot != snapshot.boot:
             self._past_tasks = self.tasks()
+        self.place = snapshot.node_id
         return self._process.answered(snapshot, _now(), leaving=self._is_leaving(str(snapshot.node_id)))
 
     async def _do(self, action: Action) -> None:
@@ -337,16 +351,27 @@ class Replica:
             await asyncio.sleep(self._process.pause_s)
 
     async def _create(self) -> None:
-        ensure = self._runtime.ensure(self.spec, self.index, self._identity, beside=self._siblings())
-        self._creation = asyncio.ensure_future(ensure)
-        try:
-            self._handle = await asyncio.shield(self._creation)
-        finally:
-            if self._creation.done():
-                self._creation = None
+        """Adopt the actor that there is, or create one when it is its turn."""
+        self._handle = await self._made(self._runtime.find(self.spec, self.index))
+        if self._handle is None:
+            self.place = None
+            try:
+                self.place = await self._placer.place(self.spec, self.index, tell=self._process.wait)
+            finally:
+                self._process.wait(None)
+            ensure = self._runtime.ensure(self.spec, self.index, self._identity, node_id=self.place)
+            self._handle = await self._made(ensure)
         self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
         self._process.created(await self._row())
         self._tell()
+
+    async def _made(self, creation: Awaitable[Any]) -> Any:
+        self._creation = asyncio.ensure_future(creation)
+        try:
+            return await asyncio.shield(self._creation)
+        finally:
+            if self._creation.done():
+                self._creation = None
 
     async def _row(self) -> Row | None:
         """Ask the GCS about the actor; None if it does not say, a head that is away for one."""

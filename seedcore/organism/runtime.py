@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
 from typing import Any, Protocol
 
 from ray.exceptions import RayError
 
+from seedcore.organism.placement import Node
 from seedcore.organism.process import Row
 from seedcore.settings import ORGAN_NAME_PREFIX
 from seedcore.spec import OrganSpec
@@ -29,8 +29,11 @@ def organ_name(organ_id: str, replica: int) -> str:
 class OrganRuntime(Protocol):
     """Where organs run; ``actor.RayOrganRuntime`` is the real one."""
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]) -> Any:
-        """Return the replica's actor, created if it does not exist; ``beside`` are the nodes of its siblings."""
+    async def find(self, spec: OrganSpec, replica: int) -> Any:
+        """Return the replica's actor if it exists, else None."""
+
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> Any:
+        """Return the replica's actor, created if it does not exist: on this node, or on another if it has no room."""
 
     async def kill(self, handle: Any, *, restart: bool) -> None:
         """End the replica's process, for good or to be started again."""
@@ -40,6 +43,9 @@ class OrganRuntime(Protocol):
 
     async def others(self, keep: set[str]) -> dict[str, Any]:
         """Find all organs of the namespace but those with these actor names; returns name to handle."""
+
+    async def places(self) -> list[Node]:
+        """Return the nodes that a replica may be put on: alive, and not about to leave the cluster."""
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Return the cluster's nodes, each with ``node_id, node_name, alive, draining, head``."""

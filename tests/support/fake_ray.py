@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from seedcore.organism.organ import Organ
+from seedcore.organism.placement import HEAD_RESOURCE, Node
 from seedcore.organism.process import Row
 from seedcore.organism.runtime import organ_name
 from seedcore.spec import OrganSpec
@@ -77,11 +78,13 @@ class _Method:
 class FakeActor:
     """A detached actor with ``max_restarts=-1``, and the handle of it."""
 
-    def __init__(self, cluster: FakeCluster, name: str, arguments: tuple[OrganSpec, int, str]) -> None:
+    def __init__(
+        self, cluster: FakeCluster, name: str, arguments: tuple[OrganSpec, int, str], node_id: str | None
+    ) -> None:
         self.cluster, self.name, self.arguments = cluster, name, arguments
         self.state = "PENDING_CREATION"
         self.restarts = 0
-        self.node_id = cluster.place()
+        self.node_id = cluster.place(node_id)
         self.process: FakeProcess | None = None
         self._changed = asyncio.Event()
         identity = f"{next(_ids):04x}"
@@ -180,6 +183,8 @@ class FakeCluster:
     Attributes:
         began: How often each task, by its id, has reached an agent.
         done: How often each task was done.
+        cpus: The nodes, and how many CPUs each has.
+        head: Which of them Ray's head runs on, None if on another host.
         kills: Names of actors whose process was killed though it was well and had not been told to stop.
     """
 
@@ -190,6 +195,8 @@ class FakeCluster:
         self.done: Counter[str] = Counter()
         self.kills: list[str] = []
         self.draining: frozenset[str] = frozenset()
+        self.cpus = {"node": 8.0, "other": 8.0}
+        self.head: str | None = None
         self.start_s = 1.0
         self.dies_after_s: float | None = None
         self.has_room = True
@@ -202,14 +209,18 @@ class FakeCluster:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def place(self) -> str:
-        return next(node for node in ("node", "other") if node not in self.draining)
+    def place(self, wanted: str | None = None) -> str:
+        return next(node for node in (wanted, *self.cpus) if node and node not in self.draining)
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]) -> FakeActor:
+    async def find(self, spec: OrganSpec, replica: int) -> FakeActor | None:
+        await self._head()
+        return self.actors.get(organ_name(spec.id, replica))
+
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> FakeActor:
         await self._head()
         name = organ_name(spec.id, replica)
         if name not in self.actors:
-            self.actors[name] = FakeActor(self, name, (spec, replica, identity))
+            self.actors[name] = FakeActor(self, name, (spec, replica, identity), node_id)
         return self.actors[name]
 
     async def kill(self, handle: FakeActor, *, restart: bool) -> None:
@@ -231,6 +242,16 @@ class FakeCluster:
     async def others(self, keep: set[str]) -> dict[str, FakeActor]:
         await self._head()
         return {name: actor for name, actor in self.actors.items() if name not in keep}
+
+    async def places(self) -> list[Node]:
+        await self._head()
+        return [
+            Node(
+                node_id=name, name=name, resources={"CPU": cpus, **({HEAD_RESOURCE: 1.0} if name == self.head else {})}
+            )
+            for name, cpus in self.cpus.items()
+            if name not in self.draining
+        ]
 
     async def nodes(self) -> list[dict[str, Any]]:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from seedcore.client import AsyncClient
 from seedcore.coordinator import Coordinator
 from seedcore.organism.organ import Organ
+from seedcore.organism.placement import Node
 from seedcore.organism.runtime import organ_name
 from seedcore.settings import Settings
 from seedcore.spec import OrganismSpec, OrganSpec
@@ -49,7 +50,10 @@ class Runtime:
     def __init__(self) -> None:
         self.living: dict[str, Handle] = {}
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, beside: Collection[str]) -> Handle:
+    async def find(self, spec: OrganSpec, replica: int) -> Handle | None:
+        return self.living.get(organ_name(spec.id, replica))
+
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> Handle:
         name = organ_name(spec.id, replica)
         if name not in self.living:
             organ = Organ.__new__(Organ)
@@ -65,6 +69,9 @@ class Runtime:
 
     async def others(self, keep: set[str]) -> dict[str, Handle]:
         return {name: handle for name, handle in self.living.items() if name not in keep}
+
+    async def places(self) -> list[Node]:
+        return []
 
     async def nodes(self) -> list[dict[str, Any]]:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -146,3 +147,38 @@ def test_a_reload_keeps_what_is_the_same_and_undoes_what_does_not_come_up() -> N
         assert cluster.kills == []
 
     world(body, organ("one"), organ("two"), organ("three"))
+
+
+def test_a_hundred_replicas_come_up_without_a_storm_and_the_stage_says_who_waits() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.cpus, cluster.head = {"head": 4.0, "a": 4.0, "b": 2.0}, "head"
+        most, stages = Counter[str](), set()
+        start = asyncio.create_task(manager.initialize())
+        while not start.done():
+            await asyncio.sleep(0.1)
+            starting = Counter(actor.node_id for actor in cluster.actors.values() if actor.state == "PENDING_CREATION")
+            most |= starting
+            stages.add(manager.stage)
+        await start
+        assert most == {"a": 4, "b": 2}
+        where = Counter(actor.node_id for actor in cluster.actors.values())
+        assert (where["head"], sorted((where["a"], where["b"]))) == (0, [50, 51])
+        assert "0 of 2 organs ready; starting: many, one; 95 processes wait for their turn to start" in stages
+        assert "1 of 2 organs ready; starting: many; 1 process waits for its turn to start" in stages
+        assert manager.stage == "2 of 2 organs ready"
+
+    many = {"num_cpus": 0.01, "health_interval_s": 60.0}
+    world(body, organ("many", replicas=100, agent_count=100, **many), organ("one", **many))
+
+
+def test_adopted_processes_take_no_turn() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.cpus = {"node": 1.0}
+        await manager.initialize()
+        began = now()
+        again = OrganismManager(manager.spec, release="r", runtime=cluster, on_change=lambda: None)
+        await again.initialize()
+        assert now() - began < 0.5
+        await again.shutdown()
+
+    world(body, organ("one", replicas=8, agent_count=8))

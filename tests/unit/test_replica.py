@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from seedcore.organism.replica import Replica
+from seedcore.organism.starts import Placer
 from seedcore.spec import OrganSpec
 from seedcore.task import Task
 from tests.support.fake_ray import FakeActor, FakeCluster
@@ -29,7 +30,7 @@ class World:
             0,
             identity="identity",
             runtime=self.cluster,
-            siblings=tuple,
+            placer=Placer(self.cluster, tuple),
             is_leaving=lambda node_id: node_id in self.leaving,
             on_change=self.note,
         )
@@ -145,7 +146,7 @@ def test_a_process_that_hangs_is_replaced_and_one_that_hangs_for_a_moment_is_not
 
 def test_an_adopted_process_that_never_answers_is_replaced() -> None:
     async def body(world: World) -> None:
-        await world.cluster.ensure(world.replica.spec, 0, "identity", beside=())
+        await world.cluster.ensure(world.replica.spec, 0, "identity", node_id=None)
         await asyncio.sleep(5)
         old = world.actor
         old.hang()
