@@ -84,6 +84,11 @@ options:
   user:
     description: The user that the services run as.
     type: str
+  also:
+    description: What the caller has found different; said too, if the fingerprint is the same.
+    type: list
+    elements: str
+    default: []
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
@@ -288,6 +293,7 @@ def main() -> None:
             "services": {"type": "list", "elements": "str", "default": []},
             "socket": {"type": "path"},
             "user": {"type": "str"},
+            "also": {"type": "list", "elements": "str", "default": []},
             **lists,
         },
         supports_check_mode=True,
@@ -299,6 +305,8 @@ def main() -> None:
         if module.params["prefix"] and lock.is_held(module.params["prefix"]):
             different.append("another run works on the deployment")
         same = document.get("fingerprint") == module.params["fingerprint"]
+        if same:
+            different += module.params["also"]
         module.exit_json(changed=False, recorded=False, made_from_the_same=same, different=different)
     if not module.check_mode:
         document = described(module.params)

@@ -99,6 +99,16 @@ def test_a_user_that_is_another_one_now_is_said(run: Run, recorded: Path) -> Non
     assert compared(run, recorded)["different"] == [f"user {ME}: is another one"]
 
 
+def test_what_a_role_has_found_is_said_if_the_wish_is_the_same(run: Run, recorded: Path) -> None:
+    path, found = str(recorded / ".applied"), ["the rules are not in force"]
+
+    assert run("applied", path=path, fingerprint="f1", also=found)["different"] == found
+    # Other rules are wanted now: that is a change, no drift.
+    assert run("applied", path=path, fingerprint="f2", also=found)["different"] == []
+    (recorded / ".applied").unlink()
+    assert run("applied", path=path, fingerprint="f1", also=found)["different"] == []
+
+
 def test_a_service_that_does_not_run_is_said(run: Run, deployment: Path) -> None:
     run(
         "applied",
