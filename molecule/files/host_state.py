@@ -11,6 +11,7 @@ PLACES = ("/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/local", "/var"
 IGNORED = (
     "/etc/.pwd.lock",
     "/etc/mtab",
+    "/home/deploy/.ansible",
     "/root/.ansible",
     "/tmp/ansible_",  # noqa: S108
     "/tmp/systemd-private-",  # noqa: S108

@@ -1,8 +1,12 @@
-"""Print the pid and the start of every process of the deployment, one a line."""  # noqa: INP001
+"""Print the pid and the start of every process of the deployment, one a line.
 
+Usage: process_starts.py [PREFIX]
+"""  # noqa: INP001
+
+import sys
 from pathlib import Path
 
-PREFIX = "/opt/seedcore/"
+PREFIX = f"{(sys.argv[1:] or ['/opt/seedcore'])[0]}/"
 
 
 def line(directory: Path) -> str:
