@@ -86,6 +86,7 @@ class Coordinator:
         self._born = time.monotonic()
         self._in_flight = 0
         self._idle = asyncio.Event()
+        self._moving = asyncio.Lock()
         self._closed_until = 0.0
         self._runtime = runtime
         self._counts = TaskCounts()
@@ -236,6 +237,36 @@ class Coordinator:
             text = cause.traceback_text if isinstance(cause, AgentStartError) else ""
             return failure(error, task_type="reload", traceback=text)
         return {"success": True, **changes}
+
+    async def moves(self) -> dict[str, Any]:
+        """Plan what has to move so that every replica is where a start would put it now.
+
+        Returns:
+            ``{"success": true, "moves": [{"organ_id", "replica", "from", "to"}]}``, with names of nodes, or
+            ``{"success": false, "error", "error_type"}``.
+        """
+        try:
+            self._life.require_settled()
+            return {"success": True, "moves": [move.to_dict() for move in await self._life.organism.moves()]}
+        except Exception as error:
+            return failure(error, task_type="moves")
+
+    async def move(self, organ_id: str, replica: int, timeout_s: float) -> dict[str, Any]:
+        """Let one replica leave its node after its tasks; its next process is where a start would put it now.
+
+        Returns:
+            ``{"success": true, "to": name of its node}`` once it is well there, or
+            ``{"success": false, "error", "error_type"}``.
+        """
+        try:
+            self._life.require_settled()
+            if self._moving.locked():
+                raise OrganUnavailableError("another replica is being moved")  # noqa: TRY301 - one fence
+            async with self._moving:
+                node_id = await self._life.organism.move(organ_id, replica, timeout_s=timeout_s)
+        except Exception as error:
+            return failure(error, task_type="move")
+        return {"success": True, "to": self._nodes.name(node_id)}
 
     async def quiesce(self, timeout_s: float) -> bool:
         """Take no more tasks, and wait until those in flight are answered; False if some are not, in ``timeout_s``.

@@ -125,6 +125,29 @@ class Driver:
             return {"success": False, "error": f"the Coordinator died meanwhile: {str(error).splitlines()[0]}"}
         return answer
 
+    def ask(self, method: str, *args: Any, timeout_s: float) -> dict[str, Any]:
+        """Call a method of the Coordinator that answers in the documented shape.
+
+        Raises:
+            ClusterError: There is no Coordinator, it has no such method, it died, or it did not answer in time.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        from seedcore import actor
+
+        handle = actor.coordinator_handle(self._settings.namespace)
+        if handle is None:
+            raise ClusterError("absent", "there is no Coordinator any more")
+        if not hasattr(handle, method):
+            raise ClusterError("wrong_release", "the Coordinator is of a release that cannot do this: deploy first")
+        try:
+            answer: dict[str, Any] = ray.get(getattr(handle, method).remote(*args), timeout=timeout_s + _WAY_BACK_S)
+        except (RayError, TimeoutError) as error:
+            text = f"the Coordinator did not answer: {str(error).splitlines()[0]}"
+            raise ClusterError("not_responding", text) from error
+        return answer
+
     def quiesce(self, timeout_s: float) -> bool:
         """Let the Coordinator take no more tasks and answer those it has; False if some are left."""
         return bool(self._call("quiesce", timeout_s, timeout_s=timeout_s + _WAY_BACK_S))

@@ -117,9 +117,7 @@ class Lifecycle:
             InitializationError: The new one did not come up; the old one is back.
             OrganUnavailableError: The organism is not running, or being changed already.
         """
-        self.require_running()
-        if self.phase is Phase.RELOADING:
-            raise OrganUnavailableError("the organism is being reloaded already")
+        self.require_settled()
         self._enter(Phase.RELOADING)
         self._work = asyncio.create_task(self._reload(spec, timeout_s))
         work: asyncio.Task[dict[str, list[str]]] = self._work
@@ -152,6 +150,12 @@ class Lifecycle:
             raise OrganUnavailableError(f"the organism is initializing: {self.organism.stage}", retry_after_s=1.0)
         if self.phase in {Phase.FAILED, Phase.STOPPED}:
             raise OrganUnavailableError(self.failure or "the organism is shut down")
+
+    def require_settled(self) -> None:
+        """Raise OrganUnavailableError if the organism is not running, or is being changed."""
+        self.require_running()
+        if self.phase is Phase.RELOADING:
+            raise OrganUnavailableError("the organism is being reloaded")
 
     def judge(self, *, restarted: bool) -> tuple[str, str, str, list[str]]:
         """Sum up: (status, reason, message, what is missing)."""

@@ -35,6 +35,10 @@ class NodeList:
         self._gone = dict(kept[-MAX_GONE:])
         self._alive, self._asked_at = alive, now
 
+    def name(self, node_id: str | None) -> str | None:
+        """Return the name of a living node, or its id as long as no name has been heard of."""
+        return str(self._alive[node_id]["node_name"]) if node_id in self._alive else node_id
+
     @property
     def draining(self) -> frozenset[str]:
         """Ids of living nodes that are to leave the cluster: Ray places nothing there any more."""

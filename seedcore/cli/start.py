@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from seedcore.cli.group import OK, STATUS_CODES, config_option, json_option, load, manual
+from seedcore.cli.group import FAILED, OK, STATUS_CODES, config_option, json_option, load, manual
 from seedcore.cli.params import Seconds
 from seedcore.cli.progress import Progress
 from seedcore.cli.render import out, out_json, plain, printable, report_block, say
@@ -109,6 +109,49 @@ def supervise(*, interval: float, hang_timeout: float, init_stall_timeout: float
         bootstrap_timeout_s=bootstrap_timeout,
     )  # fmt: skip
     return Supervisor(Settings.from_env(), policy=policy).run()
+
+
+@click.command(
+    epilog=manual(
+        examples=[
+            ("seedcore rebalance --dry-run", "what would move, and where"),
+            ("seedcore rebalance", "after a node has come back, or a worker has joined"),
+        ],
+        codes=(
+            "0  every replica is where a start would put it now",
+            "1  a replica could not be moved; the ones after it were left alone",
+            "2  usage or configuration",
+            "4  there is nobody to ask: absent, initializing, unreachable, unauthorized",
+        ),
+    )
+)
+@json_option
+@click.option("--timeout", type=Seconds(), default=600.0, show_default=True, help="Seconds for all moves.")
+@click.option("--dry-run", is_flag=True, help="Move nothing, say what would move.")
+def rebalance(*, as_json: bool, timeout: float, dry_run: bool) -> int:
+    """Move organs off the head and spread them evenly, as a start would place them now.
+
+    One process moves at a time: its tasks end first (drain_timeout_s), and the next one moves when it is ready on its
+    new node. Tasks for an organ of one process are refused meanwhile, and clients try them again.
+    """
+    from seedcore.rebalance import describe
+    from seedcore.rebalance import rebalance as spread
+
+    done = spread(Settings.from_env(), timeout_s=timeout, dry_run=dry_run, on_progress=lambda line: say(plain(line)))
+    if as_json:
+        out_json(done.to_dict())
+    elif dry_run:
+        for move in done.plan:
+            out(plain(f"would move {describe(move)}"))
+    else:
+        for move in done.moved:
+            out(plain(f"moved {describe(move)} ({move['seconds']:.1f} s)"))
+    if done.error:
+        say(f"moved {len(done.moved)} of {len(done.plan)}: {plain(done.error)}")
+        return FAILED
+    if not done.plan:
+        say("nothing to move: every replica is where a start would put it now")
+    return OK
 
 
 @click.command(

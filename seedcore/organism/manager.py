@@ -12,7 +12,7 @@ from typing import Any
 from seedcore.counts import merge
 from seedcore.errors import AgentStartError, InitializationError, OrganUnavailableError
 from seedcore.organism.lane import ANSWER_GRACE_S
-from seedcore.organism.placement import Occupant
+from seedcore.organism.placement import Move, Occupant, plan
 from seedcore.organism.replica import Replica
 from seedcore.organism.routing import RoutingTable
 from seedcore.organism.runtime import OrganRuntime, organ_name, retire
@@ -155,6 +155,37 @@ class OrganismManager:
         self._on_change()
         await asyncio.gather(*(replica.stop() for replica in gone))
         return changes
+
+    async def moves(self) -> list[Move]:
+        """Plan what has to move so that every replica is where a start would put it now."""
+        return plan(await self._runtime.places(), self._occupants())
+
+    async def move(self, organ_id: str, index: int, *, timeout_s: float) -> str | None:
+        """Let a replica leave its node, after its tasks; returns the id of its new node as soon as it is well there.
+
+        Raises:
+            OrganUnavailableError: It does not work now, or another replica of the organ does not, so nothing was done;
+                or it did not come back in time, and is still being started.
+        """
+        replicas = self._replicas.get(organ_id, [])
+        if index >= len(replicas):
+            raise OrganUnavailableError(f"there is no replica {index} of organ {organ_id!r} any more")
+        replica = replicas[index]
+        if down := next((one for one in replicas if one.state is not ReplicaState.READY), None):
+            why = down.error or f"it is {down.state}"
+            raise OrganUnavailableError(f"{organ_id}[{index}] stays where it is: replica {down.index} is down ({why})")
+        boot = replica.boot
+        replica.move("it moves to another node")
+        try:
+            async with asyncio.timeout(timeout_s):
+                while replica.boot == boot or replica.state is not ReplicaState.READY:
+                    if replica not in self._replicas.get(organ_id, []):
+                        raise OrganUnavailableError(f"organ {organ_id} was changed while {organ_id}[{index}] moved")
+                    await self._changed.wait()
+        except TimeoutError:
+            text = f"{organ_id}[{index}] is not back within {timeout_s:.0f} s ({replica.error or replica.state})"
+            raise OrganUnavailableError(text) from None
+        return replica.place
 
     async def shutdown(self) -> None:
         """Stop every organ, in good order, and end its process."""

@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from seedcore.spec import OrganSpec
 
@@ -83,6 +84,11 @@ class Move:
     replica: int
     source: Node
     target: Node
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with the names of the nodes."""
+        where = {"from": self.source.name, "to": self.target.name}
+        return {"organ_id": self.organ_id, "replica": self.replica, **where}
 
 
 class Occupancy:

@@ -81,6 +81,8 @@ class Replica:
         self._asking: asyncio.Future[dict[str, Any]] | None = None
         # Whether a task has found no process since the last question was sent.
         self._is_doubted = False
+        # Why the process is to be replaced as soon as supervision looks again.
+        self._leaves_because: str | None = None
         # Processes that are being ended; whoever stops the replica waits for them, too.
         self._ending: set[asyncio.Task[None]] = set()
         self._streams = 0
@@ -143,6 +145,11 @@ class Replica:
     def node_id(self) -> str | None:
         """The node that the process was last seen on."""
         return self.snapshot.node_id if self.snapshot else None
+
+    @property
+    def boot(self) -> str | None:
+        """Names the process that reported last."""
+        return self.snapshot.boot if self.snapshot else None
 
     @property
     def given_up(self) -> bool:
@@ -232,6 +239,12 @@ class Replica:
             answer: dict[str, Any] = await self._handle.canary.remote(nonce)
         return answer
 
+    def move(self, why: str) -> None:
+        """Let another process follow this one, where placement wants it now; the tasks of this one end first."""
+        self._leaves_because = why
+        if self._asking is not None:
+            self._asking.cancel()
+
     async def stop(self) -> None:
         """Let the tasks end, stop the agents and end the process; does not raise."""
         if self._supervision is not None:
@@ -317,6 +330,8 @@ class Replica:
         if not asking.done():
             return process.silent(await self._row(), _now(), threshold=spec.failure_threshold)
         self._asking = None
+        if self._leaves_because is not None and self._answers:
+            return process.retire(self._leaves_because)
         if asking.cancelled() or self._is_doubted:
             return Action.ASK
         error = asking.exception()
@@ -352,6 +367,7 @@ class Replica:
 
     async def _create(self) -> None:
         """Adopt the actor that there is, or create one when it is its turn."""
+        self._leaves_because = None
         self._handle = await self._made(self._runtime.find(self.spec, self.index))
         if self._handle is None:
             self.place = None

@@ -178,3 +178,26 @@ async def test_an_executed_batch_answers_in_order_for_who_wants_no_lines(coordin
     answer = await coordinator.handle({"type": "execute_many", "params": {"tasks": tasks}})
 
     assert [one["success"] for one in answer["result"]] == [True, False, True]
+
+
+async def test_moves_are_planned_and_made_one_at_a_time_and_refused_in_the_documented_shape(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await coordinator.moves() == {"success": True, "moves": []}
+    moved = asyncio.Event()
+
+    async def move(organ_id: str, index: int, *, timeout_s: float) -> str:
+        await asyncio.wait_for(moved.wait(), timeout_s)
+        return f"node of {organ_id}[{index}]"
+
+    monkeypatch.setattr(coordinator._life.organism, "move", move)
+    first = asyncio.create_task(coordinator.move("one", 0, 60.0))
+    await asyncio.sleep(0)
+    second = await coordinator.move("one", 1, 60.0)
+    assert (second["success"], second["error"]) == (False, "another replica is being moved")
+    moved.set()
+    assert await first == {"success": True, "to": "node of one[0]"}
+
+    await coordinator.shutdown()
+    refused = await coordinator.moves()
+    assert (refused["success"], refused["error_type"]) == (False, "OrganUnavailableError")

@@ -42,8 +42,8 @@ async def nothing() -> None:
     return None
 
 
-async def do(manager: OrganismManager, kind: str) -> dict[str, Any]:
-    return await manager.dispatch(Task(type=kind, timeout_s=5.0))
+async def do(manager: OrganismManager, kind: str, *, seconds: float = 0.0) -> dict[str, Any]:
+    return await manager.dispatch(Task(type=kind, timeout_s=5.0, params={"seconds": seconds}))
 
 
 def test_a_start_waits_for_what_is_required_as_long_as_it_takes() -> None:
@@ -182,3 +182,69 @@ def test_adopted_processes_take_no_turn() -> None:
         await again.shutdown()
 
     world(body, organ("one", replicas=8, agent_count=8))
+
+
+def moves_of(cluster: FakeCluster) -> list[str]:
+    return sorted(
+        f"{actor.name.removeprefix('seedcore_organ.')} on {actor.node_id}" for actor in cluster.actors.values()
+    )
+
+
+async def rebalance(manager: OrganismManager) -> list[str]:
+    """Carry out the plan of the manager; returns it in words."""
+    moves = await manager.moves()
+    for move in moves:
+        assert await manager.move(move.organ_id, move.replica, timeout_s=60.0) == move.target.node_id
+    return [f"{move.organ_id}.{move.replica} {move.source.name}->{move.target.name}" for move in moves]
+
+
+def test_a_rebalance_spreads_what_piled_up_and_no_running_task_is_lost() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.cpus, cluster.head = {"head": 8.0}, "head"
+        await manager.initialize()
+        assert moves_of(cluster) == ["one.0 on head", "two.0 on head", "two.1 on head"]
+        assert await manager.moves() == []
+
+        cluster.cpus |= {"a": 8.0, "b": 8.0}
+        await asyncio.sleep(1.1)
+        slow = [asyncio.create_task(do(manager, kind, seconds=3.0)) for kind in ("one", "two", "two")]
+        await asyncio.sleep(0.1)
+        assert await rebalance(manager) == ["one.0 head->a", "two.0 head->b", "two.1 head->a"]
+        assert [(await task)["success"] for task in slow] == [True] * 3
+        assert moves_of(cluster) == ["one.0 on a", "two.0 on b", "two.1 on a"]
+        assert (await manager.moves(), manager.missing(), cluster.kills) == ([], ([], []), [])
+        assert [replica["restarts"] for organ in manager.organ_reports() for replica in organ["replicas"]] == [1] * 3
+
+    world(body, organ("one"), organ("two", replicas=2, agent_count=2, min_ready_agents=1))
+
+
+def test_no_replica_moves_while_another_of_its_organ_is_down() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.cpus = {"a": 8.0}
+        await manager.initialize()
+        cluster.actors["seedcore_organ.one.1"].hang()
+        await asyncio.sleep(6)
+        with pytest.raises(
+            OrganUnavailableError, match=r"one\[0\] stays where it is: replica 1 is down \(its report is"
+        ):
+            await manager.move("one", 0, timeout_s=60.0)
+        with pytest.raises(OrganUnavailableError, match="there is no replica 2 of organ 'one' any more"):
+            await manager.move("one", 2, timeout_s=60.0)
+        assert manager.missing()[0] == ["one: 1 of 2 agents ready (its report is overdue)"]
+
+    world(body, organ("one", replicas=2, agent_count=2))
+
+
+def test_a_replica_that_finds_no_place_is_told() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        await manager.initialize()
+        asyncio.get_running_loop().call_later(0.01, lambda: cluster.change(has_room=False))
+        with pytest.raises(
+            OrganUnavailableError, match=r"one\[0\] is not back within 20 s \(it moves to another node\)"
+        ):
+            await manager.move("one", 0, timeout_s=20.0)
+        cluster.change(has_room=True)
+        await asyncio.sleep(40)
+        assert manager.missing() == ([], [])
+
+    world(body, organ("one"))
