@@ -1,21 +1,25 @@
-"""Kill a Ray node that runs but is not well, so that its service starts it again.
+"""Kill a Ray node that runs but is not well, so that its service starts it again; bound the logs of the node's dead.
 
 ``ray start --block`` goes on when the processes below it hang, and after somebody's ``ray stop`` when there are none:
 the service is active, the node is dead. What tells is the node's own agent.
 Of a worker whose head is away nothing is judged: it waits for the head, and its actors go on.
-Usage: watch_ray_node.py HEALTH_URL TEMP_DIR SECONDS_TO_START SECONDS_UNHEALTHY [HEAD_ADDRESS HEAD_PORT]
+Usage: watch_ray_node.py HEALTH_URL TEMP_DIR SECONDS_TO_START SECONDS_UNHEALTHY LOG_BYTES LOG_FILES [HEAD_ADDRESS
+HEAD_PORT]. With 0 SECONDS_UNHEALTHY no node is killed.
 """  # noqa: INP001
 
 import socket
 import sys
+import threading
 import time
 import urllib.request
 
+import dead_logs
 import node_processes
 
 INTERVAL_S = 5.0
 REQUEST_TIMEOUT_S = 5.0
 KILL_TIMEOUT_S = 10.0
+LOGS_INTERVAL_S = 60.0
 
 
 def say(text: str) -> None:
@@ -46,10 +50,25 @@ def is_away(head: list[str]) -> bool:
     return False
 
 
+def bound_logs(temp_dir: str, max_bytes: int, max_files: int) -> None:
+    """Remove the oldest logs of processes that are gone, for ever; in a thread, because a disk may hang."""
+    while True:
+        try:
+            count, size = dead_logs.prune(temp_dir, max_bytes=max_bytes, max_files=max_files)
+        except Exception as error:
+            # The next round may do better, and nothing else depends on this one.
+            say(f"logs of processes that are gone cannot be removed: {error!r}")
+        else:
+            if count:
+                say(f"removed logs of processes that are gone: files={count} bytes={size}")
+        time.sleep(LOGS_INTERVAL_S)
+
+
 def main() -> None:
     """Watch for ever."""
     url, temp_dir, start_s, unhealthy_s = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
-    head = sys.argv[5:7]
+    logs, head = (temp_dir, int(sys.argv[5]), int(sys.argv[6])), sys.argv[7:9]
+    threading.Thread(target=bound_logs, args=logs, daemon=True).start()
     say(f"watching: url={url} start_s={start_s:g} unhealthy_s={unhealthy_s:g}")
     node, well_until, said = 0, 0.0, ""
     while True:
@@ -64,7 +83,7 @@ def main() -> None:
             said = wrong
         if pid and (not wrong or is_away(head)):
             well_until = time.monotonic()
-        elif pid and now - well_until >= unhealthy_s:
+        elif pid and unhealthy_s and now - well_until >= unhealthy_s:
             say(f"kill the node: pid={pid} why={wrong}")
             left = node_processes.kill_all(temp_dir, timeout_s=KILL_TIMEOUT_S)
             say(f"killed: left={left}")
