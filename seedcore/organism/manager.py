@@ -48,7 +48,7 @@ class OrganismManager:
         self._routes = RoutingTable(spec.organs)
         self._known_types = frozenset(self._routes.known_types)
         self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
-        self._placer = Placer(runtime, self._occupants)
+        self._placer = Placer(runtime, self._occupants, avoid=lambda: self._leaving)
         self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
         self._leaving: frozenset[str] = frozenset()
         self.initialized = False
@@ -158,7 +158,7 @@ class OrganismManager:
 
     async def moves(self) -> list[Move]:
         """Plan what has to move so that every replica is where a start would put it now."""
-        return plan(await self._runtime.places(), self._occupants())
+        return plan(await self._placer.places(), self._occupants())
 
     async def move(self, organ_id: str, index: int, *, timeout_s: float) -> str | None:
         """Let a replica leave its node, after its tasks; returns the id of its new node as soon as it is well there.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from seedcore.organism.placement import Node, Occupancy, Occupant
@@ -122,11 +122,19 @@ class Placer:
     Args:
         runtime: Knows the nodes.
         occupants: Gives the replicas that have a place already.
+        avoid: Gives the ids of nodes that no process is to be started on, though Ray may call them alive.
     """
 
-    def __init__(self, runtime: OrganRuntime, occupants: Callable[[], Iterable[Occupant]]) -> None:
+    def __init__(
+        self,
+        runtime: OrganRuntime,
+        occupants: Callable[[], Iterable[Occupant]],
+        *,
+        avoid: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._runtime = runtime
         self._occupants = occupants
+        self._avoid = avoid
         self._starts = Starts()
         self._waiting: dict[tuple[str, int], _Waiter] = {}
         self._changed = asyncio.Event()
@@ -155,6 +163,14 @@ class Placer:
         finally:
             del self._waiting[waiter.request.key]
 
+    async def places(self) -> list[Node]:
+        """Return the nodes that a process may be started on, as they were at most NODES_AGE_S ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= NODES_AGE_S:
+            self._nodes, self._asked_at = await self._runtime.places(), now
+        avoided = self._avoid()
+        return [node for node in self._nodes if node.node_id not in avoided]
+
     def give_back(self, spec: OrganSpec, index: int) -> None:
         """End a replica's turn, if it has one."""
         if self._starts.give_back((spec.id, index)):
@@ -178,14 +194,12 @@ class Placer:
                 continue
 
     async def _admit(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._asked_at >= NODES_AGE_S:
-            self._nodes, self._asked_at = await self._runtime.places(), loop.time()
+        nodes, now = await self.places(), asyncio.get_running_loop().time()
         requests = [waiter.request for waiter in self._waiting.values() if not waiter.granted.done()]
         requests = [waiter.request for waiter in self._waiting.values() if not waiter.granted.done()]
-        for turn in self._starts.admit(requests, self._nodes, self._occupants(), loop.time()):
+        for turn in self._starts.admit(requests, nodes, self._occupants(), now):
             self._waiting[turn.request.key].granted.set_result(turn.node_id)
-        reason = self._starts.reason(self._nodes)
+        reason = self._starts.reason(nodes)
         for waiter in self._waiting.values():
             if not waiter.granted.done():
                 waiter.tell(reason)

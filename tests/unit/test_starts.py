@@ -86,6 +86,18 @@ def test_a_turn_is_given_on_when_the_nodes_are_told_again_and_when_nobody_waits_
     run_virtual(body())
 
 
+def test_a_node_that_is_to_be_avoided_takes_nothing() -> None:
+    async def body() -> None:
+        avoided: set[str] = {"node"}
+        placer = Placer(FakeCluster(), tuple, avoid=lambda: avoided)
+        assert [node.name for node in await placer.places()] == ["other"]
+        assert await placer.place(organ(), 0, tell=lambda _: None) == "other"
+        avoided.add("other")
+        assert await placer.place(organ(), 1, tell=lambda _: None) is None
+
+    run_virtual(body())
+
+
 def test_a_head_that_is_away_keeps_those_who_wait_and_they_go_on_when_it_is_back() -> None:
     class Broken(FakeCluster):
         async def places(self) -> list[Node]:
