@@ -113,7 +113,7 @@ class Organism:
 
     def actors(self) -> list[str]:
         """Names of the actors of this namespace that are not dead."""
-        state = read_cluster(self.settings, token=self.settings.token(), timeout_s=5)
+        state = read_cluster(self.settings, token=self.settings.token(), timeout_s=60)
         return sorted(str(row["name"]) for row in state.actors if row["state"] != "DEAD")
 
     def end_processes(self) -> None:

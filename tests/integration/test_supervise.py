@@ -82,7 +82,9 @@ def test_a_stopped_coordinator_is_killed_and_comes_back_with_its_organs(organism
     assert after.coordinator["actor_id"] == before.coordinator["actor_id"]
     assert organs(after) == organs(before)
     (killed,) = journal(organism, "kill")
-    assert (killed["pid"], killed["outcome"], killed["detail"]) == (pid, "killed", "it was in state T")
+    assert (killed["pid"], killed["outcome"]) == (pid, "killed")
+    # A busy machine may take a moment longer to end it than the supervisor looks.
+    assert killed["detail"].startswith("it was in state T")
     assert killed["why"].startswith("not_responding for ")
     assert journal(organism, "bootstrap") == []
     assert organism.submit("task_2")["success"] is True

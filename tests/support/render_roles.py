@@ -75,6 +75,7 @@ def main() -> None:
     from ansible.plugins.loader import init_plugin_loader  # noqa: PLC0415 - only as a program
 
     init_plugin_loader([str(ROOT / "collections")])
+    _copy_quickly()
     for line in sys.stdin:
         asked = json.loads(line)
         renderer = Renderer(
@@ -87,6 +88,29 @@ def main() -> None:
         renderer.steps = asked.get("steps")
         sys.stdout.write(json.dumps(renderer.one(only, asked["host"]) if only else renderer.everything()) + "\n")
         sys.stdout.flush()
+
+
+def _copy_quickly() -> None:
+    """Copy documents and variables in a tenth of the time.
+
+    Ansible copies each file that it has read, and all variables for each template, also their strings with their tags:
+    that is half of what rendering costs.
+    """
+    from types import SimpleNamespace  # noqa: PLC0415
+
+    from ansible.module_utils._internal._datatag import AnsibleTagHelper  # noqa: PLC0415
+    from ansible.parsing import dataloader  # noqa: PLC0415
+    from ansible.plugins.loader import lookup_loader  # noqa: PLC0415
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, dict):
+            return AnsibleTagHelper.tag_copy(value, {key: copied(entry) for key, entry in value.items()})
+        if isinstance(value, list):
+            return AnsibleTagHelper.tag_copy(value, [copied(entry) for entry in value])
+        return value
+
+    dataloader.copy = SimpleNamespace(deepcopy=copied)
+    sys.modules[type(lookup_loader.get("ansible.builtin.template")).__module__].deepcopy = copied  # type: ignore[attr-defined]
 
 
 class Renderer:
