@@ -1,4 +1,4 @@
-"""Organs on more than one node: a start that gets only a part of what it wants, spreading, labels."""
+"""Organs on more than one node: a start that gets only a part of what it wants, spreading, labels, moves."""
 
 from __future__ import annotations
 
@@ -49,12 +49,37 @@ def grown(cluster: RayHead) -> RayHead:
     return cluster
 
 
+def with_two_workers(cluster: RayHead) -> RayHead:
+    """Let the cluster have a third node, in the zone c."""
+    if "second" not in grown(cluster).nodes:
+        cluster.add_node("second", num_cpus=2, labels="zone=c")
+    return cluster
+
+
+def names_of(organism: Organism) -> dict[str, list[str]]:
+    """Organ to the names of the nodes that its replicas are on, in order."""
+    names = {node["node_id"]: str(node["node_name"]) for node in nodes_now(organism)}
+    return {organ: sorted(names.get(node, node) for node in nodes) for organ, nodes in nodes_of(organism).items()}
+
+
 def nodes_of(organism: Organism) -> dict[str, list[str]]:
     """Organ to the ids of the nodes that its replicas are on."""
     return {
         organ["organ_id"]: [replica["node_id"] for replica in organ["replicas"]]
         for organ in organism.probe().coordinator["organs"]
     }
+
+
+def nodes_now(organism: Organism) -> list[dict[str, Any]]:
+    """What the Coordinator knows of each node."""
+    return list(organism.probe().coordinator["nodes"]["list"])
+
+
+def busy(organism: Organism, organ_id: str) -> list[int]:
+    """How many tasks each replica of an organ has."""
+    organs = organism.probe().coordinator["organs"]
+    replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
+    return [replica["in_flight"] for replica in replicas]
 
 
 def test_a_start_with_a_part_of_it_is_degraded_and_heals_when_there_is_room(
@@ -77,16 +102,16 @@ def test_a_start_with_a_part_of_it_is_degraded_and_heals_when_there_is_room(
     assert len(set(nodes_of(organism)["wide"])) == 2
 
 
-def test_the_replicas_of_each_organ_are_on_different_nodes(organism: Organism, cluster: RayHead) -> None:
-    grown(cluster)
-    organs = [{"id": f"organ_{index}", "replicas": 2, "agent_count": 2} for index in range(3)]
-    organism.up(*organs)
+def test_organs_are_on_the_workers_and_spread_over_them(organism: Organism, cluster: RayHead) -> None:
+    with_two_workers(cluster)
+    pairs = [{"id": f"pair_{index}", "replicas": 2, "agent_count": 2} for index in range(2)]
+    organism.up(*pairs, *({"id": f"single_{index}"} for index in range(4)))
 
-    assert {organ: len(set(nodes)) for organ, nodes in nodes_of(organism).items()} == {
-        "organ_0": 2,
-        "organ_1": 2,
-        "organ_2": 2,
-    }
+    names = names_of(organism)
+
+    assert [names[f"pair_{index}"] for index in range(2)] == [["second", "worker"]] * 2
+    singles = sorted(names[f"single_{index}"][0] for index in range(4))
+    assert singles == ["second", "second", "worker", "worker"]
 
 
 def test_an_organ_goes_where_its_labels_say(organism: Organism, cluster: RayHead) -> None:
@@ -138,13 +163,40 @@ def test_what_runs_on_a_node_that_is_drained_moves_and_no_task_is_lost(organism:
     assert organism.submit("sleep", {"seconds": 0})["success"] is True
 
 
-def nodes_now(organism: Organism) -> list[dict[str, Any]]:
-    """What the Coordinator knows of each node."""
-    return list(organism.probe().coordinator["nodes"]["list"])
+def test_what_piled_up_while_a_node_was_away_is_spread_again_by_a_rebalance(
+    organism: Organism, cluster: RayHead
+) -> None:
+    with_two_workers(cluster)
+    sleeper = {"agent": "seedcore.agents:utility", "task_types": ["sleep"], "drain_timeout_s": 60}
+    organism.up({"id": "pair", "replicas": 2, "agent_count": 2, **sleeper}, {"id": "one"}, {"id": "two"})
+    gone = cluster.nodes.pop("second")
+    gone.terminate()
+    gone.wait(timeout=60)
+    eventually(
+        lambda: not any("second" in names for names in names_of(organism).values()) and organism.probe().healthy,
+        timeout_s=120,
+        what="every organ, on the nodes that are left",
+    )
+    with_two_workers(cluster)
 
+    planned = organism.run("rebalance", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert " to second" in planned.stdout
+    slow = [organism.start("submit", "sleep", "--params", '{"seconds": 8}') for _ in range(2)]
+    eventually(lambda: all(busy(organism, "pair")), what="a task on each replica")
 
-def busy(organism: Organism, organ_id: str) -> list[int]:
-    """How many tasks each replica of an organ has."""
-    organs = organism.probe().coordinator["organs"]
-    replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
-    return [replica["in_flight"] for replica in replicas]
+    moved = organism.run("rebalance", "--json", timeout_s=300)
+
+    assert moved.returncode == 0, moved.stderr
+    document = json.loads(moved.stdout)
+    assert [move["to"] for move in document["moved"]] == [move["to"] for move in document["plan"]]
+    for process in slow:
+        answer, _ = process.communicate(timeout=60)
+        assert json.loads(answer)["success"] is True, answer
+    names = names_of(organism)
+    assert names["pair"] == ["second", "worker"]
+    assert sorted(names["one"] + names["two"]) == ["second", "worker"]
+    eventually(lambda: organism.probe().healthy and not organism.probe().degraded, what="all is well")
+    again = organism.run("rebalance")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "nothing to move" in again.stderr
