@@ -31,6 +31,7 @@ from seedcore.organism.placement import HEAD_RESOURCE, Node
 from seedcore.organism.process import Row
 from seedcore.organism.replica import STREAM_AHEAD
 from seedcore.organism.runtime import organ_name
+from seedcore.organism.silence import host_answers
 from seedcore.record import ActorRecord
 from seedcore.settings import COORDINATOR_NAME, ORGAN_NAME_PREFIX
 from seedcore.spec import OrganSpec
@@ -44,6 +45,8 @@ _MAX_CALLS = 20_000
 # Their names are made when they are imported, and no type checker sees them.
 _common: Any = common_pb2
 _gcs: Any = gcs_pb2
+# Three times what a node that is only slow was seen to take.
+_AGENT_TIMEOUT_S = 3.0
 _MEMORY = re.compile(r"was ([\d.]+ ?GB) used / ([\d.]+ ?GB)")
 
 
@@ -155,6 +158,13 @@ class RayOrganRuntime:
         """Return the cluster's nodes, the dead ones that Ray remembers included."""
         return await asyncio.to_thread(_nodes)
 
+    async def ask_agents(self) -> dict[str, bool]:
+        """Ask the agent of each living node but this one; returns node id to whether its host has answered."""
+        agents = await asyncio.get_running_loop().run_in_executor(self._rows, _agents)
+        asked = (host_answers(*address, timeout_s=_AGENT_TIMEOUT_S) for address in agents.values())
+        answers = await asyncio.gather(*asked)
+        return dict(zip(agents, answers, strict=True))
+
     def _create(self, spec: OrganSpec, replica: int, identity: str, node_id: str | None) -> ActorHandle[Any]:
         actor_class: Any = ray.remote(Organ)
         handle: ActorHandle[Any] = actor_class.options(
@@ -185,7 +195,8 @@ def _row(handle: ActorHandle[Any]) -> Row | None:
     cause = death_cause(actor.death_cause)
     if cause is None and actor.previous_incarnations:
         cause = _last_exit(accessor, actor.previous_incarnations[-1].worker_id)
-    return Row(state=_gcs.ActorTableData.ActorState.Name(actor.state), restarts=actor.num_restarts, cause=cause)
+    state = _gcs.ActorTableData.ActorState.Name(actor.state)
+    return Row(state=state, restarts=actor.num_restarts, cause=cause, node_id=actor.address.node_id.hex() or None)
 
 
 def _last_exit(accessor: Any, worker_id: bytes) -> str | None:
@@ -232,6 +243,18 @@ def _nodes() -> list[dict[str, Any]]:
 def _draining() -> frozenset[str]:
     """Ids of the nodes that are to leave the cluster; Ray has no public name for it."""
     return frozenset(ray._private.state.state.get_draining_nodes())  # noqa: SLF001
+
+
+def _agents() -> dict[str, tuple[str, int]]:
+    """Return where the agent of each living node but this one listens."""
+    own = ray.get_runtime_context().get_node_id()
+    worker: Any = ray._private.worker.global_worker  # noqa: SLF001 - Ray has no public name for it
+    nodes = worker.gcs_client.get_all_node_info(timeout=_AGENT_TIMEOUT_S)
+    return {
+        node_id.hex(): (node.node_manager_address, node.dashboard_agent_listen_port)
+        for node_id, node in nodes.items()
+        if node.state == _gcs.GcsNodeInfo.ALIVE and node.dashboard_agent_listen_port > 0 and node_id.hex() != own
+    }
 
 
 def _places() -> list[Node]:

@@ -12,6 +12,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 MAX_SECONDS = 7 * 86_400
+# Of the time after which a process is given up: the rest is for a question on its way.
+LEASE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ class OrganSpec:
     )  # fmt: skip
     health_timeout_s: float = _seconds("Seconds after which a report or a ``check_health`` is overdue.", 3.0)
     failure_threshold: int = _count("Reports missed in a row until the replica's process is replaced.", 2, le=1_000)
+    node_silence_s: float = _seconds(
+        "Seconds after which a replica is started on another node if neither its process nor its node's agent answers; "
+        "at least the time that it takes to find a process that hangs.", 15.0,
+    )  # fmt: skip
     drain_timeout_s: float = _option(
         "Seconds that an organ which is stopped or replaced leaves its tasks to end.",
         "seconds_or_none", 10.0, ge=0, le=MAX_SECONDS,
@@ -111,6 +117,17 @@ class OrganSpec:
         """Ids of the organ's agents, or of those that live in one replica (agent i lives in i modulo replicas)."""
         chosen = range(self.agent_count) if replica is None else range(replica, self.agent_count, self.replicas)
         return [f"{self.id}_agent_{index}" for index in chosen]
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds of silence after which a replica's node is given up; no sooner than a slow process would be."""
+        hang_s = max(2, self.failure_threshold) * (self.health_interval_s + self.health_timeout_s)
+        return max(self.node_silence_s, hang_s)
+
+    @property
+    def lease_s(self) -> float:
+        """Seconds for which a process may take work without a word from the Coordinator; less than ``silence_s``."""
+        return self.silence_s * LEASE_SHARE
 
     def all_task_types(self) -> frozenset[str]:
         """Task types that the organ takes in some domain or without one."""

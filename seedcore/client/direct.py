@@ -76,11 +76,11 @@ class Direct:
         except Exception as error:
             return unsent(error, task, None), attempts.remaining()
         with self._lock:
-            handle = min((handle for handle, _ in organ.replicas), key=self._load)
+            handle, _, epoch = min(organ.replicas, key=lambda replica: self._load(replica[0]))
             self._loads[handle] = self._loads.get(handle, 0) + 1
         try:
             timeout_s = attempts.remaining(organ.task_timeout_s)
-            order = (task.to_dict(), timeout_s, True)
+            order = (task.to_dict(), timeout_s, True, *([] if epoch is None else [epoch]))
             answer = self._call(task, lambda: handle, "call", order, timeout_s, organ_id=organ.organ_id)
         finally:
             with self._lock:
@@ -196,11 +196,12 @@ class RayEngine:
             self._open.remove(entry)
             entry.sink(answer)
 
-    def _lane(self, organ: OrganEntry, replica: tuple[Any, int]) -> Lane:
-        handle, capacity = replica
+    def _lane(self, organ: OrganEntry, replica: tuple[Any, int, str | None]) -> Lane:
+        handle, capacity, epoch = replica
         lane = self._lanes.get(handle)
         if lane is None:
             lane = self._lanes[handle] = Lane(organ.organ_id, lambda: handle, direct=True, limit=capacity)
+        lane.epoch = epoch
         return lane
 
     async def _builtin(self, entry: _Entry) -> None:
@@ -232,7 +233,7 @@ class RayEngine:
         """Try again what waits, and forget lanes to processes that are no longer in the table."""
         table = self._routes.table
         if table is not None:
-            living = {handle for organ in table.organs.values() for handle, _ in organ.replicas}
+            living = {replica[0] for organ in table.organs.values() for replica in organ.replicas}
             for handle in [handle for handle, lane in self._lanes.items() if handle not in living and not lane.load]:
                 del self._lanes[handle]
         for entry in list(self._patient):

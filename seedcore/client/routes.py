@@ -29,12 +29,15 @@ RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class OrganEntry:
-    """An organ in the table: its processes that can work now as ``(actor, capacity)``, or why there is none."""
+    """An organ in the table: its processes that can work now as ``(actor, capacity, epoch)``, or why there is none.
+
+    The epoch is what the process is told with each task, None for one of an earlier release.
+    """
 
     organ_id: str
     task_timeout_s: float
     why: str
-    replicas: tuple[tuple[Any, int], ...]
+    replicas: tuple[tuple[Any, int, str | None], ...]
 
 
 class Table:
@@ -50,7 +53,7 @@ class Table:
                 organ_id,
                 entry["task_timeout_s"],
                 entry["why"],
-                tuple((replica["handle"], replica["capacity"]) for replica in entry["replicas"]),
+                tuple((each["handle"], each["capacity"], each.get("epoch")) for each in entry["replicas"]),
             )
             for organ_id, entry in body["organs"].items()
         }

@@ -70,6 +70,7 @@ class Lane:
 
     Attributes:
         load: Tasks that were given to this lane and are not answered.
+        epoch: What the process is told with each call, see :class:`seedcore.organism.lease.Lease`; set by the owner.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Lane:
     ) -> None:
         self.load = 0
         self.limit = limit
+        self.epoch: str | None = None
         self._organ_id = organ_id
         self._handle = handle
         self._direct = direct
@@ -149,7 +151,7 @@ class Lane:
             call.done(self._failed(call, "TimeoutError", text, "no"))
 
     async def _one(self, call: Call) -> None:
-        order = (call.task, self._remaining(call), self._direct)
+        order = self._with_epoch(call.task, self._remaining(call), self._direct)
         sent = self._start(self._handle(), "call", [call], order)
         if sent is None:
             return
@@ -162,7 +164,8 @@ class Lane:
         self._done(call, answer)
 
     async def _many(self, calls: list[Call]) -> None:
-        order = ([call.task for call in calls], [self._remaining(call) for call in calls], POLL_S, self._direct)
+        tasks, limits = [call.task for call in calls], [self._remaining(call) for call in calls]
+        order = self._with_epoch(tasks, limits, POLL_S, self._direct)
         # The process that has the batch has its answers, also when this lane leads to another one by then.
         handle = self._handle()
         sent = self._start(handle, "call_many", calls, order)
@@ -233,6 +236,10 @@ class Lane:
                 for call in calls:
                     self._done(call, self._failed(call, "TaskError", f"cannot be sent: {describe(error)}", executed))
             return None
+
+    def _with_epoch(self, *order: Any) -> tuple[Any, ...]:
+        """Add the epoch, if there is one: an organ of an earlier release does not know it."""
+        return order if self.epoch is None else (*order, self.epoch)
 
     def _remaining(self, call: Call) -> float:
         return max(0.001, call.deadline - asyncio.get_running_loop().time())

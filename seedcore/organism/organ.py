@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import subprocess
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
@@ -28,11 +30,14 @@ from seedcore.organism.batch import Batch, Batches
 from seedcore.organism.children import end_children_with_this_process
 from seedcore.organism.fence import Raised
 from seedcore.organism.guard import end_process_with_this_loop
+from seedcore.organism.lease import Lease
 from seedcore.organism.loading import check_agent, load_agent
+from seedcore.organism.self_check import is_current
 from seedcore.organism.snapshot import AgentFailure, AgentState, Snapshot
 from seedcore.organism.threads import MAX_THREADS, AgentThreads
-from seedcore.organism.work import Seat, WorkQueue, settle
+from seedcore.organism.work import ELSEWHERE_AFTER_S, Seat, WorkQueue, settle
 from seedcore.spec import OrganSpec
+from seedcore.task import failure, task_type_of
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +89,29 @@ class Organ:
         self._failing: dict[AgentRunner, None] = {}
         self._held: set[AgentRunner] = set()
         self._first_round_over = False
-        self._work = WorkQueue(self._spec, on_change=self._bump)
+        # Outside of Ray nobody asks, and nobody starts a second one.
+        lease_s = self._spec.lease_s if self._is_supervised() else math.inf
+        self._lease = Lease(self._boot, lease_s, self._now())
+        # While the head is away its answer may take for ever: a thread of its own.
+        self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
+        self._asked_head: asyncio.Future[bool | None] | None = None
+        self._work = WorkQueue(self._spec, on_change=self._bump, before_start=self._check_lease)
         self._batches = Batches()
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._life = asyncio.create_task(self._live())
         self._life.add_done_callback(self._go_on)
+        if math.isfinite(lease_s):
+            self._keep_lease()
 
     async def watch(self, boot: str, version: int, max_wait_s: float) -> dict[str, Any]:
-        """Return the snapshot as soon as it is newer than (boot, version), or after ``max_wait_s`` seconds."""
+        """Return the snapshot as soon as it is newer than (boot, version), or after ``max_wait_s`` seconds.
+
+        Only the Coordinator that has this process asks: the question confirms its lease.
+        """
+        self._check_lease()
+        now = self._now()
+        self._lease.confirm(now, now)
         if boot == self._boot and version == self._version:
             changed = self._changed
             try:
@@ -102,7 +121,9 @@ class Organ:
                 pass
         return self.snapshot().to_dict()
 
-    async def execute(self, task: Mapping[str, Any], timeout_s: float, *, direct: bool = False) -> dict[str, Any]:
+    async def execute(
+        self, task: Mapping[str, Any], timeout_s: float, *, direct: bool = False, epoch: str | None = None
+    ) -> dict[str, Any]:
         """Do one task on the agent with the least to do; always answers in the documented shape.
 
         Args:
@@ -110,7 +131,10 @@ class Organ:
             timeout_s: Seconds from now that it has, waiting included.
             direct: It comes from a client and not from the Coordinator: its type must be one of the organ's, for the
                 client's routes may be old.
+            epoch: What the sender was told last (:class:`Lease`); None if he knows of none.
         """
+        if not self._admits(epoch):
+            return self._refusal(task)
         answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
         work = self._work.submit(task, timeout_s, settle(answer), direct=direct)
         try:
@@ -119,24 +143,32 @@ class Organ:
             if work is not None:
                 work.cancel()  # nothing, if it has been answered
 
-    async def call(self, order: tuple[Mapping[str, Any], float, bool]) -> dict[str, Any]:
-        """Do what a lane sends: the arguments of :meth:`execute` as one, for Ray packs each by itself."""
-        task, timeout_s, direct = order
-        return await self.execute(task, timeout_s, direct=direct)
+    async def call(self, order: tuple[Any, ...]) -> dict[str, Any]:
+        """Do what a lane sends: the arguments of :meth:`execute` as one, for Ray packs each by itself.
 
-    async def call_many(self, order: tuple[list[Mapping[str, Any]], list[float], float, bool]) -> dict[str, Any]:
+        Args:
+            order: ``task, timeout_s, direct``, and ``epoch`` from senders who know it.
+        """
+        task, timeout_s, direct, *epoch = order
+        return await self.execute(task, timeout_s, direct=direct, epoch=epoch[0] if epoch else None)
+
+    async def call_many(self, order: tuple[Any, ...]) -> dict[str, Any]:
         """Do many tasks, each as :meth:`execute` does; quick ones are not kept back by slow ones.
 
         Args:
-            order: ``tasks, timeouts_s, max_wait_s, direct``.
+            order: ``tasks, timeouts_s, max_wait_s, direct``, and ``epoch`` from senders who know it.
 
         Returns:
             ``answers``: pairs (place in ``tasks``, answer) of those that have ended; ``rest``: None, or the number
             with which :meth:`collect` gives more. It comes as soon as there is an answer, or after ``max_wait_s``.
         """
-        tasks, timeouts_s, max_wait_s, direct = order
+        tasks, timeouts_s, max_wait_s, direct, *epoch = order
         batch = Batch(len(tasks))
+        is_admitted = self._admits(epoch[0] if epoch else None)
         for index, (task, timeout_s) in enumerate(zip(tasks, timeouts_s, strict=True)):
+            if not is_admitted:
+                batch.add(index, self._refusal(task))
+                continue
             self._work.submit(task, timeout_s, partial(batch.add, index), direct=direct)
         return await self._batches.reply(batch, max_wait_s, lifetime_s=max(timeouts_s, default=0.0))
 
@@ -144,12 +176,17 @@ class Organ:
         """Return more answers of :meth:`call_many`; ``lost`` is there if it is too late for that."""
         return await self._batches.collect(number, max_wait_s)
 
-    async def stream(self, task: Mapping[str, Any], timeout_s: float) -> AsyncIterator[dict[str, Any]]:
+    async def stream(
+        self, task: Mapping[str, Any], timeout_s: float, epoch: str | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Do one task; yields ``{"item": ...}`` for each item as it comes, and at last the answer.
 
         The answer has the documented shape; ``result`` is the number of items if the agent is a generator. Nobody is
         told when the caller is gone: the deadline, or ``ray.cancel``, ends the task then.
         """
+        if not self._admits(epoch):
+            yield self._refusal(task)
+            return
         items: asyncio.Queue[Any] = asyncio.Queue(_STREAM_BUFFER)
         answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
         work = self._work.submit(task, timeout_s, settle(answer), emit=items.put)
@@ -189,6 +226,69 @@ class Organ:
         await self._batches.drain(_LAST_BATCHES_S)
         await asyncio.sleep(_LAST_ANSWERS_S)
         return True
+
+    @staticmethod
+    def _is_supervised() -> bool:
+        """Say whether a Coordinator and Ray's head may replace this process."""
+        return ray.is_initialized()
+
+    @staticmethod
+    def _now() -> float:
+        # Of all clocks only this one goes on while a host is suspended.
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def _admits(self, epoch: str | None) -> bool:
+        self._check_lease()
+        return self._lease.admits(epoch)
+
+    def _refusal(self, task: Any) -> dict[str, Any]:
+        return failure(
+            f"organ {self._spec.id}: its process has lost touch with the Coordinator, or had when the task was sent",
+            error_type="OrganUnavailableError",
+            task_type=task_type_of(task),
+            executed="no",
+            organ_id=self._spec.id,
+            retry_after_s=ELSEWHERE_AFTER_S,
+        )
+
+    def _check_lease(self) -> None:
+        """Take no work if nobody has confirmed for too long that this process is the one."""
+        now = self._now()
+        silent_s = self._lease.age_s(now)
+        if self._lease.lapses(now):
+            logger.warning("no word from the Coordinator for %.1f s: this process takes no tasks until one", silent_s)
+            self._work.send_back(f"the process of organ {self._spec.id} has lost touch with the Coordinator")
+            self._bump()
+
+    def _keep_lease(self) -> None:
+        """Ask Ray's head where the Coordinator does not ask: it may be away, or have given this process up.
+
+        By timers of the loop and not in a task: an agent may cancel all tasks.
+        """
+        self._check_lease()
+        if self._asked_head is None and self._lease.age_s(self._now()) > self._spec.lease_s / 2:
+            asked_at = self._now()
+            self._asked_head = self._ask_head()
+            self._asked_head.add_done_callback(lambda answer: self._head_answered(answer, asked_at))
+        self._work.loop.call_later(self._spec.lease_s / 8, self._keep_lease)
+
+    def _ask_head(self) -> asyncio.Future[bool | None]:
+        return self._work.loop.run_in_executor(self._head, is_current)
+
+    def _head_answered(self, answer: asyncio.Future[bool | None], asked_at: float) -> None:
+        self._asked_head = None
+        if answer.cancelled() or answer.exception() is not None or answer.result() is None:
+            return
+        if answer.result():
+            self._check_lease()
+            self._lease.confirm(asked_at, self._now())
+        elif not self._stopping:
+            logger.critical("this process was given up and another one has its place, ending it")
+            self._leave()
+
+    @staticmethod
+    def _leave() -> None:
+        os._exit(1)
 
     async def _live(self) -> None:
         """Load and start the agents, then look after them until the process ends."""
@@ -347,6 +447,7 @@ class Organ:
             failed=tuple(failed),
             in_flight=work.in_flight,
             queued=work.queued,
+            epoch=self._lease.epoch,
             stuck_tasks=work.stuck,
             tasks=work.counts.to_list(),
         )

@@ -38,6 +38,7 @@ class Action(Enum):
     KILL = auto()  # the process; Ray starts another
     DISPOSE = auto()  # kill the actor for good and create a new one
     RETIRE = auto()  # let its tasks end, end the actor and create a new one
+    MOVE = auto()  # kill the actor for good, its process may hear of that when its node is back, and create a new one
     PAUSE = auto()  # kill the actor for good and create nothing for a while
 
 
@@ -49,11 +50,13 @@ class Row:
         state: ``DEPENDENCIES_UNREADY, PENDING_CREATION, ALIVE, RESTARTING`` or ``DEAD``.
         restarts: How often Ray has started it again.
         cause: Why it died last, None if that is not said.
+        node_id: The node that it was started on last.
     """
 
     state: str
     restarts: int
     cause: str | None = None
+    node_id: str | None = None
 
 
 class Process:
@@ -154,8 +157,8 @@ class Process:
             self.cause = self._died_with = None
         return Action.ASK
 
-    def silent(self, row: Row | None, now: float, *, threshold: int) -> Action:
-        """Take in that no answer has come in time, and what the GCS says."""
+    def silent(self, row: Row | None, now: float, *, threshold: int, is_node_silent: bool = False) -> Action:
+        """Take in that no answer has come in time, what the GCS says, and whether its node does not answer either."""
         awaited = self.is_awaited
         if not awaited:
             self._missed += 1
@@ -163,8 +166,10 @@ class Process:
         if row is None:
             # The head does not answer. A kill might reach the process much later, when it is well again.
             return Action.WAIT
-        if not awaited:
-            return Action.WAIT if self._missed < threshold else self._kill("its process did not answer", now)
+        if not awaited or is_node_silent:
+            # Nobody on a silent node hears of a kill. It would meet the process when it is back, and perhaps well.
+            is_to_wait = self._missed < threshold or is_node_silent
+            return Action.WAIT if is_to_wait else self._kill("its process did not answer", now)
         if row.state == "DEAD":
             return self.dead(row.cause or DIED, now)
         if self._count(row, now):
@@ -178,6 +183,13 @@ class Process:
         elif row.state == "ALIVE":
             self._missed += 1
         return Action.WAIT
+
+    def given_up(self, silence_s: float) -> Action:
+        """Take in that the process and its node have been silent for too long."""
+        self.cause = f"its node has been silent for {silence_s:g} s, it is started elsewhere"
+        self.phase, self._missed = Phase.PLACING, 0
+        self._expect(0)
+        return Action.MOVE
 
     def lost(self, text: str | None, row: Row | None, now: float) -> Action:
         """Take in that a call failed; ``text`` says why, None if Ray says that the process is away."""

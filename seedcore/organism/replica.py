@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import ray
@@ -48,6 +48,7 @@ class Replica:
         runtime: Where it runs.
         placer: Says when its process may start, and on which node.
         is_leaving: Says whether a node is to leave the cluster.
+        silent: Gives the ids of the nodes that do not answer now.
         on_change: Called, on the loop, whenever what is known changes.
     """
 
@@ -60,6 +61,7 @@ class Replica:
         runtime: OrganRuntime,
         placer: Placer,
         is_leaving: Callable[[str], bool],
+        silent: Callable[[], Collection[str]] = tuple,
         on_change: Callable[[], None],
     ) -> None:
         self.spec = spec
@@ -71,6 +73,7 @@ class Replica:
         self._runtime = runtime
         self._placer = placer
         self._is_leaving = is_leaving
+        self._silent = silent
         self._on_change = on_change
         self._process = Process()
         self._handle: Any = None
@@ -83,10 +86,13 @@ class Replica:
         self._is_doubted = False
         # Why the process is to be replaced as soon as supervision looks again.
         self._leaves_because: str | None = None
+        # Whether its node was given up, and whether it has reported since somebody asked for that.
+        self._is_given_up = False
+        self._has_reported = False
         # Processes that are being ended; whoever stops the replica waits for them, too.
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
         self._streams = 0
-        self._lane = Lane(spec.id, lambda: self._handle, on_miss=self._missed_by_task)
+        self._lane = self._new_lane()
 
     def start(self) -> None:
         """Begin to bring the process up and to watch it."""
@@ -116,6 +122,11 @@ class Replica:
     def handle(self) -> Any:
         """Its actor, or None while there is none."""
         return self._handle
+
+    @property
+    def epoch(self) -> str | None:
+        """What a sender of tasks has to name, see :class:`seedcore.organism.lease.Lease`."""
+        return self._lane.epoch
 
     @property
     def in_flight(self) -> int:
@@ -150,6 +161,18 @@ class Replica:
     def boot(self) -> str | None:
         """Names the process that reported last."""
         return self.snapshot.boot if self.snapshot else None
+
+    def has_reported(self) -> bool:
+        """Say whether a report has come since this was asked last."""
+        reported, self._has_reported = self._has_reported, False
+        return reported
+
+    def abandon(self) -> None:
+        """Start the process elsewhere: neither it nor its node answers."""
+        if self._handle is not None and self.place is not None and not self._is_given_up:
+            self._is_given_up = True
+            if self._asking is not None:
+                self._asking.cancel()
 
     @property
     def given_up(self) -> bool:
@@ -209,8 +232,9 @@ class Replica:
             raise OrganUnavailableError(f"the process of organ {self.spec.id} is down")
         deadline = asyncio.get_running_loop().time() + timeout_s + grace_s
         method = self._handle.stream.options(_generator_backpressure_num_objects=STREAM_AHEAD)
-        parts = method.remote(task, timeout_s)
+        parts = method.remote(task, timeout_s, self._lane.epoch)
         self._streams += 1
+        lane = self._lane
         try:
             while True:
                 async with asyncio.timeout_at(deadline):
@@ -219,7 +243,8 @@ class Replica:
         except StopAsyncIteration:
             return
         except _DEATHS as error:
-            self._missed_by_task(str(task.get("type")), may_have_run=True)
+            if lane is self._lane:
+                self._missed_by_task(str(task.get("type")), may_have_run=True)
             text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
             raise OrganUnavailableError(text, "unknown") from error
         finally:
@@ -318,6 +343,8 @@ class Replica:
         process, spec = self._process, self.spec
         if self._handle is None:
             await self._create()
+        if self._is_given_up:
+            return process.given_up(spec.silence_s)
         if self._asking is None:
             known = process.snapshot if self._answers else None
             seen = (known.boot, known.version) if known else ("", -1)
@@ -328,13 +355,18 @@ class Replica:
         limit = _PROCESS_START_S if process.is_awaited else spec.health_interval_s + spec.health_timeout_s
         await asyncio.wait({asking}, timeout=limit)
         if not asking.done():
-            return process.silent(await self._row(), _now(), threshold=spec.failure_threshold)
+            row = await self._row()
+        if not asking.done():
+            is_silent = self.place in self._silent()
+            return process.silent(row, _now(), threshold=spec.failure_threshold, is_node_silent=is_silent)
         self._asking = None
         if self._leaves_because is not None and self._answers:
             return process.retire(self._leaves_because)
-        if asking.cancelled() or self._is_doubted:
-            return Action.ASK
-        error = asking.exception()
+        return Action.ASK if asking.cancelled() or self._is_doubted else await self._ended(asking)
+
+    async def _ended(self, asking: asyncio.Future[dict[str, Any]]) -> Action:
+        """Decide what to do after a question that has ended, with an answer or an error."""
+        process, error = self._process, asking.exception()
         if isinstance(error, ActorDiedError):
             row = await self._row()
             return process.dead((row and row.cause) or _first_line(error), _now())
@@ -350,7 +382,7 @@ class Replica:
         snapshot, before = Snapshot.from_dict(answer), self.snapshot
         if before is not None and before.boot != snapshot.boot:
             self._past_tasks = self.tasks()
-        self.place = snapshot.node_id
+        self._lane.epoch, self.place, self._has_reported = snapshot.epoch, snapshot.node_id, True
         return self._process.answered(snapshot, _now(), leaving=self._is_leaving(str(snapshot.node_id)))
 
     async def _do(self, action: Action) -> None:
@@ -362,8 +394,29 @@ class Replica:
             handle, self._handle, self._asking = self._handle, None, None
             if action is not Action.CREATE:
                 await asyncio.shield(self._begin_to_end(handle, gently=action is Action.RETIRE))
+        if action is Action.MOVE:
+            await self._abandon()
         if action is Action.PAUSE:
             await asyncio.sleep(self._process.pause_s)
+
+    async def _abandon(self) -> None:
+        """Take the name from the old actor; its process ends when it hears of that, and takes no work until then."""
+        self._is_given_up, self._asking = False, None
+        if not await kill(self._handle, self._runtime, name=self._name, restart=False):
+            # Who created an actor now would be given the old one.
+            self._process.lost("its node does not answer, and Ray's head takes no order", None, _now())
+            return
+        self._handle = self.place = None
+        # What the old process was given is answered on its own: it says nothing of the new one.
+        self._lane = self._new_lane()
+
+    def _new_lane(self) -> Lane:
+        def missed(task_type: str, *, is_dead: bool = True, may_have_run: bool) -> None:
+            if self._lane is lane:
+                self._missed_by_task(task_type, is_dead=is_dead, may_have_run=may_have_run)
+
+        lane = Lane(self.spec.id, lambda: self._handle if self._lane is lane else None, on_miss=missed)
+        return lane
 
     async def _create(self) -> None:
         """Adopt the actor that there is, or create one when it is its turn."""
@@ -377,6 +430,7 @@ class Replica:
                 self._process.wait(None)
             ensure = self._runtime.ensure(self.spec, self.index, self._identity, node_id=self.place)
             self._handle = await self._made(ensure)
+        self._is_given_up = False
         self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
         self._process.created(await self._row())
         self._tell()
@@ -393,10 +447,13 @@ class Replica:
         """Ask the GCS about the actor; None if it does not say, a head that is away for one."""
         try:
             async with asyncio.timeout(_ROW_TIMEOUT_S):
-                return await self._runtime.row(self._handle)
+                row = await self._runtime.row(self._handle)
         except Exception as error:
             logger.warning("organ %s: the head does not say how its actor is: %s", self._name, describe(error))
             return None
+        if row is not None and row.state == "ALIVE" and row.node_id is not None:
+            self.place = row.node_id
+        return row
 
     def _missed_by_task(self, task_type: str, *, is_dead: bool = True, may_have_run: bool) -> None:
         """A task found no process: no status may look better from now on, until the process has answered anew."""
@@ -407,10 +464,10 @@ class Replica:
                 self._asking.cancel()
             self._tell()
 
-    def _begin_to_end(self, handle: Any, *, gently: bool) -> asyncio.Task[None]:
+    def _begin_to_end(self, handle: Any, *, gently: bool) -> asyncio.Task[Any]:
         """End an actor for good; that goes on when the replica is stopped meanwhile."""
         name, drain_s = self._name, self.spec.drain_timeout_s
-        task = asyncio.create_task(
+        task: asyncio.Task[Any] = asyncio.create_task(
             retire(handle, self._runtime, name=name, drain_timeout_s=drain_s)
             if gently
             else kill(handle, self._runtime, name=name, restart=False)

@@ -35,6 +35,9 @@ class OrganRuntime(Protocol):
     async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> Any:
         """Return the replica's actor, created if it does not exist: on this node, or on another if it has no room."""
 
+    async def ask_agents(self) -> dict[str, bool]:
+        """Ask the agent of each living node but this one; returns node id to whether its host has answered."""
+
     async def kill(self, handle: Any, *, restart: bool) -> None:
         """End the replica's process, for good or to be started again."""
 
@@ -61,10 +64,12 @@ async def retire(handle: Any, runtime: OrganRuntime, *, name: str, drain_timeout
     await kill(handle, runtime, name=name, restart=False)
 
 
-async def kill(handle: Any, runtime: OrganRuntime, *, name: str, restart: bool) -> None:
-    """End an organ process, for good or to be started again; does not raise."""
+async def kill(handle: Any, runtime: OrganRuntime, *, name: str, restart: bool) -> bool:
+    """End an organ process, for good or to be started again; says whether Ray has taken the order, does not raise."""
     try:
         async with asyncio.timeout(KILL_TIMEOUT_S):
             await runtime.kill(handle, restart=restart)
     except (RayError, TimeoutError, ValueError) as error:
         logger.warning("killing organ %s: %s", name, describe(error))
+        return False
+    return True

@@ -56,6 +56,7 @@ class Snapshot:
         failed: Some of the agents that do not work.
         in_flight: Tasks that were accepted and are not answered.
         queued: Tasks of those that wait for an agent.
+        epoch: What senders of tasks must name; another one after each lapse of the process's lease.
         stuck_tasks: Tasks that were answered at their deadline and whose code has not ended.
         tasks: Counts of answered tasks, as :meth:`seedcore.counts.TaskCounts.to_list` gives them.
     """
@@ -74,6 +75,7 @@ class Snapshot:
     failed: tuple[AgentFailure, ...] = ()
     in_flight: int = 0
     queued: int = 0
+    epoch: str | None = None
     stuck_tasks: int = 0
     tasks: list[dict[str, Any]] = field(default_factory=list)
 

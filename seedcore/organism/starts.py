@@ -171,6 +171,10 @@ class Placer:
         avoided = self._avoid()
         return [node for node in self._nodes if node.node_id not in avoided]
 
+    async def fits(self, spec: OrganSpec) -> bool:
+        """Say whether a process of an organ may be started on any node."""
+        return Occupancy(await self.places(), ()).choose(spec) is not None
+
     def give_back(self, spec: OrganSpec, index: int) -> None:
         """End a replica's turn, if it has one."""
         if self._starts.give_back((spec.id, index)):

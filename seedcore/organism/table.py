@@ -12,8 +12,8 @@ class TableNews:
     """The table as it is now, and its next change for whoever waits for it.
 
     A table is ``{"state": str, "why": str, "by_type": {type: organ id}, "by_domain": {domain: {type: organ id}},
-    "organs": {organ id: {"task_timeout_s": float, "why": str, "replicas": [{"handle", "capacity"}]}}}``; ``replicas``
-    has those that can work now, ``why`` says why there is none.
+    "organs": {organ id: {"task_timeout_s": float, "why": str, "replicas": [{"handle", "capacity", "epoch"}]}}}``.
+    ``replicas`` has those that can work now, ``why`` says why there is none.
     """
 
     def __init__(self) -> None:

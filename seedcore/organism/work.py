@@ -350,6 +350,7 @@ class WorkQueue:
     Args:
         spec: The organ; ``max_concurrency`` and ``queue_limit`` are its bounds.
         on_change: Called when code has become stuck, or has ended after that.
+        before_start: Called before a task that waited is started; it may send back what waits.
 
     Attributes:
         in_flight: Tasks accepted and not yet answered.
@@ -358,8 +359,11 @@ class WorkQueue:
         counts: Tasks answered so far.
     """
 
-    def __init__(self, spec: OrganSpec, *, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: OrganSpec, *, on_change: Callable[[], None], before_start: Callable[[], None] = lambda: None
+    ) -> None:
         self.spec = spec
+        self._before_start = before_start
         self.loop = asyncio.get_running_loop()
         self.in_flight = 0
         self.stuck = 0
@@ -451,9 +455,13 @@ class WorkQueue:
     def close_all(self) -> None:
         """Take no more tasks, and send those back that wait: nothing of them was done."""
         self._closed = True
+        self.send_back(f"organ {self.spec.id} is being stopped")
+
+    def send_back(self, why: str) -> None:
+        """Refuse what waits: nothing of it was done."""
         while self._waiting:
             work, _ = self._waiting.popitem(last=False)
-            self._turn_away(work)
+            work.refuse("OrganUnavailableError", why, retry_after_s=ELSEWHERE_AFTER_S)
 
     def give_back(self, seat: Seat, agent: AgentRunner) -> None:
         """Note that a task has really ended: its place is free."""
@@ -523,6 +531,8 @@ class WorkQueue:
         work.refuse("OrganUnavailableError", text, retry_after_s=ELSEWHERE_AFTER_S)
 
     def _serve(self) -> None:
+        if self._waiting:
+            self._before_start()
         while self._waiting:
             seat = self.seats.take()
             if seat is None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from seedcore.cluster import read_cluster
+from seedcore.rest import request
 from tests.conftest import Organism
+from tests.support.processes import kill, marked
 from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually
 
@@ -68,6 +78,42 @@ def nodes_of(organism: Organism) -> dict[str, list[str]]:
         organ["organ_id"]: [replica["node_id"] for replica in organ["replicas"]]
         for organ in organism.probe().coordinator["organs"]
     }
+
+
+@contextmanager
+def frozen(cluster: RayHead, name: str) -> Iterator[list[int]]:
+    """Let every process of a node stand still; gives their pids."""
+    parents = {}
+    for pid in marked(cluster.mark):
+        with contextlib.suppress(OSError):
+            parents[pid] = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    stopped = [cluster.nodes[name].pid]
+    for parent in stopped:
+        stopped += [pid for pid, its_parent in parents.items() if its_parent == parent]
+    try:
+        for pid in stopped:
+            kill(pid, signal.SIGSTOP)
+        yield stopped
+    finally:
+        for pid in stopped:
+            kill(pid, signal.SIGCONT)
+
+
+def note(organism: Organism, n: int, seconds: float) -> dict[str, Any]:
+    """Let the ledger's agent do a task, over HTTP."""
+    settings = organism.settings
+    task = {"type": "note", "params": {"n": n, "seconds": seconds}, "timeout_s": 60}
+    url = f"http://127.0.0.1:{settings.http_port}/coordinator/tasks"
+    answer: dict[str, Any] = request(url, method="POST", token=settings.token(), body=task, timeout_s=90).body
+    return answer
+
+
+def replica_of(organism: Organism, organ_id: str) -> dict[str, Any]:
+    """What the Coordinator says of an organ's one replica."""
+    organs = organism.probe().coordinator["organs"]
+    replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
+    (replica,) = replicas
+    return dict(replica)
 
 
 def nodes_now(organism: Organism) -> list[dict[str, Any]]:
@@ -200,3 +246,61 @@ def test_what_piled_up_while_a_node_was_away_is_spread_again_by_a_rebalance(
     again = organism.run("rebalance")
     assert (again.returncode, again.stdout) == (0, "")
     assert "nothing to move" in again.stderr
+
+
+def test_a_node_that_stands_still_for_a_moment_keeps_its_processes(organism: Organism, cluster: RayHead) -> None:
+    grown(cluster)
+    organism.up({"id": "calm", "labels": {"zone": "a"}})
+    before = replica_of(organism, "calm")
+
+    with frozen(cluster, "worker"):
+        eventually(lambda: replica_of(organism, "calm")["state"] == "down", timeout_s=30, what="the silence is seen")
+        time.sleep(1.5)  # the longest that the issue names is 5 s: it is seen after 3.5 s
+    eventually(lambda: organism.probe().healthy, timeout_s=60, what="all is well")
+
+    after = replica_of(organism, "calm")
+    assert (after["pid"], after["actor_id"], after["restarts"]) == (before["pid"], before["actor_id"], 0)
+
+
+def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_no_work(
+    organism: Organism, cluster: RayHead, tmp_path: Path
+) -> None:
+    with_two_workers(cluster)
+    book = tmp_path / "ledger"
+    ledger = {"agent": "ledger:Ledger", "options": {"path": str(book)}, "task_types": ["note"]}
+    organism.up({"id": "mover", "labels": {"zone": "in(a,c)"}, "max_concurrency": 2, **ledger})
+    old = replica_of(organism, "mover")
+    names = {node["node_id"]: node["node_name"] for node in nodes_now(organism)}
+
+    with ThreadPoolExecutor(12) as pool:
+
+        def send(n: int, seconds: float = 0.0) -> Future[dict[str, Any]]:
+            return pool.submit(note, organism, n, seconds)
+
+        def running() -> bool:
+            return book.exists() and len(book.read_text().split()) == 2
+
+        # Two are begun, two wait in the old process, and four are sent while it stands still.
+        sent = {n: send(n, 3.0) for n in range(4)}
+        eventually(lambda: running() and busy(organism, "mover") == [4], what="all are there")
+        with frozen(cluster, names[old["node_id"]]) as stopped:
+            assert old["pid"] in stopped
+            sent |= {n: send(n) for n in range(10, 14)}
+            eventually(lambda: replica_of(organism, "mover")["node_id"] != old["node_id"], what="elsewhere")
+            eventually(lambda: organism.probe().healthy, timeout_s=60, what="all is well")
+            alive = read_cluster(cluster.settings, token=cluster.settings.token(), timeout_s=10).alive_node_ids
+            assert old["node_id"] in alive, "Ray has not given it up"
+            assert note(organism, 20, 0.0)["success"] is True
+            answers = {n: each.result(timeout=120) for n, each in sent.items()}
+            # Nobody else there wakes up: no kill of Ray's comes, and it has to find out by itself.
+            os.kill(old["pid"], signal.SIGCONT)
+            eventually(lambda: old["pid"] not in marked(cluster.mark), what="the old process has ended")
+
+    assert {answer["executed"] for answer in answers.values()} == {"unknown"}
+    eventually(lambda: organism.probe().healthy, timeout_s=60, what="all is well")
+    times = Counter(int(word) for word in book.read_text().split())
+    assert {n: times[n] for n in (*sent, 20)} == {**dict.fromkeys(sent, 0), 20: 1} | dict.fromkeys(times, 1)
+    assert not set(times) & set(range(10, 14)), "what was sent to it while it stood still"
+    assert len(set(times) & set(range(4))) == 2, "what waited there"
+    organs = [title for title in marked(cluster.mark).values() if title.startswith("ray::Organ")]
+    assert len(organs) == 1, organs

@@ -19,6 +19,7 @@ from seedcore.task import Task
 
 # What Ray waits before it tells a caller of a process that is away.
 TOLD_AFTER_S = 1.0
+AGENT_TIMEOUT_S = 3.0
 _STATES = {"PENDING_CREATION": 1, "ALIVE": 2, "RESTARTING": 3, "DEAD": 4}
 _ids = itertools.count(1)
 
@@ -27,13 +28,38 @@ class FakeOrgan(Organ):
     """An organ whose agents are one coroutine function."""
 
     work: Callable[[Task], Any]
+    process: FakeProcess
 
     async def _load(self) -> Any:
         return self.work
 
+    @staticmethod
+    def _is_supervised() -> bool:
+        return True
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _keep_lease(self) -> None:
+        # A process that stands still has no timers either.
+        if self.process.runs.is_set() and not self.process.died.is_set():
+            super()._keep_lease()
+        elif not self.process.died.is_set():
+            asyncio.get_running_loop().call_later(1.0, self._keep_lease)
+
+    def _ask_head(self) -> asyncio.Future[bool | None]:
+        return asyncio.ensure_future(self.process.ask_head())
+
+    def _leave(self) -> None:  # type: ignore[override]
+        self.process.end()
+
 
 class FakeProcess:
-    """One process of an actor: it works, hangs, or is dead."""
+    """One process of an actor: it works, hangs, or is dead.
+
+    ``is_fenced`` says that Ray has been told to kill it while nobody on its node could hear of that.
+    """
 
     def __init__(self, cluster: FakeCluster, actor: FakeActor) -> None:
         self.cluster, self.actor = cluster, actor
@@ -41,8 +67,16 @@ class FakeProcess:
         self.runs.set()
         self.died = asyncio.Event()
         self.was_well = False
+        self.is_fenced = self.is_frozen = self.is_to_die = False
+        self.node_id = actor.node_id
+        self.frozen_at = self.stood_still_s = 0.0
         self.organ = FakeOrgan.__new__(FakeOrgan)
         self.organ.work = self._work
+        self.organ.process = self
+
+    async def ask_head(self) -> bool | None:
+        await self.cluster._head()
+        return not self.is_fenced
 
     async def begin(self) -> None:
         spec, replica, identity = self.actor.arguments
@@ -50,6 +84,8 @@ class FakeProcess:
         self.organ._node_id = self.actor.node_id
 
     async def _work(self, task: Task) -> str:
+        if self.is_fenced and self.stood_still_s >= self.organ._spec.lease_s:
+            self.cluster.fenced_work.append(str(task.id))
         self.cluster.began[str(task.id)] += 1
         await asyncio.sleep(float(task.params.get("seconds", 0.0)))
         await self.runs.wait()
@@ -87,6 +123,7 @@ class FakeActor:
         self.node_id = cluster.place(node_id)
         self.process: FakeProcess | None = None
         self._changed = asyncio.Event()
+        self._dead = asyncio.Event()
         identity = f"{next(_ids):04x}"
         self._actor_id = type("Id", (), {"hex": staticmethod(lambda: identity)})
         self._starting = asyncio.create_task(self._start())
@@ -111,9 +148,11 @@ class FakeActor:
     def end(self) -> None:
         """Kill it for good."""
         self._starting.cancel()
-        if self.process is not None:
-            self.process.end()
-            self.process = None
+        process, self.process = self.process, None
+        if process is not None and self.node_id in self.cluster.frozen:
+            process.is_fenced = True
+        elif process is not None:
+            process.end()
         self._enter("DEAD")
 
     def hang(self) -> None:
@@ -121,7 +160,7 @@ class FakeActor:
             self.process.runs.clear()
 
     def go_on(self) -> None:
-        if self.process is not None:
+        if self.process is not None and not self.process.is_frozen:
             self.process.runs.set()
 
     async def _start(self) -> None:
@@ -130,6 +169,8 @@ class FakeActor:
         if self.node_id in self.cluster.draining:
             self.node_id = self.cluster.place()
         await asyncio.sleep(self.cluster.start_s)
+        while self.node_id in self.cluster.frozen:
+            await self.cluster.changed.wait()
         process = FakeProcess(self.cluster, self)
         await process.begin()
         self.process = process
@@ -144,6 +185,8 @@ class FakeActor:
 
     def _enter(self, state: str) -> None:
         self.state = state
+        if state == "DEAD":
+            self._dead.set()
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -158,8 +201,14 @@ class FakeActor:
         process = self.process
         work = asyncio.ensure_future(self._answer(process, method, arguments))
         died = asyncio.ensure_future(process.died.wait())
-        await asyncio.wait({work, died}, return_when=asyncio.FIRST_COMPLETED)
+        dead = asyncio.ensure_future(self._dead.wait())
+        await asyncio.wait({work, died, dead}, return_when=asyncio.FIRST_COMPLETED)
         died.cancel()
+        dead.cancel()
+        if process.is_fenced and not work.done():
+            # What is on its way there arrives when the host is back, though the caller was told long before.
+            work.add_done_callback(lambda late: late.cancelled() or late.exception())
+            raise ActorDiedError
         if work.done() and not process.died.is_set():
             return work.result()
         work.cancel()
@@ -171,6 +220,8 @@ class FakeActor:
     @staticmethod
     async def _answer(process: FakeProcess, method: str, arguments: tuple[Any, ...]) -> Any:
         await process.runs.wait()
+        if process.died.is_set():
+            raise ActorDiedError
         answer = await getattr(process.organ, method)(*arguments)
         await process.runs.wait()
         process.was_well = process.was_well or (method == "watch" and answer["ready"] == answer["agent_count"])
@@ -185,6 +236,9 @@ class FakeCluster:
         done: How often each task was done.
         cpus: The nodes, and how many CPUs each has.
         head: Which of them Ray's head runs on, None if on another host.
+        frozen: Nodes that stand still, with everything on them.
+        fenced_work: Ids of tasks that a process has begun that Ray was told to kill while it stood still for long.
+        kills_arrive: Whether a process that was given up is killed when its node is back, or has to find out by itself.
         kills: Names of actors whose process was killed though it was well and had not been told to stop.
     """
 
@@ -197,6 +251,9 @@ class FakeCluster:
         self.draining: frozenset[str] = frozenset()
         self.cpus = {"node": 8.0, "other": 8.0}
         self.head: str | None = None
+        self.frozen: frozenset[str] = frozenset()
+        self.fenced_work: list[str] = []
+        self.kills_arrive = True
         self.start_s = 1.0
         self.dies_after_s: float | None = None
         self.has_room = True
@@ -208,6 +265,23 @@ class FakeCluster:
             setattr(self, key, value)
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def freeze(self, *nodes: str) -> None:
+        """Let these nodes stand still, and no others any more."""
+        self.change(frozen=frozenset(nodes))
+        for process in self.processes:
+            now = asyncio.get_running_loop().time()
+            if process.node_id in nodes:
+                process.frozen_at = process.frozen_at if process.is_frozen else now
+                process.is_frozen = True
+                process.runs.clear()
+            elif process.is_frozen:
+                process.is_frozen, process.stood_still_s = False, now - process.frozen_at
+                process.runs.set()
+                if process.is_fenced and self.kills_arrive:
+                    process.end()
+                elif process.is_to_die:
+                    process.actor.die()
 
     def place(self, wanted: str | None = None) -> str:
         return next(node for node in (wanted, *self.cpus) if node and node not in self.draining)
@@ -223,12 +297,19 @@ class FakeCluster:
             self.actors[name] = FakeActor(self, name, (spec, replica, identity), node_id)
         return self.actors[name]
 
+    async def ask_agents(self) -> dict[str, bool]:
+        await self._head()
+        await asyncio.sleep(AGENT_TIMEOUT_S if self.frozen else 0.0)
+        return {node: node not in self.frozen for node in self.cpus}
+
     async def kill(self, handle: FakeActor, *, restart: bool) -> None:
         await self._head()
         process = handle.process
         if process is not None and process.was_well and process.runs.is_set() and not process.organ._stopping:
             self.kills.append(handle.name)
-        if restart:
+        if restart and process is not None and process.is_frozen:
+            process.is_to_die = True
+        elif restart:
             handle.die()
         else:
             handle.end()
@@ -237,7 +318,7 @@ class FakeCluster:
 
     async def row(self, handle: FakeActor) -> Row | None:
         await self._head()
-        return Row(state=handle.state, restarts=handle.restarts)
+        return Row(state=handle.state, restarts=handle.restarts, node_id=handle.node_id)
 
     async def others(self, keep: set[str]) -> dict[str, FakeActor]:
         await self._head()
@@ -259,6 +340,9 @@ class FakeCluster:
     async def close(self) -> None:
         for actor in list(self.actors.values()):
             actor.end()
+        for process in self.processes:
+            process.end()
+        await asyncio.sleep(0)
 
     async def _head(self) -> None:
         while not self.head_is_up:

@@ -74,6 +74,7 @@ def test_every_key_arrives() -> None:
         "health_interval_s": 0.5,
         "health_timeout_s": 4,
         "failure_threshold": 6,
+        "node_silence_s": 40,
         "drain_timeout_s": 0,
         "num_cpus": 0,
         "num_gpus": 2,

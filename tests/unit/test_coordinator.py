@@ -73,6 +73,9 @@ class Runtime:
     async def places(self) -> list[Node]:
         return []
 
+    async def ask_agents(self) -> dict[str, bool]:
+        return {}
+
     async def nodes(self) -> list[dict[str, Any]]:
         return []
 

@@ -35,6 +35,8 @@ class Story:
             "answers": lambda snapshot: process.answered(snapshot, self.now),
             "leaves": lambda snapshot: process.answered(snapshot, self.now, leaving=True),
             "silent": lambda row: process.silent(row, self.now, threshold=2),
+            "silent with its node": lambda row: process.silent(row, self.now, threshold=2, is_node_silent=True),
+            "given up": process.given_up,
             "lost": lambda row: process.lost(None, row, self.now),
             "fails": lambda text: process.lost(text, Row("ALIVE", 0), self.now),
             "dead": lambda cause: process.dead(cause, self.now),
@@ -165,6 +167,27 @@ TABLE: dict[str, tuple[list[Event], Phase, Action | None, ReplicaState, int, str
     "somebody was stopping it": (
         [("created", ALIVE), ("answers", report(stopping=True))],
         P.PLACING, A.RETIRE, S.DOWN, 0, "it was being stopped",
+    ),
+    "its node is silent, too": (
+        [*UP, *[("silent with its node", ALIVE)] * 9], P.OVERDUE, A.WAIT, S.DOWN, 0, "its report is overdue",
+    ),
+    "its node was silent, and it answers": (
+        [*UP, *[("silent with its node", ALIVE)] * 9, ("answers", report())], P.ANSWERING, A.ASK, S.READY, 0, None,
+    ),
+    "its node was silent, and only it still is": (
+        [*UP, *[("silent with its node", ALIVE)] * 9, ("silent", ALIVE)],
+        P.RESTARTING, A.KILL, S.DOWN, 1, "its process did not answer",
+    ),
+    "adopted on a node that is silent": (
+        [("created", ALIVE), *[("silent with its node", ALIVE)] * 9], P.STARTING, A.WAIT, S.STARTING, 0, None,
+    ),
+    "its node is given up": (
+        [*UP, *[("silent with its node", ALIVE)] * 3, ("given up", 15.0)],
+        P.PLACING, A.MOVE, S.DOWN, 0, "its node has been silent for 15 s, it is started elsewhere",
+    ),
+    "its node was given up, and it is up elsewhere": (
+        [*UP, ("silent", ALIVE), ("given up", 15.0), ("created", PENDING), ("answers", report("B"))],
+        P.ANSWERING, A.ASK, S.READY, 0, None,
     ),
     "moved": (
         [*UP, ("leaves", report()), ("created", PENDING), ("answers", report("B"))],

@@ -56,7 +56,7 @@ async def test_two_coordinators_never_have_the_same_epoch() -> None:
 def test_a_task_finds_its_organ_or_the_reason_why_not() -> None:
     routes = Table({"epoch": "a.1", **table(garden=["one", "two"], boat=[])})
 
-    assert [handle for handle, _ in routes.route("dig", None).replicas] == ["one", "two"]
+    assert [handle for handle, *_ in routes.route("dig", None).replicas] == ["one", "two"]
     with pytest.raises(OrganUnavailableError, match="organ boat is down") as down:
         routes.route("dig", "sea")
     assert down.value.retry_after_s
