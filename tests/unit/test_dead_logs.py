@@ -95,16 +95,22 @@ def test_the_oldest_go_first_and_those_of_one_process_together(logs: Path) -> No
 def test_rotated_files_and_those_of_drivers_and_of_earlier_sessions_count(logs: Path) -> None:
     earlier = logs.parents[1] / "session_2026-11-25_10-00-00_000000_1" / "logs"
     earlier.mkdir(parents=True)
+    for name in ("events", "export_events"):
+        (logs / name).mkdir()
     name = f"worker-{'a' * 56}-01000000-{GONE}"
     paths = [
         write(earlier, f"{name}.out", age_s=5000),
         write(logs, f"{name}.err.1", age_s=5000),
         write(logs, f"{name}.2.err", age_s=5000),
+        write(logs, f"io_worker-{'a' * 56}-{GONE}.out", age_s=5000),
+        write(logs, f"worker-{'a' * 56}-{GONE}.err", age_s=5000),
+        write(logs / "events", f"event_CORE_WORKER_{GONE}.log", age_s=5000),
+        write(logs / "export_events", f"event_EXPORT_TASK_{GONE}.log", age_s=5000),
         write(logs, f"python-core-driver-01000000ffff_{GONE}.log", age_s=5000),
         write(logs, f"python-core-worker-{'a' * 56}_{GONE}.1.log", age_s=5000),
     ]
-    assert prune(logs, max_bytes=0) == (5, 500)
-    assert there(paths) == [False] * 5
+    assert prune(logs, max_bytes=0) == (9, 900)
+    assert there(paths) == [False] * 9
 
 
 def test_what_a_living_process_writes_stays_with_all_that_it_has_rotated(
@@ -155,6 +161,7 @@ def test_no_other_file_is_touched_and_no_link_followed(logs: Path, tmp_path: Pat
         *worker(outside, 1, age_s=9000),
         write(logs, "raylet.out", age_s=9000),
         write(logs, "gcs_server.out", age_s=9000),
+        write(logs, "event_GCS.log", age_s=9000),
         write(logs, "runtime_env_setup-01000000.log", age_s=9000),
         write(logs, "worker-of-somebody.out", age_s=9000),
         write(logs, f"worker-{'b' * 56}-01000000-{GONE}.out.mine", age_s=9000),

@@ -16,10 +16,12 @@ from typing import NamedTuple
 
 # Rotated files have a number before or behind their ending.
 _OURS = re.compile(
-    r"(?:(?:io_|spill_|restore_)?worker-(?P<worker>[0-9a-f]+)-[0-9a-f]+-(?P<pid>[0-9]+)(?:\.[0-9]+)?\.(?:out|err)"
-    r"|python-core-(?:worker|driver)-(?P<core>[0-9a-f]+)_(?P<core_pid>[0-9]+)(?:\.[0-9]+)?\.log)(?:\.[0-9]+)?"
+    r"(?:(?:io_)?worker-(?P<worker>[0-9a-f]+)(?:-[0-9a-f]+)?-(?P<pid>[0-9]+)(?:\.[0-9]+)?\.(?:out|err)"
+    r"|python-core-(?:worker|driver)-(?P<core>[0-9a-f]+)_(?P<core_pid>[0-9]+)(?:\.[0-9]+)?\.log"
+    r"|event_(?:CORE_WORKER|EXPORT_TASK)_(?P<event_pid>[0-9]+)(?:\.[0-9]+)?\.log)(?:\.[0-9]+)?"
 )
 _SESSION = re.compile(r"session_[0-9][0-9_-]*")
+_DIRECTORIES = ("logs", "logs/old", "logs/events", "logs/export_events")
 # What was written so lately may be of a process that is just being started; clocks are not exact either.
 MIN_AGE_S = 60.0
 
@@ -66,8 +68,8 @@ def _files(temp_dir: str) -> list[_File]:
     found: list[_File] = []
     with contextlib.suppress(OSError), os.scandir(temp_dir) as entries:
         for session in [entry.name for entry in entries if _SESSION.fullmatch(entry.name)]:
-            for directory in (f"{session}/logs", f"{session}/logs/old"):
-                found += _files_in(temp_dir, directory)
+            for directory in _DIRECTORIES:
+                found += _files_in(temp_dir, f"{session}/{directory}")
     return found
 
 
@@ -81,7 +83,8 @@ def _files_in(temp_dir: str, directory: str) -> list[_File]:
             with contextlib.suppress(FileNotFoundError):
                 one = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(one.st_mode) and one.st_uid == os.geteuid():
-                    process = (match["worker"] or match["core"], int(match["pid"] or match["core_pid"]))
+                    pid = int(match["pid"] or match["core_pid"] or match["event_pid"])
+                    process = (match["worker"] or match["core"] or "", pid)
                     path = f"{directory}/{entry.name}"
                     found.append(_File(path, process, (one.st_dev, one.st_ino), one.st_size, one.st_mtime))
     return found
