@@ -81,6 +81,7 @@ _BEFORE_ANY_AGENT = {
 _FAILED = {"model": schemas.Failed}
 _INCLUDE = re.compile(r"<!-- include ([a-z]+\.(html|css|js)) -->\n")
 _WRAPPED = {"css": "<style>\n{}</style>\n", "js": "<script>\n{}</script>\n", "html": "{}"}
+_Decorator = Callable[[Callable[[], Awaitable[Response]]], Any]
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -128,59 +129,37 @@ def status_code(answer: Mapping[str, Any]) -> int:
 def _add_reading(app: FastAPI, view: CoordinatorView, pages: Mapping[str, Page]) -> None:
     metrics = MetricsPage(view)
 
-    @app.get(
-        "/coordinator/status",
-        summary="How the Coordinator is",
-        response_description="Healthy.",
-        response_model=schemas.Status,
-        tags=["status"],
-        responses={503: {"model": schemas.Status, "description": "Not healthy; Retry-After while initializing."}},
-    )
+    def get(path: str, summary: str, ok: str, model: Any, tag: str, *, unhealthy: str = "") -> _Decorator:
+        responses: Any = {503: {"model": model, "description": unhealthy}} if unhealthy else {}
+        return app.get(
+            path, summary=summary, response_description=ok, response_model=model, tags=[tag], responses=responses
+        )
+
+    may_wait = "Not healthy; Retry-After while initializing."
+
+    @get("/coordinator/status", "How the Coordinator is", "Healthy.", schemas.Status, "status", unhealthy=may_wait)
     async def coordinator_status() -> Response:
         status = view.status()
         return _json(status, *_health(status))
 
-    @app.get(
-        "/coordinator/activity",
-        summary="What the organism has done lately",
-        response_description="The last ten minutes.",
-        response_model=schemas.Activity,
-        tags=["status"],
-    )
+    lately = "What the organism has done lately"
+
+    @get("/coordinator/activity", lately, "The last ten minutes.", schemas.Activity, "status")
     async def coordinator_activity() -> Response:
         return _json(view.activity())
 
-    @app.get(
-        "/livez",
-        summary="Whether the Coordinator's loop turns",
-        response_description="It turns.",
-        response_model=schemas.Alive,
-        tags=["health"],
-    )
+    @get("/livez", "Whether the Coordinator's loop turns", "It turns.", schemas.Alive, "health")
     async def livez() -> Response:
         return _json({"alive": True})
 
-    @app.get(
-        "/readyz",
-        summary="Whether the Coordinator is healthy",
-        response_description="Healthy.",
-        response_model=schemas.Ready,
-        tags=["health"],
-        responses={503: {"model": schemas.Ready, "description": "Not healthy."}},
-    )
+    @get("/readyz", "Whether the Coordinator is healthy", "Healthy.", schemas.Ready, "health", unhealthy="Not healthy.")
     async def readyz() -> Response:
         status = view.status()
         # Open to everybody: what is wrong, and where, is for those who know the token.
         body = {"ready": status.get("status") == "healthy", "status": status.get("status")}
         return _json(body, *_health(status))
 
-    @app.get(
-        "/organism/status",
-        summary="Every organ",
-        response_description="One entry an organ.",
-        response_model=list[schemas.Organ],
-        tags=["status"],
-    )
+    @get("/organism/status", "Every organ", "One entry an organ.", list[schemas.Organ], "status")
     async def organism_status() -> Response:
         return _json(view.organism())
 
