@@ -168,8 +168,8 @@ class Replica:
         return reported
 
     def abandon(self) -> None:
-        """Start the process elsewhere: neither it nor its node answers."""
-        if self._handle is not None and self.place is not None and not self._is_given_up:
+        """Start the process elsewhere: neither it nor its node answers; nothing, if it has answered meanwhile."""
+        if self._handle is not None and self.place is not None and not (self._answers or self._is_given_up):
             self._is_given_up = True
             if self._asking is not None:
                 self._asking.cancel()

@@ -160,6 +160,27 @@ def test_nothing_is_given_up_by_who_hears_nobody_or_while_the_head_is_away() -> 
     story(body)
 
 
+def test_a_node_that_is_back_together_with_the_head_is_not_given_up_any_more() -> None:
+    async def body(world: World) -> None:
+        old, process = world.actor, world.actor.process
+        world.cluster.freeze(old.node_id)
+        await asyncio.sleep(14)
+        places = world.cluster.places
+
+        async def places_late() -> Any:
+            await asyncio.sleep(3.5)
+            world.cluster.freeze()
+            await asyncio.sleep(1)
+            return await places()
+
+        world.cluster.places = places_late  # type: ignore[method-assign]
+        await world.until(world.is_well, within_s=10)
+        await asyncio.sleep(60)
+        assert (world.actor, world.actor.process, old.restarts) == (old, process, 0)
+
+    story(body)
+
+
 def test_what_can_be_nowhere_else_waits_for_its_node() -> None:
     async def body(world: World) -> None:
         old, process = world.actor, world.actor.process
