@@ -249,3 +249,19 @@ def test_the_lock_is_that_of_the_head_whichever_host_a_run_begins_with(
     assert variable("__ray_head_prefix", host="worker-1", inventory=inventory, **extra) == prefix
     locks = [task["seedcore.cluster.run_lock"] for _, task in tasks() if "seedcore.cluster.run_lock" in task]
     assert [entry["prefix"] for entry in locks] == ["{{ __ray_head_prefix }}"] * 2
+
+
+def test_the_watchdog_is_told_how_much_the_logs_of_the_dead_may_take(variable: Callable[..., Any]) -> None:
+    bounds = {"ray_dead_logs_max_bytes": "5000000", "ray_dead_logs_max_files": 70, "ray_unhealthy_timeout": 0}
+
+    head = variable("__ray_watchdog_command", **bounds)
+    worker = variable("__ray_watchdog_command", host="worker-1", **bounds)
+
+    program, url, temp_dir, *numbers = head[1:]
+    assert program.endswith("/libexec/watch_ray_node.py")
+    assert url.startswith("http://")
+    assert temp_dir.endswith("/tmp")
+    assert numbers == ["120", "0", "5000000", "70"]
+    assert [len(worker) - len(head), worker[5:8]] == [2, numbers[1:]]
+    shipped = {Path(entry["path"]).name for entry in variable("__ray_files")}
+    assert {"watch_ray_node.py", "node_processes.py", "dead_logs.py"} <= shipped
