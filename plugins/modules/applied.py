@@ -141,13 +141,15 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import lock, paths
 from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord import Supervisord
 
-FORMAT = 2
+FORMAT = 3
 UNITS = "/etc/systemd/system"
 COMMAND_TIMEOUT_S = 30
 # Kind, owner and mode, in what is said of a file or a directory.
 _ATTRIBUTES = 3
 # What systemd says of a unit that runs as it is configured, and will after a reboot.
 _RUNS = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+# What the unit has in its environment, for a digest of itself (roles/service).
+DEFINITION = b"SERVICE_DEFINITION="
 
 
 def shown(state: paths.State) -> list[str]:
@@ -204,23 +206,56 @@ def account(user: str | None) -> list[str]:
     return [str(entry.pw_uid), str(entry.pw_gid), entry.pw_dir, entry.pw_shell]
 
 
-def unit_faults(names: list[str]) -> list[str]:
-    """Say what is wrong with units of systemd."""
+def units(names: list[str]) -> dict[str, dict[str, str]]:
+    """Return what systemd says of units; raises OSError if it does not answer."""
     if not names:
-        return []
-    asked = [f"--property={name}" for name in _RUNS]
+        return {}
+    asked = [f"--property={name}" for name in (*_RUNS, "DropInPaths", "MainPID")]
     command = ["systemctl", "show", *asked, "--", *(f"{name}.service" for name in names)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)  # noqa: S603
     blocks = done.stdout.strip().split("\n\n")
     if done.returncode or len(blocks) != len(names):
-        return [f"systemd does not answer: {done.stderr.strip()}"]
-    return [
-        f"service {name}: {key} is {value}"
-        # Python 3.9, which ansible-core allows on a host, has no strict=True; the lengths are equal, see above.
-        for name, block in zip(names, blocks)  # noqa: B905
-        for key, value in (line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if _RUNS.get(key) != value
+        raise OSError(f"systemd does not answer: {done.stderr.strip()}")
+    said = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
+    # Python 3.9, which ansible-core allows on a host, has no strict=True; the lengths are equal, see above.
+    return dict(zip(names, said))  # noqa: B905
+
+
+def started_from(unit: dict[str, str]) -> str:
+    """Name what the process of a unit was started from: its own definition and the files that others have added."""
+    try:
+        environment = Path("/proc", unit.get("MainPID", "0"), "environ").read_bytes().split(b"\0")
+    except OSError:
+        environment = []
+    digest = hashlib.sha256()
+    for entry in environment:
+        if entry.startswith(DEFINITION):
+            digest.update(entry)
+    for path in unit.get("DropInPaths", "").split():
+        digest.update(path.encode() + b"\0" + paths.look(Path(path)).text.encode())
+    return digest.hexdigest()
+
+
+def definitions(names: list[str]) -> dict[str, str]:
+    """Return what each unit's process was started from."""
+    return {name: started_from(unit) for name, unit in units(names).items()}
+
+
+def unit_faults(names: list[str], then: dict[str, str] | None = None) -> list[str]:
+    """Say what is wrong with units of systemd, of which it was recorded what they were started from."""
+    try:
+        now = units(names)
+        other = [name for name, unit in now.items() if (then or {}).get(name) not in (None, started_from(unit))]
+    except OSError as error:
+        return [str(error)]
+    faults = [
+        f"service {name}: {key} is {unit.get(key)}"
+        for name, unit in now.items()
+        for key, good in _RUNS.items()
+        if unit.get(key) != good
     ]
+    added = {name: f" and {now[name]['DropInPaths']}" for name in other if now[name].get("DropInPaths")}
+    return faults + [f"service {name}: was started from another unit{added.get(name, '')}" for name in other]
 
 
 def program_faults(names: list[str], socket: str | None) -> list[str]:
@@ -241,7 +276,15 @@ def described(params: dict[str, Any]) -> dict[str, Any]:
     given = {name: params[name] for name in ("fingerprint", "trees", "paths", "services", "socket", "user")}
     given["paths"] = sorted({*params["paths"], *(entry["path"] for entry in params["wanted"])})
     found = {**files(params["trees"], given["paths"]), **as_wanted(params["wanted"])}
-    return {"format": FORMAT, **given, "account": account(params["user"]), "files": found}
+    return {
+        "format": FORMAT, **given, "account": account(params["user"]), "files": found,
+        "definitions": definitions(with_units(params["services"])),
+    }  # fmt: skip
+
+
+def with_units(names: list[str]) -> list[str]:
+    """Return the services that systemd runs; the others are supervisord's."""
+    return [name for name in names if Path(UNITS, f"{name}.service").exists()]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -275,9 +318,11 @@ def differences(document: dict[str, Any]) -> list[str]:
     ]
     if document["account"] != account(document["user"]):
         different.append(f"user {document['user']}: is another one")
-    units = [name for name in document["services"] if Path(UNITS, f"{name}.service").exists()]
-    programs = [name for name in document["services"] if name not in units]
-    return different + unit_faults(units) + program_faults(programs, document["socket"])
+    of_systemd = with_units(document["services"])
+    programs = [name for name in document["services"] if name not in of_systemd]
+    return (
+        different + unit_faults(of_systemd, document.get("definitions")) + program_faults(programs, document["socket"])
+    )
 
 
 def main() -> None:
@@ -309,7 +354,10 @@ def main() -> None:
             different += module.params["also"]
         module.exit_json(changed=False, recorded=False, made_from_the_same=same, different=different)
     if not module.check_mode:
-        document = described(module.params)
+        try:
+            document = described(module.params)
+        except OSError as error:
+            module.fail_json(msg=f"what is there cannot be looked at: {error}")
         if unwanted := differences({**document, "services": []}):
             module.fail_json(msg="not as it is wanted: " + "; ".join(unwanted), different=unwanted)
         try:

@@ -22,6 +22,7 @@ REPORT = {
     "libc": "glibc", "memory_mib": 8000, "hostname": "h", "unresolved": "", "unreachable": "", "python": "3.11.7",
     "implementation": "CPython", "python_path": "/usr/bin/python3.11",
     "closed_prefix": "", "closed_python": "", "venv": True, "certificates": True, "nftables": True, "nft_chains": [],
+    "user_namespaces": True,
     "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
     "installed": ["ray/old", "cache/wheelhouse-old"],
     "foreign": False, "mark": "made user: ray", "has_state": False,
@@ -46,7 +47,9 @@ KNOWN = {
     "__ray_wanted_files": [],
     "__ray_drain": {"node_id": "n"}, "__ray_present": {"marked": True, "foreign": False, "mark": "made user: ray"},
     "__ray_processes": {"processes": []},
-    "__service_private_users": {"rc": 0}, "__service_there": STAT, "__service_unit_stat": STAT,
+    "__service_private_users": {"rc": 0},
+    "__service_started": {"status": {"MainPID": "7"}}, "__service_environ": {"content": ""},
+    "__service_there": STAT, "__service_unit_stat": STAT,
     "__seedcore_release": "1-a", "__seedcore_release_directory": "/opt/seedcore/releases/1-a",
     "__seedcore_source": {
         "version": "1", "digest": "d", "package": "p.whl", "extra": ["e"], "extra_wheels": ["e.whl"],

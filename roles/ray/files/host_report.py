@@ -142,6 +142,14 @@ def chains_of(ruleset: str) -> "list[str]":
     return sorted(found)
 
 
+def user_namespaces() -> bool:
+    """Say whether the host allows them; a unit that asks for one where it does not would not start."""
+    try:
+        return int(Path("/proc/sys/user/max_user_namespaces").read_text(encoding="ascii")) > 0
+    except (OSError, ValueError):
+        return False
+
+
 def mark(prefix: Path) -> str:
     """Return what the mark of a deployment says; nothing if there is none."""
     try:
@@ -182,6 +190,7 @@ def main() -> None:
         "certificates": any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in trust),
         "nftables": shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin") is not None,
         "nft_chains": nft_chains(),
+        "user_namespaces": user_namespaces(),
         "disk_mib": disk.f_bavail * disk.f_frsize // 2**20,
         "shm_mib": shm.f_blocks * shm.f_frsize // 2**20 if shm else 0,
         "writable": os.access(str(parent), os.W_OK | os.X_OK),

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.seedcore.cluster.plugins.modules.applied import unit_faults
+from ansible_collections.seedcore.cluster.plugins.modules.applied import definitions, unit_faults
 
 from tests.unit.plugins.test_actions import Play
 
@@ -146,14 +148,44 @@ def test_a_run_that_works_on_it_is_said(run: Run, recorded: Path) -> None:
 def test_a_unit_that_does_not_run_as_it_is_configured_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, faults: list[str]
 ) -> None:
-    # No systemd runs here: a stand-in says what the real one does, two units a blank line apart.
-    good = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no"
-    answer = f"{good}\n\n{said}" if said else ""
-    program = tmp_path / "systemctl"
+    answer = f"{GOOD}\n\n{said}" if said else ""
+    systemd_says(tmp_path, monkeypatch, answer)
+    assert unit_faults(["watchdog", "ray"]) == faults
+
+
+GOOD = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no"
+
+
+def systemd_says(directory: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """No systemd runs here: a stand-in says what the real one does, two units a blank line apart."""
+    program = directory / "systemctl"
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert unit_faults(["watchdog", "ray"]) == faults
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+
+def test_a_process_of_another_unit_than_the_recorded_one_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_in = tmp_path / "override.conf"
+    drop_in.write_text("[Service]\nNice=5\n")
+    with contextlib.ExitStack() as running:
+        old, new = (
+            running.enter_context(subprocess.Popen(["sleep", "60"], env={"SERVICE_DEFINITION": text}))
+            for text in ("before", "after")
+        )
+        running.callback(old.kill)
+        running.callback(new.kill)
+        systemd_says(tmp_path, monkeypatch, f"{GOOD}\nDropInPaths={drop_in}\nMainPID={new.pid}")
+        recorded = definitions(["ray"])
+        assert unit_faults(["ray"], recorded) == []
+
+        systemd_says(tmp_path, monkeypatch, f"{GOOD}\nDropInPaths=\nMainPID={old.pid}")
+        assert unit_faults(["ray"], recorded) == ["service ray: was started from another unit"]
+
+        systemd_says(tmp_path, monkeypatch, f"{GOOD}\nDropInPaths={drop_in}\nMainPID={new.pid}")
+        drop_in.write_text("[Service]\nNice=10\n")
+        assert unit_faults(["ray"], recorded) == [f"service ray: was started from another unit and {drop_in}"]
 
 
 def test_check_mode_writes_nothing_down(run: Run, deployment: Path) -> None:

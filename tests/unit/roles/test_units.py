@@ -1,0 +1,90 @@
+"""Services: the unit that systemd gets, and what every caller of the role says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.roles.test_habits import ROOT, tasks
+
+SPECS = yaml.safe_load((ROOT / "roles/service/meta/argument_specs.yml").read_text())["argument_specs"]
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_every_caller_passes_every_input_for_an_inventory_may_use_the_same_words_for_something_else() -> None:
+    calls = [
+        (path, task)
+        for path, task in tasks()
+        if (task.get("ansible.builtin.include_role") or {}).get("name") == "seedcore.cluster.service"
+    ]
+    assert len(calls) == 10
+    for path, task in calls:
+        step = task["ansible.builtin.include_role"].get("tasks_from", "main")
+        entry = step if step in SPECS else "main"
+        missing = SPECS[entry]["options"].keys() - task["vars"].keys()
+        assert not missing, f"{path}: {task['name']} leaves {sorted(missing)} to the inventory"
+
+
+def started(environ: bytes | None, reload: str = "no") -> dict[str, Any]:
+    content = {} if environ is None else {"content": base64.b64encode(environ).decode()}
+    return {
+        "__service_started": {"status": {"MainPID": "7", "NeedDaemonReload": reload}},
+        "__service_environ": {"failed": False, **content},
+    }
+
+
+def test_a_unit_says_which_one_it_is_and_a_process_of_another_one_is_restarted(variable: Callable[..., Any]) -> None:
+    text = variable("__service_unit_text", "service", service_name="a", service_prefix="/opt/s", service_command=["/x"])
+    found = re.fullmatch(r'(.*\n)Environment="(SERVICE_DEFINITION=\w+)"\n', text, re.DOTALL)
+    assert found
+    body, mine = found.groups()
+    assert mine.endswith(hashlib.sha256(body.encode()).hexdigest())
+    assert body.rindex("[Service]") > body.rindex("[Install]"), "the last line is one of the service"
+
+    def runs_another(*known: Any) -> Any:
+        given = {"service_name": "a", "service_prefix": "/opt/s", "service_command": ["/x"]}
+        return variable("__service_runs_another", "service", known=started(*known), **given)
+
+    assert runs_another(f"A=b\0{mine}\0C=d\0".encode()) is False
+    assert runs_another(b"A=b\0SERVICE_DEFINITION=old\0") is True
+    assert runs_another(b"A=b\0") is True
+    assert runs_another(None) is True, "it has just ended"
+    assert runs_another(f"{mine}\0".encode(), "yes") is True
+
+
+def test_a_deployment_may_add_to_the_unit_and_to_what_may_be_written(variable: Callable[..., Any]) -> None:
+    given = {"service_prefix": "/opt/s", "service_name": "a", "service_command": ["/x"]}
+    text = variable(
+        "__service_unit_text", "service", **given, service_writable_paths=["/opt/s", "/data"],
+        service_unit_options={"CPUQuota": "400%", "LimitMEMLOCK": "1G", "BindPaths": ["/a", "/b"]},
+    )  # fmt: skip
+    lines = text.splitlines()
+
+    assert 'ReadWritePaths="/opt/s" "-/data"' in lines
+    assert lines[-5:-1] == ["BindPaths=/a", "BindPaths=/b", "CPUQuota=400%", "LimitMEMLOCK=1G"]
+    assert "TasksMax=infinity" in lines
+
+
+def test_what_a_deployment_may_not_add_is_named(variable: Callable[..., Any]) -> None:
+    def faults(**given: Any) -> str:
+        return "\n".join(variable("__ray_inventory_faults", **given))
+
+    assert "ray_writable_paths has data: give absolute paths" in faults(ray_writable_paths="data,/srv")
+    assert "ray_unit_options: cpu quota" in faults(ray_unit_options={"cpu quota": 1})
+    assert "ray_unit_options: CPUQuota" in faults(ray_unit_options={"CPUQuota": "1%\nUser=root"})
+    assert faults(ray_unit_options={"CPUQuota": "1%"}, ray_writable_paths=["/data"]) == ""
+
+
+def test_the_profile_for_gpus_has_what_their_libraries_ask_for(variable: Callable[..., Any]) -> None:
+    gpu = variable("__service_hardening", "service", service_hardening="gpu")
+    strict = variable("__service_hardening", "service", service_hardening="strict")
+
+    assert "AF_NETLINK" in gpu["RestrictAddressFamilies"]
+    assert "AF_NETLINK" not in strict["RestrictAddressFamilies"]
+    assert gpu["LimitMEMLOCK"] == "infinity"
