@@ -40,7 +40,7 @@ FACTS = {
 KNOWN = {
     "__ray_host_report": {"stdout": json.dumps(REPORT)},
     "__ray_placed": {"different": [], "changed": False},
-    "__ray_port_holders": {"faults": []},
+    "__ray_port_holders": {"faults": []}, "__ray_firewall_table_shown": {"rc": 0, "stdout": ""},
     "__ray_token_stat": STAT, "__ray_token_given": {"changed": False}, "__ray_token_made": {"changed": False},
     "__ray_token_taken": {"changed": False}, "__ray_head_token": {"content": "eA=="},
     "__ray_head_token_stat": STAT, "__ray_wheelhouse": STAT, "__ray_fingerprint": "f", "__ray_made": [],

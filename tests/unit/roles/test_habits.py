@@ -265,3 +265,40 @@ def test_the_watchdog_is_told_how_much_the_logs_of_the_dead_may_take(variable: C
     assert [len(worker) - len(head), worker[5:8]] == [2, numbers[1:]]
     shipped = {Path(entry["path"]).name for entry in variable("__ray_files")}
     assert {"watch_ray_node.py", "node_processes.py", "dead_logs.py"} <= shipped
+
+
+def test_a_reload_of_nftables_brings_the_rules_back_and_the_gate_sees_their_loss(
+    rendered: Callable[..., Any], variable: Callable[..., Any]
+) -> None:
+    placed = {entry["path"]: entry for entry in variable("__ray_wanted")}
+    lines = placed["/etc/systemd/system/nftables.service.d/seedcore-ray.conf"]["content"].splitlines()
+    loading = '-+nft --file "/opt/seedcore/etc/metrics.nft"'
+    assert lines[1:] == ["[Service]", f"ExecStartPost={loading}", f"ExecReload={loading}"]
+
+    mark = variable("__ray_firewall_mark")
+    chain = "chain input {\n reject with tcp reset\n }"
+
+    def holds(stdout: str, rc: int = 0) -> Any:
+        return variable("__ray_firewall_holds", known={"__ray_firewall_table_shown": {"rc": rc, "stdout": stdout}})
+
+    assert holds(f"table inet seedcore_ray {{\n chain {mark} {{\n }}\n {chain} }}") is True
+    assert holds(f"table inet seedcore_ray {{\n chain {mark} {{\n }}\n chain input {{\n }} }}") is False, "flushed"
+    assert holds(f"table inet seedcore_ray {{\n chain rules_old {{\n }}\n {chain} }}") is False
+    assert holds("", rc=1) is False
+    refused = "Refuse metrics ports that are open to everybody: when 0"
+    assert rendered("ray", "check_firewall")[refused] is True
+    assert rendered("ray", "check_firewall", ray_close_metrics_ports="false")[refused] is False
+
+
+def test_ports_that_linux_gives_to_anybody_are_reserved(variable: Callable[..., Any], tmp_path: Path) -> None:
+    assert variable("__ray_ephemeral_ports") == [44217, 44227, 52365]
+    assert variable("__ray_ephemeral_ports", host="worker-1") == [52365]
+    *command, path = variable("__ray_reserve_ports")
+    assert path == "/proc/sys/net/ipv4/ip_local_reserved_ports"
+    reserved = tmp_path / "reserved"
+    for before, after in {"\n": "44217,52365\n", "8080,9000-9010\n": "8080,9000-9010,44217,52365\n"}.items():
+        reserved.write_text(before)
+        subprocess.run([*command, str(reserved), "44217,52365"], check=True)
+        assert reserved.read_text() == after
+    # A host that does not let it has them unreserved, and runs.
+    subprocess.run([*command, str(tmp_path / "none" / "reserved"), "1"], check=True, capture_output=True)
