@@ -84,6 +84,18 @@ def runtime_env() -> dict[str, Any]:
     return env
 
 
+def create_on_node(plain: type, node_id: str) -> ActorHandle[Any]:
+    """Create an actor of a plain class on one node and no other; it ends with its handle."""
+    actor_class: Any = ray.remote(plain)
+    handle: ActorHandle[Any] = actor_class.options(
+        num_cpus=0,
+        max_restarts=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        runtime_env=runtime_env(),
+    ).remote()
+    return handle
+
+
 class CoordinatorActor(Coordinator):
     """The Coordinator with its Ray markings: ``ping`` and ``get_status`` answer whatever its main loop does."""
 

@@ -10,6 +10,7 @@ from seedcore.cli.complete import completion
 from seedcore.cli.configuration import config
 from seedcore.cli.group import STATUS_CODES, Cli, manual
 from seedcore.cli.look import ping, status, top
+from seedcore.cli.network import network
 from seedcore.cli.render import out
 from seedcore.cli.start import bootstrap, rebalance, shutdown, supervise
 from seedcore.cli.work import submit
@@ -59,5 +60,5 @@ def cli() -> None:
         logs.configure()
 
 
-for command in (bootstrap, status, top, ping, submit, config, supervise, rebalance, shutdown, completion):
+for command in (bootstrap, status, top, ping, network, submit, config, supervise, rebalance, shutdown, completion):
     cli.add_command(command)

@@ -209,6 +209,19 @@ def test_what_runs_on_a_node_that_is_drained_moves_and_no_task_is_lost(organism:
     assert organism.submit("sleep", {"seconds": 0})["success"] is True
 
 
+def test_what_the_nodes_can_send_each_other_is_found_out_by_sending_it(organism: Organism, cluster: RayHead) -> None:
+    with_two_workers(cluster)
+    done = organism.run("network", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ok"], len(found["nodes"])) == (0, True, 3), done.stdout
+    assert found["transfers"] == 6
+
+    with frozen(cluster, "worker"):
+        done = organism.run("network", "--timeout", "4")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["worker starts no process for the head within 4 s"]
+
+
 def test_what_piled_up_while_a_node_was_away_is_spread_again_by_a_rebalance(
     organism: Organism, cluster: RayHead
 ) -> None:

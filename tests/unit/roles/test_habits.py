@@ -302,3 +302,23 @@ def test_ports_that_linux_gives_to_anybody_are_reserved(variable: Callable[..., 
         assert reserved.read_text() == after
     # A host that does not let it has them unreserved, and runs.
     subprocess.run([*command, str(tmp_path / "none" / "reserved"), "1"], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "faults"),
+    [
+        ({"rc": 0, "stdout": '{"ok": true, "faults": []}'}, []),
+        ({"rc": 1, "stdout": '{"faults": ["a gets no object", "b gets no object"]}'},
+         ["network: a gets no object", "network: b gets no object"]),
+        ({"rc": 4, "stdout": "", "stderr_lines": ["unreachable: Ray does not answer"]},
+         ["network: unreachable: Ray does not answer"]),
+        # A release that is older than the command.
+        ({"rc": 2, "stdout": "", "stderr_lines": ["Error: No such command 'network'."]}, []),
+        ({"failed": True, "msg": "Timed out after 120 second(s)."}, ["network: seedcore network did not end in time"]),
+    ],
+)  # fmt: skip
+def test_the_gate_names_what_nodes_cannot_send_each_other(
+    variable: Callable[..., Any], answer: dict[str, Any], faults: list[str]
+) -> None:
+    known = {"__seedcore_gate_network": answer}
+    assert variable("__seedcore_gate_network_faults", "seedcore_gate", known=known) == faults

@@ -1,0 +1,51 @@
+"""The command that looks at the network between the nodes."""
+# ruff: noqa: PLC0415 - Ray is loaded where a cluster is joined
+
+from __future__ import annotations
+
+import click
+
+from seedcore.cli.group import FAILED, OK, json_option, manual
+from seedcore.cli.params import Seconds
+from seedcore.cli.render import out, out_json, plain
+from seedcore.settings import Settings
+
+DEFAULT_TIMEOUT_S = 20.0
+
+
+@click.command(
+    epilog=manual(
+        examples=[
+            ("seedcore network", "after a change of a firewall"),
+            ("seedcore network --timeout 60", "where a process takes long to start"),
+        ],
+        codes=(
+            "0  every node gets the objects of its neighbours",
+            "1  some do not; each line names the nodes, the port and the direction",
+            "2  usage or configuration",
+            "4  unknown: unreachable, unauthorized",
+        ),
+    )
+)
+@json_option
+@click.option(
+    "--timeout", type=Seconds(), default=DEFAULT_TIMEOUT_S, show_default=True,
+    help="For the processes on the nodes to start, and the same again for the objects to come.",
+)  # fmt: skip
+def network(*, as_json: bool, timeout: float) -> int:
+    """Send an object of 1 MB from every node to the next one and back.
+
+    It joins Ray and starts a process on each node for the moment. A firewall between two workers is found here, and not
+    by the first big object that one wants from the other.
+    """
+    from seedcore.network import examine
+
+    findings = examine(Settings.from_env(), timeout_s=timeout)
+    if as_json:
+        out_json(findings.to_dict())
+    else:
+        for line in findings.faults:
+            out(plain(line))
+        if not findings.faults:
+            out(f"{findings.transfers} objects of 1 MB between {len(findings.nodes)} nodes in {findings.seconds:.1f} s")
+    return FAILED if findings.faults else OK
