@@ -152,6 +152,11 @@ _RUNS = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload"
 DEFINITION = b"SERVICE_DEFINITION="
 
 
+def wanted_options() -> dict[str, Any]:
+    """Return the options of what is wanted at a path; a file may hold keys, which are not for the host's journal."""
+    return {**paths.OPTIONS, "content": {"type": "str", "no_log": True}}
+
+
 def shown(state: paths.State) -> list[str]:
     """Return what something is: for a person in one line, and a digest of the text, which nobody is shown."""
     return [state.attributes(), hashlib.sha256(state.text.encode()).hexdigest()]
@@ -334,7 +339,7 @@ def main() -> None:
             "prefix": {"type": "path"},
             "state": {"type": "str", "choices": ["compared", "present"], "default": "compared"},
             "fingerprint": {"type": "str", "required": True, "no_log": True},
-            "wanted": {"type": "list", "elements": "dict", "default": [], "options": paths.OPTIONS},
+            "wanted": {"type": "list", "elements": "dict", "default": [], "options": wanted_options()},
             "services": {"type": "list", "elements": "str", "default": []},
             "socket": {"type": "path"},
             "user": {"type": "str"},

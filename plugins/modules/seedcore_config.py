@@ -71,6 +71,7 @@ faults:
   elements: str
 """
 
+import difflib
 import os
 import tempfile
 from pathlib import Path
@@ -85,7 +86,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "source": {"type": "str", "required": True},
-            "content": {"type": "str", "required": True},
+            # Options of agents may hold keys, which are not for the host's journal.
+            "content": {"type": "str", "required": True, "no_log": True},
             "dest": {"type": "path", "required": True},
             "executable": {"type": "path", "required": True},
             "user": {"type": "str"},
@@ -106,8 +108,9 @@ def main() -> None:
         module.atomic_move(str(candidate), str(dest))
     if dest.is_file():
         changed = module.set_fs_attributes_if_different(module.load_file_common_arguments(params), changed)
-    diff = {"before": before, "after": params["content"], "before_header": str(dest), "after_header": params["source"]}
-    module.exit_json(changed=changed, summary=summary, diff=diff)
+    after = params["content"].splitlines()
+    lines = difflib.unified_diff(before.splitlines(), after, str(dest), params["source"], lineterm="")
+    module.exit_json(changed=changed, summary=summary, diff={"prepared": "".join(f"{line}\n" for line in lines)})
 
 
 def write(content: str, directory: Path) -> Path:

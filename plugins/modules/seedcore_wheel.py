@@ -115,6 +115,11 @@ wheels:
   returned: success
   type: list
   elements: str
+compiled:
+  description: Those that were built here and are for one kind of machine; each build may give another RV(digest).
+  returned: success
+  type: list
+  elements: str
 """
 
 import hashlib
@@ -150,10 +155,11 @@ NOT_RUN = -1
 
 @dataclass(frozen=True)
 class Part:
-    """Something to install: the name of a wheel in ``dest``, or a requirement."""
+    """Something to install: the name of a wheel in ``dest``, which may have been built here, or a requirement."""
 
     text: str
     is_wheel: bool
+    is_built: bool = False
 
 
 class PackageError(Exception):
@@ -181,7 +187,13 @@ def main() -> None:
     if not module.params["dest"]:
         module.fail_json(msg="dest is missing: the action of this name fills it in, on the controller")
     try:
-        module.exit_json(changed=False, **collect(module.params))
+        found = collect(module.params)
+        for name in found["compiled"]:
+            module.warn(
+                f"{name} has compiled code: each build of it is another release, for this kind of machine alone;"
+                " build the wheel once, and name it instead of its source"
+            )
+        module.exit_json(changed=False, **found)
     except (PackageError, locking.ResolutionError) as error:
         module.fail_json(msg=str(error))
 
@@ -220,6 +232,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "extra_wheels": [part.text for part in extra if part.is_wheel],
         "extra_lock": extra_lock,
         "wheels": wheels,
+        "compiled": [part.text for part in (package, *extra) if part.is_built and not part.text.endswith("-any.whl")],
     }
 
 
@@ -235,9 +248,9 @@ def resolve(entry: str, params: dict[str, Any]) -> Part:
         if path.suffix == ".whl":
             shutil.copy(path, params["dest"])
             return Part(path.name, is_wheel=True)
-        return Part(build(path, params), is_wheel=True)
+        return Part(build(path, params), is_wheel=True, is_built=True)
     if match := _GIT.fullmatch(text):
-        return Part(build_from_git(match, params), is_wheel=True)
+        return Part(build_from_git(match, params), is_wheel=True, is_built=True)
     if _REQUIREMENT.fullmatch(text) and not _A_WHEEL.fullmatch(text):
         return Part(text, is_wheel=False)
     raise PackageError(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import trustme
 from ansible.errors import AnsibleFilterError
 from ansible_collections.seedcore.cluster.plugins.filter.faults import argument_faults, no_networks
+from ansible_collections.seedcore.cluster.plugins.filter.tls import tls_faults
 from ansible_collections.seedcore.cluster.plugins.filter.typed import typed
 
 
@@ -44,3 +47,30 @@ def test_what_nft_would_refuse_as_a_network_is_named() -> None:
     right = ["10.0.0.7", "10.0.0.0/24", "fd00::/8", "::1"]
     wrong = ["10.0.0.0/99", "10.0.0.1/24", "monitoring.example", "300.1.1.1", ""]
     assert no_networks([*right, *wrong]) == wrong
+
+
+def test_a_certificate_that_holds_and_its_key_have_no_fault() -> None:
+    issued = trustme.CA().issue_cert("head.example")
+    chain = "".join(blob.bytes().decode() for blob in issued.cert_chain_pems)
+
+    assert tls_faults(chain, issued.private_key_pem.bytes().decode()) == []
+
+
+def test_what_nobody_would_believe_is_named_before_it_is_on_a_host() -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("head.example")
+    certificate, key = issued.cert_chain_pems[0].bytes().decode(), issued.private_key_pem.bytes().decode()
+    other = authority.issue_cert("head.example").private_key_pem.bytes().decode()
+    past = authority.issue_cert(
+        "head.example",
+        not_before=datetime.now(UTC) - timedelta(days=9),
+        not_after=datetime.now(UTC) - timedelta(days=1),
+    )
+    future = authority.issue_cert("head.example", not_before=datetime.now(UTC) + timedelta(days=1))
+
+    assert tls_faults(certificate, other) == ["the key does not belong to the certificate"]
+    assert tls_faults("no certificate", key) == ["the certificate is no PEM file of a certificate"]
+    assert tls_faults(certificate, "no key") == ["the key is no PEM file of a private key"]
+    for cert, words in ((past, "the certificate ended at "), (future, "the certificate begins at ")):
+        (fault,) = tls_faults(cert.cert_chain_pems[0].bytes().decode(), cert.private_key_pem.bytes().decode())
+        assert fault.startswith(words)

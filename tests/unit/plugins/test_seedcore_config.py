@@ -94,3 +94,15 @@ def test_root_lets_the_user_of_the_deployment_import_the_agents(run: Run, common
     assert result["summary"] == f"nobody read good, at home in {pwd.getpwnam('nobody').pw_dir}"
     assert dest.stat().st_uid == 0
     assert unknown["msg"] == "there is no user nobody-such"
+
+
+def test_what_options_of_agents_hold_is_neither_in_the_journal_nor_in_the_answer(
+    deployment: Deployment, run: Run
+) -> None:
+    deployment.apply("good: old\nmore: 1\n")
+    result = deployment.apply("good: new\nmore: 1\n")
+
+    assert result["invocation"]["module_args"]["content"] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+    # Asked for with --diff and seedcore_config_diff.
+    lines = result["diff"]["prepared"].splitlines()
+    assert lines[-3:] == ["-good: old", "+good: new", " more: 1"]

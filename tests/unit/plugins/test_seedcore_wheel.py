@@ -280,3 +280,16 @@ def test_a_machine_without_uv_is_told_what_to_do(workshop: Workshop) -> None:
     result = workshop.collect(str(tree), fails=True)
     assert "there is no uv on this machine" in result["msg"]
     assert "pip install uv" in result["msg"]
+
+
+def test_a_tree_whose_every_build_is_another_release_is_warned_of(workshop: Workshop) -> None:
+    tree = workshop.tree("native")
+    backend = tree / "backend.py"
+    backend.write_text(backend.read_text().replace("py3-none-any", "cp311-cp311-linux_x86_64"))
+    plain = workshop.tree("plain")
+
+    found = workshop.collect(str(plain), str(tree))
+
+    assert found["compiled"] == ["native-1.0-cp311-cp311-linux_x86_64.whl"]
+    assert ["compiled code" in str(text) for text in found["warnings"]] == [True]
+    assert workshop.collect(str(plain))["compiled"] == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 ROOT = Path(__file__).parents[3]
@@ -322,3 +323,48 @@ def test_the_gate_names_what_nodes_cannot_send_each_other(
 ) -> None:
     known = {"__seedcore_gate_network": answer}
     assert variable("__seedcore_gate_network_faults", "seedcore_gate", known=known) == faults
+
+
+def test_a_token_of_digits_is_a_text(variable: Callable[..., Any], rendered: Callable[..., Any]) -> None:
+    assert variable("__ray_inventory_faults", ray_auth_token=1234567890123456) == []
+    assert "ray_auth_token: give at least 16" in "\n".join(variable("__ray_inventory_faults", ray_auth_token=123))
+    given = rendered("ray", "token", ray_auth_token=1234567890123456)
+    assert given["The token is the given one: args"]["content"] == "1234567890123456"
+    assert given["The token is the given one: when 0"] is True
+
+
+def test_a_certificate_without_its_key_is_named_in_preflight(variable: Callable[..., Any], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued, other = authority.issue_cert("head.example"), authority.issue_cert("head.example")
+    (tmp_path / "a.pem").write_bytes(issued.cert_chain_pems[0].bytes())
+    (tmp_path / "a.key").write_bytes(issued.private_key_pem.bytes())
+    (tmp_path / "b.key").write_bytes(other.private_key_pem.bytes())
+
+    def faults(key: str) -> Any:
+        pair = {"seedcore_http_tls_certificate": f"{tmp_path}/a.pem", "seedcore_http_tls_key": f"{tmp_path}/{key}"}
+        return variable("__seedcore_faults", "seedcore", **pair)
+
+    assert faults("a.key") == []
+    assert "the key does not belong to the certificate" in faults("b.key")[0]
+    assert len(faults("none.key")) == 1, "a file that is not there is named once"
+
+
+def test_a_wait_counts_seconds(rendered: Callable[..., Any], variable: Callable[..., Any]) -> None:
+    moved = rendered("seedcore", "moved", ray_drain_timeout="20")
+    place = "What ran on the node runs elsewhere: {{ seedcore_drained_node }}"
+    assert int(moved[f"{place}: retries"]) == 50, "one each second at most"
+    waits = [task for path, task in tasks() if "until" in task]
+    assert len(waits) == 2
+    assert all("now().timestamp() >" in task["until"] for task in waits)
+
+
+def test_an_interrupted_installation_of_prometheus_knows_the_package_as_its_own() -> None:
+    steps = [task for path, task in tasks() if path == "roles/monitoring/tasks/install.yml"]
+    names = [task["name"] for task in steps]
+    mark, package = (
+        names.index(name) for name in ("That the package is brought here is written down", "The package is installed")
+    )
+    stopped = next(task for task in steps if "systemd_service" in str(task))
+
+    assert mark < package, "an interruption in between leaves the mark"
+    assert "__monitoring_mark.stat.exists" in stopped["when"], "whichever run has installed it"

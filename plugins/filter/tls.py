@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A filter that says what is wrong with a certificate and its key, before either is on a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+# Ansible itself needs this package, for its vault.
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
+
+
+def tls_faults(certificate: str, key: str) -> list[str]:
+    """Return what is wrong with the texts of a certificate (its chain may follow it) and its key, a line each."""
+    try:
+        first = load_pem_x509_certificate(certificate.encode())
+    except ValueError:
+        return ["the certificate is no PEM file of a certificate"]
+    faults = []
+    now = datetime.now(UTC)
+    begins, ends = _validity(first)
+    if now > ends:
+        faults.append(f"the certificate ended at {ends:%Y-%m-%d %H:%M} UTC: renew it")
+    if now < begins:
+        faults.append(f"the certificate begins at {begins:%Y-%m-%d %H:%M} UTC: is the controller's clock right?")
+    try:
+        own = load_pem_private_key(key.encode(), password=None).public_key()
+    except TypeError:
+        return [*faults, "the key wants a password, which the Coordinator does not have: give a key without one"]
+    except ValueError:
+        return [*faults, "the key is no PEM file of a private key"]
+    if _raw(own) != _raw(first.public_key()):
+        faults.append("the key does not belong to the certificate")
+    return faults
+
+
+def _raw(key: Any) -> bytes:
+    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _validity(certificate: Any) -> tuple[datetime, datetime]:
+    """Return its first and last moment; older versions of the package give them without their zone."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return certificate.not_valid_before.replace(tzinfo=UTC), certificate.not_valid_after.replace(tzinfo=UTC)
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., list[str]]]:
+        """Return them by name."""
+        return {"tls_faults": tls_faults}
