@@ -53,6 +53,15 @@ options:
   wheelhouse:
     description: A tar file with everything that there is, instead of a package index.
     type: path
+  environment:
+    description:
+      - Environment of C(uv) and C(git), such as another index. The action passes it on in O(environment_file), so that
+        a password in it is on no command line.
+    type: dict
+    default: {}
+  environment_file:
+    description: A JSON file with more of O(environment).
+    type: path
 attributes:
   check_mode:
     description: Does the same in check mode.
@@ -123,6 +132,7 @@ compiled:
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -179,6 +189,8 @@ def main() -> None:
             "timeout": {"type": "int", "default": 300},
             "python": {"type": "str", "default": "3.11"},
             "wheelhouse": {"type": "path"},
+            "environment": {"type": "dict", "default": {}},
+            "environment_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -186,6 +198,9 @@ def main() -> None:
         module.fail_json(msg=f"timeout is {module.params['timeout']}, allowed is 1 or more")
     if not module.params["dest"]:
         module.fail_json(msg="dest is missing: the action of this name fills it in, on the controller")
+    os.environ.update({name: str(value) for name, value in module.params["environment"].items()})
+    if module.params["environment_file"]:
+        os.environ.update(json.loads(Path(module.params["environment_file"]).read_bytes()))
     try:
         found = collect(module.params)
         for name in found["compiled"]:

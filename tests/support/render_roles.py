@@ -25,6 +25,7 @@ REPORT = {
     "user_namespaces": True,
     "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
     "installed": ["ray/old", "cache/wheelhouse-old"],
+    "units": {}, "owner": "ray", "runtime_revisions": {},
     "foreign": False, "mark": "made user: ray", "has_state": False,
 }  # fmt: skip
 STATUS = {

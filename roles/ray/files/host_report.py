@@ -22,6 +22,7 @@ from pathlib import Path
 # What a run leaves behind when it installs another one.
 INSTALLED = ("ray/*", "cache/wheelhouse-*")
 CONNECT_TIMEOUT_S = 5.0
+UNITS = Path("/etc/systemd/system")
 NOBODY = 65534
 # What is written last when something is installed.
 COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json")
@@ -142,6 +143,32 @@ def chains_of(ruleset: str) -> "list[str]":
     return sorted(found)
 
 
+def units() -> "dict[str, str]":
+    """Return the units of services that somebody has put into /etc, each with the directory that it works in."""
+    found = {}
+    for path in UNITS.glob("*.service"):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        directories = [line.partition("=")[2].strip() for line in lines if line.startswith("WorkingDirectory=")]
+        found[path.stem] = directories[-1] if directories else ""
+    return found
+
+
+def owner(path: Path) -> str:
+    """Name who owns a directory; nobody if it is not there, or belongs to a number that has no name here."""
+    try:
+        return path.owner()
+    except (OSError, KeyError):
+        return ""
+
+
+def runtime_revisions(prefix: Path) -> "dict[str, str]":
+    """Return what each environment of Ray says of when it was made anew; most say nothing."""
+    return {path.parent.name: path.read_text(encoding="utf-8").strip() for path in prefix.glob("ray/*/.complete")}
+
+
 def user_namespaces() -> bool:
     """Say whether the host allows them; a unit that asks for one where it does not would not start."""
     try:
@@ -206,6 +233,9 @@ def main() -> None:
             if path.is_dir() and not path.is_symlink()
         ),
         "mark": mark(prefix),
+        "units": units(),
+        "owner": owner(prefix / "state" / "home"),
+        "runtime_revisions": runtime_revisions(prefix),
         "has_state": any((prefix / "state" / "gcs").glob("*")),
         "foreign": bool(entries - {"lost+found"}) and ".seedcore" not in entries,
     }

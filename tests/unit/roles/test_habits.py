@@ -368,3 +368,95 @@ def test_an_interrupted_installation_of_prometheus_knows_the_package_as_its_own(
 
     assert mark < package, "an interruption in between leaves the mark"
     assert "__monitoring_mark.stat.exists" in stopped["when"], "whichever run has installed it"
+
+
+WANTED = ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", "HTTPS_PROXY", "UV_HTTP_TIMEOUT")
+
+
+def test_a_password_of_an_index_is_in_a_file_of_root_and_on_no_command_line(
+    rendered: Callable[..., Any], tmp_path: Path, variable: Callable[..., Any]
+) -> None:
+    given = {
+        "ray_index_url": "https://robot:s3cr'et@index.example/simple",
+        "ray_proxy_url": "http://proxy.example:3128",
+    }
+    more = {"ray_install_environment": {"UV_HTTP_TIMEOUT": "60"}, "ray_prefix": str(tmp_path)}
+    (tmp_path / "etc").mkdir()
+    written = rendered("ray", "install_settings", **given, **more)[
+        "Write what pip and uv are told while they install: args"
+    ]
+    assert written["mode"] == "0600"
+    Path(written["dest"]).write_text(written["content"])
+
+    dump = [sys.executable, "-c", "import json, os; print(json.dumps([dict(os.environ), os.umask(0)]))"]
+    done = subprocess.run(
+        [*variable("__ray_installing", **given, **more), *dump], capture_output=True, text=True, check=True
+    )
+    environment, umask = json.loads(done.stdout)
+    assert umask == 0o022
+    assert {name: environment[name] for name in environment if name in WANTED} == {
+        "UV_DEFAULT_INDEX": given["ray_index_url"], "PIP_INDEX_URL": given["ray_index_url"],
+        "HTTPS_PROXY": given["ray_proxy_url"], "UV_HTTP_TIMEOUT": "60",
+    }  # fmt: skip
+    assert environment["UV_SYSTEM_CERTS"] == "true", "what is given replaces nothing else"
+
+    for role, step in (("ray", "tools"), ("ray", "runtime"), ("seedcore", "install")):
+        found = rendered(role, step, **given, **more)
+        passed = {place: value for place, value in found.items() if place.endswith((": args", ": environment"))}
+        assert len(passed) > 5
+        assert "s3cr" not in json.dumps(passed), f"{role}/{step}"
+    exposed = [
+        f"{path}: {task['name']}" for path, task in tasks() if "install_environment" in str(task.get("environment"))
+    ]
+    assert exposed == []
+
+
+def test_with_a_wheelhouse_there_is_no_index(variable: Callable[..., Any]) -> None:
+    found = variable("__ray_install_environment", ray_index_url="https://index.example", ray_wheelhouse="/w.tar")
+    assert found["UV_NO_INDEX"] == "true"
+    assert "UV_DEFAULT_INDEX" not in found
+    assert "ray_index_url: give a URL" in "\n".join(variable("__ray_inventory_faults", ray_index_url="index.example"))
+
+
+def report(variable: Callable[..., Any], **known: Any) -> dict[str, Any]:
+    found = json.loads(variable("__ray_host_report")["stdout"]) | known
+    return {"__ray_host_report": {"stdout": json.dumps(found)}}
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"units": {"seedcore-ray": "/opt/other"}}, "this host has seedcore-ray as units of /opt/other: give"),
+        ({"units": {"seedcore-supervise": ""}}, "this host has seedcore-supervise as units of something else"),
+        ({"units": {"old-ray": "/opt/seedcore"}}, "this host runs old-ray for this deployment, by a name"),
+        ({"owner": "bob"}, "ray_user is ray, but what /opt/seedcore holds belongs to bob"),
+    ],
+)
+def test_what_another_deployment_has_on_the_host_is_named(
+    variable: Callable[..., Any], seen: dict[str, Any], words: str
+) -> None:
+    known = report(variable, **seen)
+    assert words in "\n".join(variable("__ray_host_faults", known=known))
+    assert words not in "\n".join(variable("__ray_host_faults", known=known, ray_become="false"))
+
+
+def test_units_of_this_deployment_and_of_others_beside_it_are_no_fault(variable: Callable[..., Any]) -> None:
+    units = {"seedcore-ray": "/opt/seedcore", "seedcore-ray-watchdog": "/opt/seedcore", "sshd": "", "b-ray": "/opt/b"}
+    assert not [
+        fault for fault in variable("__ray_host_faults", known=report(variable, units=units)) if "units" in fault
+    ]
+
+
+def test_an_environment_that_was_made_anew_is_run_from_now_on(
+    variable: Callable[..., Any], rendered: Callable[..., Any]
+) -> None:
+    name = Path(variable("__ray_runtime")).name
+    complete = [f"ray/{name}/.complete", f"tools/.{variable('__ray_tools_digest')}"]
+    known = report(variable, complete=complete, runtime_revisions={name: "20261126T210000Z"})
+
+    assert variable("__ray_runtime_revision") == ""
+    assert variable("__ray_runtime_revision", known=known) == "20261126T210000Z"
+    assert variable("__ray_runtime_revision", known={**known, "__ray_reinstalled": "now"}) == "now"
+    assert rendered("ray", "prepare", ray_reinstall="true")["Ray is installed: when 0"] is True
+    assert rendered("ray", "prepare", ray_reinstall="true")["The tools are installed: when 0"] is True
+    assert variable("__seedcore_recognized", "seedcore", ray_reinstall="true") is False
