@@ -130,6 +130,7 @@ different:
 import hashlib
 import http.client
 import json
+import os
 import pwd
 import subprocess
 import xmlrpc.client
@@ -216,8 +217,13 @@ def units(names: list[str]) -> dict[str, dict[str, str]]:
     if not names:
         return {}
     asked = [f"--property={name}" for name in (*_RUNS, "DropInPaths", "MainPID")]
-    command = ["systemctl", "show", *asked, "--", *(f"{name}.service" for name in names)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)  # noqa: S603
+    # Those of a deployment are all of the host, or all of the user who runs this.
+    scope = "--system" if Path(UNITS, f"{names[0]}.service").exists() else "--user"
+    environment = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}", **os.environ}
+    command = ["systemctl", scope, "show", *asked, "--", *(f"{name}.service" for name in names)]
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S, env=environment
+    )
     blocks = done.stdout.strip().split("\n\n")
     if done.returncode or len(blocks) != len(names):
         raise OSError(f"systemd does not answer: {done.stderr.strip()}")
@@ -289,7 +295,8 @@ def described(params: dict[str, Any]) -> dict[str, Any]:
 
 def with_units(names: list[str]) -> list[str]:
     """Return the services that systemd runs; the others are supervisord's."""
-    return [name for name in names if Path(UNITS, f"{name}.service").exists()]
+    places = [Path(UNITS), Path.home() / ".config/systemd/user"]
+    return [name for name in names if any((place / f"{name}.service").exists() for place in places)]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def journal(unit: str | None, lines: int = 20) -> list[str]:
     if not unit:
         return []
     argv = ["journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={lines}", f"--unit={unit}"]
+    argv.append(f"--user-unit={unit}")
     try:
         # The command is found by name: hosts keep it in different places.
         done = subprocess.run(argv, capture_output=True, check=False, timeout=10)  # noqa: S603

@@ -223,7 +223,7 @@ def test_what_is_wanted_is_recorded_and_not_what_is_found(run: Run, deployment: 
     ("entry", "said"),
     [
         ({"path": "etc/more", "content": "x", "mode": "0600"}, "etc/more: absent, wanted file"),
-        ({"path": "etc/token", "content": "other", "mode": "0644"}, "etc/token: has another content"),
+        ({"path": "etc/token", "content": "one\ntwo\n", "mode": "0644"}, "etc/token: has another content"),
         ({"path": "log", "state": "directory", "mode": "0700"}, "log: mode 0755, wanted 0700"),
         ({"path": "log", "state": "directory", "mode": "0755", "owner": "nobody"}, "wanted nobody:"),
         ({"path": "current", "state": "link", "target": "releases/2"}, "current: has another content"),

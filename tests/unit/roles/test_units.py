@@ -88,3 +88,31 @@ def test_the_profile_for_gpus_has_what_their_libraries_ask_for(variable: Callabl
     assert "AF_NETLINK" in gpu["RestrictAddressFamilies"]
     assert "AF_NETLINK" not in strict["RestrictAddressFamilies"]
     assert gpu["LimitMEMLOCK"] == "infinity"
+
+
+def test_a_unit_of_the_user_has_no_word_that_needs_root_and_starts_with_the_host(variable: Callable[..., Any]) -> None:
+    given = {
+        "service_prefix": "/home/me/s", "service_name": "a", "service_command": ["/x"], "service_user": "me",
+        "service_start_pre": [["/y"]], "service_start_pre_root": [["nft"]], "service_stop_post_root": [["nft"]],
+        "service_manager": "systemd_user",
+    }  # fmt: skip
+    facts = {"user_dir": "/home/me"}
+    lines = variable("__service_unit_text", "service", facts=facts, **given).splitlines()
+
+    assert variable("__service_unit", "service", facts=facts, **given) == "/home/me/.config/systemd/user/a.service"
+    assert variable("__service_session", "service", facts=facts, **given) == {"XDG_RUNTIME_DIR": "/run/user/1000"}
+    assert "WantedBy=default.target" in lines
+    assert [line for line in lines if line.startswith("ExecStartPre")] == ['ExecStartPre="/y"']
+    words = ("User=", "Group=", "Protect", "Private", "ExecStopPost", "CapabilityBoundingSet", "ReadWritePaths")
+    assert not [line for line in lines if line.startswith(words)]
+    with_root = "ray_service_manager is systemd_user, but ray_become is true"
+    assert with_root in "\n".join(variable("__ray_inventory_faults", ray_service_manager="systemd_user"))
+
+
+def test_a_unit_of_the_host_is_in_the_directory_of_root(variable: Callable[..., Any]) -> None:
+    given = {"service_prefix": "/opt/s", "service_name": "a", "service_command": ["/x"], "service_become": True}
+    lines = variable("__service_unit_text", "service", **given, service_user="ray").splitlines()
+
+    assert variable("__service_unit", "service", **given) == "/etc/systemd/system/a.service"
+    assert variable("__service_session", "service", **given) == {}
+    assert {"User=ray", "WantedBy=multi-user.target", "After=network-online.target"} <= set(lines)
