@@ -48,7 +48,7 @@ def prune(temp_dir: str, *, max_bytes: int, max_files: int) -> tuple[int, int]:
     processes: dict[tuple[str, int], list[_File]] = {}
     for file in _files(temp_dir):
         processes.setdefault(file.process, []).append(file)
-    dead = [files for (_, pid), files in processes.items() if not _writes(pid, files)]
+    dead = [files for process, files in processes.items() if not _writes(process[1], files)]
     dead.sort(key=lambda files: max(file.written for file in files), reverse=True)
     size = count = 0
     removed = [0, 0]
