@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +67,27 @@ def test_a_teardown_names_the_host_that_does_not_answer(site: Deployment) -> Non
     assert run.returncode != 0
     assert last_line(run.output).startswith("not removed, for its host did not answer: dead. Everything else was.")
     assert run.recap["failed"] == 0 or run.recap["unreachable"] == 0
+
+
+def test_a_worker_whose_host_is_gone_leaves_what_the_others_expect(site: Deployment) -> None:
+    settings = site.prefix / "etc" / "seedcore.env"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("SEEDCORE_EXPECTED_NODES=dead,localhost,worker-1\n")
+    try:
+        run = site.run(
+            "remove_node", "-i", str(site.directory / "inventory.yml"), node="dead", seedcore_gate_network=False
+        )
+
+        assert settings.read_text() == "SEEDCORE_EXPECTED_NODES=localhost,worker-1\n"
+        # Nothing is deployed here: only the gate has something to say.
+        assert run.returncode != 0
+        assert "RED on localhost, at: The Coordinator is healthy" in run.output.replace(
+            "seedcore.cluster.seedcore_gate : ", ""
+        )
+        assert "not_installed" in last_line(run.output)
+        again = site.run(
+            "remove_node", "-i", str(site.directory / "inventory.yml"), node="dead", seedcore_gate_network=False
+        )
+        assert "another run works on this deployment" not in again.output
+    finally:
+        shutil.rmtree(site.prefix)

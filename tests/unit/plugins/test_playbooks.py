@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 # What only looks, or has the lock for its subject.
 LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "lock", "give_up"}
 # One host that fails keeps no other one, so the run goes on, to the play that releases the lock.
-GOES_ON = {"Teardown | The workers", "Teardown | Prometheus"}
+GOES_ON = {"Teardown | The workers", "Teardown | Prometheus", "Remove node | Which hosts answer"}
 INVENTORY = """
 all: {vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", ansible_connection: local}}
 ray_head: {hosts: {head-1: }}
@@ -73,6 +73,11 @@ def test_every_play_that_works_on_the_deployment_gives_the_lock_back_if_it_fails
     }
     assert unsaved == {}
     assert not [place for place, play in plays() if "roles" in play], "a role of a play is in no block"
+
+
+def test_no_play_ends_for_all_where_a_host_may_be_away() -> None:
+    # any_errors_fatal counts an unreachable host, though it is ignored: the run ends there, and is green.
+    assert [place for place, play in plays() if play.get("any_errors_fatal") and play.get("ignore_unreachable")] == []
 
 
 def test_every_play_keeps_to_the_strategy_that_it_was_written_for() -> None:
