@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,8 +169,22 @@ def certificate_replaced_badly(on: Campaign) -> Injected:
     return Injected(target="etc/http.pem", may_replace=frozenset(), heal=heal, hold_s=HOLD_S)
 
 
+def worth_hurting(workers: Sequence[str], processes: Mapping[str, tuple[str, int]]) -> list[str]:
+    """Return the workers whose loss is felt: all of an organ is there, else a part of one, else all workers.
+
+    A host with nothing on it proves nothing when it freezes.
+    """
+    hosts: defaultdict[str, set[str]] = defaultdict(set)
+    for what, (node, _) in processes.items():
+        hosts[what.partition("/")[0]].add(node)
+    whole = {next(iter(nodes)) for nodes in hosts.values() if len(nodes) == 1}
+    part = {node for nodes in hosts.values() for node in nodes}
+    chosen = ([worker for worker in workers if worker in those] for those in (whole, part))
+    return next(filter(None, chosen), list(workers))
+
+
 def _worker(on: Campaign) -> str:
-    return on.rng.choice(list(on.place.workers))
+    return on.rng.choice(worth_hurting(on.place.workers, dict(on.probes.record.processes)))
 
 
 def host_frozen(on: Campaign) -> Injected:

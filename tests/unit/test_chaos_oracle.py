@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.chaos.faults import worth_hurting
 from benchmarks.chaos.oracle import (
     Asked,
     Executed,
@@ -117,3 +118,17 @@ def test_recovery_waits_for_the_slowest_organ() -> None:
     tasks = [task(10, 10.1), task(10, 10.1, "no", organ="two"), task(16, 16.5, organ="two")]
 
     assert recovery_s(tasks, since=10, organs=["one", "two"]) == 6.5
+
+
+@pytest.mark.parametrize(
+    ("where", "chosen"),
+    [
+        ({"one/0": "a", "two/0": "b", "two/1": "a"}, ["a"]),
+        ({"one/0": "head", "two/0": "a", "two/1": "b"}, ["a", "b"]),
+        ({"one/0": "head", "two/0": "head", "two/1": "b"}, ["b"]),
+        ({"coordinator": "head", "one/0": "head"}, ["a", "b"]),
+        ({}, ["a", "b"]),
+    ],
+)
+def test_the_worker_that_is_hurt_is_one_whose_loss_is_felt(where: dict[str, str], chosen: list[str]) -> None:
+    assert worth_hurting(["a", "b"], {what: (node, 1) for what, node in where.items()}) == chosen
