@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import threading
@@ -16,6 +17,13 @@ from seedcore.task import Task
 
 def echo(task: Task) -> dict[str, Any]:
     return {"echo": dict(task.params), "pid": os.getpid()}
+
+
+def says(task: Task) -> int:
+    """Logs a text and prints it, and gives away its pid."""
+    logging.getLogger("mine").info("logged: %s", task.params["text"])
+    print(f"printed: {task.params['text']}", flush=True)  # noqa: T201 - what is tested
+    return os.getpid()
 
 
 class StartsWhenFileIsGone:
