@@ -176,4 +176,13 @@ def test_the_gate_expectations_are_checked(shared: Organism) -> None:
 
     assert shared.probe(expected_release="9.9.9").reason == "wrong_release"
     assert shared.probe(expected_nodes=2).reason == "nodes_missing"
+    ours = shared.probe().coordinator["fingerprint"]
+    assert shared.run("status", "--expected-fingerprint", ours).returncode == 0
+    other = shared.run("status", "--expected-fingerprint", "0123456789ab")
+    assert other.returncode == 1
+    assert "unhealthy  wrong_configuration: " in other.stdout
+    assert ours in other.stdout
+    waited = shared.run("status", "--wait", "--timeout", "60", "--expected-fingerprint", "0123456789ab", "--json")
+    # Waiting does not mend it.
+    assert (waited.returncode, json.loads(waited.stdout)["terminal"]) == (1, True)
     assert shared.run("status", "--canary", "--wait", "--timeout", "20", "--stable", "2").returncode == 0
