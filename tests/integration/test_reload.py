@@ -90,6 +90,25 @@ def test_tasks_of_an_organ_that_is_replaced_end_first(shared: Organism, tmp_path
     assert answer["result"]["pid"] != organ_pids(shared.probe())["one"]
 
 
+def test_a_task_in_flight_gets_its_answer_from_a_coordinator_that_is_replaced(shared: Organism, tmp_path: Path) -> None:
+    one = counting(tmp_path / "done", id="one")
+    shared.up(one)
+    before = shared.probe()
+    long_task = under_way(shared, "task_1", 6)
+
+    done = shared.run("bootstrap", "--replace", "--config", str(shared.config(one)), "--json")
+
+    assert (done.returncode, json.loads(done.stdout)["action"]) == (0, "replace"), done.stderr
+    assert "not every task in flight has ended in time" not in done.stderr
+    answer = answer_of(long_task)
+    assert answer["success"] is True, answer
+    after = shared.probe()
+    assert after.coordinator["pid"] != before.coordinator["pid"]
+    # The organ was adopted: it is the process that has done the task.
+    assert organ_pids(after) == organ_pids(before) == {"one": answer["result"]["pid"]}
+    assert shared.submit("task_1", {"seconds": 0})["success"] is True
+
+
 def test_an_organism_that_does_not_come_up_changes_nothing(shared: Organism, tmp_path: Path) -> None:
     blocker = tmp_path / "blocker"
     blocker.touch()
