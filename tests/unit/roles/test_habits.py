@@ -460,3 +460,26 @@ def test_an_environment_that_was_made_anew_is_run_from_now_on(
     assert rendered("ray", "prepare", ray_reinstall="true")["Ray is installed: when 0"] is True
     assert rendered("ray", "prepare", ray_reinstall="true")["The tools are installed: when 0"] is True
     assert variable("__seedcore_recognized", "seedcore", ray_reinstall="true") is False
+
+
+def test_a_node_with_another_release_or_without_an_answer_is_named(variable: Callable[..., Any]) -> None:
+    def active(name: str, release: str) -> dict[str, Any]:
+        return {"item": name, "stat": {"exists": True, "lnk_source": f"/opt/seedcore/releases/{release}"}}
+
+    looked = [active("head-1", "1-a"), active("worker-1", "1-b"), {"item": "worker-2", "unreachable": True}]
+    looked.append({"item": "worker-3", "stat": {"exists": False}})
+    known = {"__seedcore_gate_releases": {"results": looked}}
+
+    assert variable("__seedcore_gate_others", "seedcore_gate", known=known) == ["worker-1", "worker-2", "worker-3"]
+
+
+@pytest.mark.parametrize(
+    ("different", "cut_off"), [(["/opt/seedcore/bin/ray"], False), (["/opt/seedcore/etc/ray.env"], True)]
+)
+def test_only_a_worker_that_still_has_its_cluster_is_drained_before_its_restart(
+    ask: Callable[..., Any], different: list[str], cut_off: Any
+) -> None:
+    known = {"__ray_placed": {"different": different}, "service_differs": True}
+    found = ask({"roles": ["ray"], "steps": ["compare"], "extra": {}, "known": known})
+    facts = found["head-1: ray/compare: Whether the node has to be restarted is known: args"]
+    assert (facts["__ray_restarts"], facts["__ray_cut_off"]) == (True, cut_off)
