@@ -96,3 +96,34 @@ def test_rules_that_were_flushed_are_not_in_force() -> None:
     chains_of = runpy.run_path(str(PROGRAM))["chains_of"]
     assert chains_of(LISTED) == ["seedcore_ray/input", "seedcore_ray/rules_abc"]
     assert chains_of("") == []
+
+
+def test_units_are_told_with_the_directory_that_they_work_in(place: Path) -> None:
+    names = runpy.run_path(str(PROGRAM), run_name="report")
+    (place / "a-ray.service").write_text("[Service]\nWorkingDirectory=/opt/a\nExecStart=/x\n")
+    (place / "other.service").write_text("[Service]\nExecStart=/x\n")
+    (place / "gone.service").symlink_to(place / "nowhere")
+    names["units"].__globals__["UNITS"] = place
+
+    assert names["units"]() == {"a-ray": "/opt/a", "other": ""}
+
+
+@needs_root
+def test_who_owns_a_deployment_is_told_whatever_its_user_has_put_there(place: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    assert report(place)["owner"] == ""
+    (place / "state").mkdir()
+    (place / "state" / "home").symlink_to("/root")
+    os.chown(place / "state" / "home", nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    assert report(place)["owner"] == "nobody"
+    (place / "state" / "home").unlink()
+    (place / "state" / "home").mkdir()
+    os.chown(place / "state" / "home", 54321, 54321)
+    assert report(place)["owner"] == "", "a number of another host"
+
+
+def test_an_environment_says_when_it_was_made_anew(place: Path) -> None:
+    for name, text in (("one", ""), ("two", "20261126T210000Z\n")):
+        (place / "ray" / name).mkdir(parents=True)
+        (place / "ray" / name / ".complete").write_text(text)
+    assert report(place)["runtime_revisions"] == {"one": "", "two": "20261126T210000Z"}

@@ -157,9 +157,9 @@ def units() -> "dict[str, str]":
 
 
 def owner(path: Path) -> str:
-    """Name who owns a directory; nobody if it is not there, or belongs to a number that has no name here."""
+    """Name who owns what is at a path, were it a link; nobody if it is not there, or the owner has no name here."""
     try:
-        return path.owner()
+        return pwd.getpwuid(path.lstat().st_uid).pw_name
     except (OSError, KeyError):
         return ""
 
