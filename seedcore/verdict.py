@@ -170,13 +170,23 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
 
 
 def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> list[dict[str, Any]]:
-    """Rows of organs that Ray has not placed, by name; none while a placement may still be under way."""
+    """Rows of organs that Ray has not placed, by name; none of those that are being placed now."""
     if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
         return []
+    starting = {
+        f"{ORGAN_NAME_PREFIX}{organ['organ_id']}.{replica.get('replica')}"
+        for organ in coordinator.get("organs") or ()
+        for replica in organ["replicas"]
+        # There was room for it; the row gets its pid when the process runs.
+        if replica.get("has_turn")
+    }
     waiting = [
         row
         for row in cluster.actors
-        if row.get("class_name") == "Organ" and row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid")
+        if row.get("class_name") == "Organ"
+        and row.get("state") in _STATES_BEFORE_A_PROCESS
+        and not row.get("pid")
+        and row.get("name") not in starting
     ]
     return sorted(waiting, key=lambda row: str(row.get("name")))
 

@@ -27,6 +27,7 @@ _ORGAN: dict[str, Any] = {
             "in_flight": 0,
             "queued": 0,
             "restarts": 0,
+            "has_turn": False,
             "error": None,
         }
     ],

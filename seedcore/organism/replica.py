@@ -303,6 +303,7 @@ class Replica:
             "in_flight": self.tasks_in_flight,
             "queued": self.queued,
             "restarts": self.restarts,
+            "has_turn": self._placer.has_turn(self.spec, self.index),
             "error": self.error,
         }
 

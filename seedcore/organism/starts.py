@@ -76,6 +76,11 @@ class Starts:
         """End the turn of a replica; returns whether it had one."""
         return self._held.pop(key, None) is not None
 
+    def has_turn(self, key: tuple[str, int], now: float) -> bool:
+        """Say whether a replica's process is being started."""
+        held = self._held.get(key)
+        return held is not None and held.until > now
+
     def admit(
         self, requests: Sequence[Request], nodes: Sequence[Node], occupants: Iterable[Occupant], now: float
     ) -> list[Turn]:
@@ -174,6 +179,10 @@ class Placer:
     async def fits(self, spec: OrganSpec) -> bool:
         """Say whether a process of an organ may be started on any node."""
         return Occupancy(await self.places(), ()).choose(spec) is not None
+
+    def has_turn(self, spec: OrganSpec, index: int) -> bool:
+        """Say whether a replica's process is being started, on a node that had room for it."""
+        return self._starts.has_turn((spec.id, index), asyncio.get_running_loop().time())
 
     def give_back(self, spec: OrganSpec, index: int) -> None:
         """End a replica's turn, if it has one."""

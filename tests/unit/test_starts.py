@@ -60,6 +60,7 @@ def test_a_process_that_never_comes_up_gives_its_turn_back_after_the_time_of_its
     starts, nodes = Starts(), [node("a", 1)]
     slow, other = Request(organ("slow", start_timeout_s=30.0), 0), Request(organ("other"), 0)
     assert len(starts.admit([slow], nodes, [], 100.0)) == 1
+    assert (starts.has_turn(slow.key, 129.0), starts.has_turn(slow.key, 130.0)) == (True, False)
     assert starts.admit([other], nodes, [], 129.0) == []
     assert len(starts.admit([other], nodes, [], 130.0)) == 1
 

@@ -280,6 +280,19 @@ def test_an_organ_without_a_place_is_unschedulable(
         assert report.message.startswith("0 of 1 organs ready; seedcore_organ.a.0 waits for ")
 
 
+def test_an_organ_that_is_just_being_started_is_not_unschedulable() -> None:
+    waiting = organ_row(state="PENDING_CREATION", required_resources={"CPU": 0.1}) | {"pid": 0}
+    stage = "0 of 1 organs ready; starting: a"
+    answer = body(status="initializing", reason="starting", message=stage, stage=stage, uptime_s=60.0)
+    answer["organs"][0] |= {"required": True, "replicas": [{"replica": 0, "has_turn": True}]}
+
+    report = judge(row(), Response(503, answer), waiting, nodes=(BIG,))
+
+    assert (report.reason, report.message) == ("starting", stage)
+    answer["organs"][0]["replicas"][0]["has_turn"] = False
+    assert judge(row(), Response(503, answer), waiting, nodes=(BIG,)).reason == "unschedulable"
+
+
 @pytest.mark.parametrize(("asks", "gives_up_after_s"), [({"GPU": 1.0}, 300.0), ({"quantum": 1.0}, 15.0)])
 def test_a_wait_gives_up_early_only_on_what_no_node_could_ever_hold(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, asks: dict[str, float], gives_up_after_s: float
