@@ -282,7 +282,8 @@ class Organ:
         if answer.result():
             self._check_lease()
             self._lease.confirm(asked_at, self._now())
-        elif not self._stopping:
+        else:
+            # Also one that is being stopped: who stopped it has killed it since, and may have gone.
             logger.critical("this process was given up and another one has its place, ending it")
             self._leave()
 

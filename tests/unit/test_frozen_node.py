@@ -110,6 +110,20 @@ def test_work_gets_done_elsewhere_after_node_silence_s_and_the_old_process_takes
     story(body)
 
 
+def test_a_process_that_was_told_to_stop_and_killed_while_it_was_frozen_ends_by_itself() -> None:
+    async def body(world: World) -> None:
+        world.cluster.kills_arrive = False
+        process = world.actor.process
+        assert process is not None
+        world.cluster.freeze(process.node_id)
+        # It is overdue only later: it is still told to stop.
+        await world.manager.shutdown()
+        world.cluster.freeze()
+        await world.until(process.died.is_set, within_s=30)
+
+    story(body)
+
+
 def test_a_silence_that_is_shorter_restarts_nothing() -> None:
     async def body(world: World) -> None:
         old, process = world.actor, world.actor.process
