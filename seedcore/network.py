@@ -41,7 +41,7 @@ class Node:
     name: str
     node_id: str
     address: str
-    ports: Mapping[str, int]
+    ports: Mapping[str, int] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

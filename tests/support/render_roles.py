@@ -166,7 +166,8 @@ class Renderer:
                 variables: dict[str, Any] = {}
                 for place, task, variables in self._tasks(role, name):
                     found.update({f"{place}: {key}": value for key, value in self._task(task, variables).items()})
-                private = self._private(role, variables)
+                # Who asks for some steps asks for what they say.
+                private = {} if self.steps else self._private(role, variables)
                 found.update({f"{name}: {role}: {key}": value for key, value in private.items()})
         return found
 

@@ -48,6 +48,10 @@ def test_each_node_asks_two_however_many_there_are_and_everybody_is_connected(co
     assert len(reached) == count
 
 
+def test_a_node_is_the_key_of_what_is_asked_of_it() -> None:
+    assert {node: node.name for node in nodes(2)}[nodes(2)[1]] == "n01"
+
+
 def test_a_fault_names_the_hosts_the_port_and_the_direction() -> None:
     one, two = nodes(2)
 
