@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from seedcore.organism.organ import Organ
 from seedcore.organism.placement import HEAD_RESOURCE, Node
 from seedcore.organism.process import Row
-from seedcore.organism.runtime import organ_name
+from seedcore.organism.runtime import KILL_TIMEOUT_S, organ_name
 from seedcore.spec import OrganSpec
 from seedcore.task import Task
 
@@ -70,6 +71,7 @@ class FakeProcess:
         self.is_fenced = self.is_frozen = self.is_to_die = False
         self.node_id = actor.node_id
         self.frozen_at = self.stood_still_s = 0.0
+        self.runs_since = -math.inf
         self.organ = FakeOrgan.__new__(FakeOrgan)
         self.organ.work = self._work
         self.organ.process = self
@@ -160,7 +162,8 @@ class FakeActor:
             self.process.runs.clear()
 
     def go_on(self) -> None:
-        if self.process is not None and not self.process.is_frozen:
+        if self.process is not None and not self.process.is_frozen and not self.process.runs.is_set():
+            self.process.runs_since = asyncio.get_running_loop().time()
             self.process.runs.set()
 
     async def _start(self) -> None:
@@ -276,7 +279,7 @@ class FakeCluster:
                 process.is_frozen = True
                 process.runs.clear()
             elif process.is_frozen:
-                process.is_frozen, process.stood_still_s = False, now - process.frozen_at
+                process.is_frozen, process.stood_still_s, process.runs_since = False, now - process.frozen_at, now
                 process.runs.set()
                 if process.is_fenced and self.kills_arrive:
                     process.end()
@@ -305,7 +308,10 @@ class FakeCluster:
     async def kill(self, handle: FakeActor, *, restart: bool) -> None:
         await self._head()
         process = handle.process
-        if process is not None and process.was_well and process.runs.is_set() and not process.organ._stopping:
+        now = asyncio.get_running_loop().time()
+        # An order that was given while it stood still may reach it just after.
+        is_well = process is not None and process.runs.is_set() and now - process.runs_since > KILL_TIMEOUT_S
+        if process is not None and is_well and process.was_well and not process.organ._stopping:
             self.kills.append(handle.name)
         if restart and process is not None and process.is_frozen:
             process.is_to_die = True
