@@ -294,7 +294,7 @@ class Organ:
     async def _live(self) -> None:
         """Load and start the agents, then look after them until the process ends."""
         try:
-            if self._node_id is not None:
+            if ray.is_initialized():
                 await asyncio.get_running_loop().run_in_executor(self._care, _guard_children)
             kind = Kind(await self._load(), self._spec.options, interrupt=self._spec.interrupt)
             threads = AgentThreads(len(self._agent_ids), self._spec.max_concurrency)

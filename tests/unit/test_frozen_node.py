@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from seedcore.organism import organ as organ_module
 from seedcore.organism.manager import OrganismManager
 from seedcore.spec import OrganismSpec, OrganSpec
 from seedcore.task import Task
@@ -251,3 +254,16 @@ def test_a_coordinator_that_is_away_costs_no_work_and_a_head_that_is_away_ends_i
         assert (await process.organ.call((*order, process.organ.snapshot().epoch)))["success"] is True
 
     story(body)
+
+
+def test_an_organ_outside_ray_does_not_guard_the_children_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A guard is a shell that lives as long as the process, and looks at all of /proc when that ends.
+    guards: list[str] = []
+    monkeypatch.setattr(organ_module, "end_children_with_this_process", lambda: guards.append("one"))
+
+    async def is_well(world: World) -> None:
+        await world.until(world.is_well)
+
+    story(is_well)
+
+    assert guards == []
