@@ -52,9 +52,9 @@ def test_what_is_claimed_once_is_not_claimed_again(claims: Path, monkeypatch: py
 @pytest.mark.usefixtures("all_free")
 def test_another_process_gets_no_range_that_is_claimed_here(claims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_RANGES_FROM", 30_600)
-    monkeypatch.setattr(ports, "LAST", 30_900)
+    monkeypatch.setattr(ports, "LAST", 31_000)
     first, last = free_range(140)
-    code = "ports._RANGES_FROM, ports.LAST = 30_600, 30_900; print(*ports.free_range(100))"
+    code = "ports._RANGES_FROM, ports.LAST = 30_600, 31_000; print(*ports.free_range(100))"
 
     theirs = range(*other_process(claims, code))
 
