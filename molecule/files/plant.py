@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VICTIM, HOW, PLACES = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+# Below a directory that is closed to this user: Ray's log monitor ends the node at a log that it sees and may not open.
+SECRET = VICTIM / "inside" / "shadow"
 # Names that a deployment, Ansible or Ray might use one day.
 NAMES = ("seedcore", "seedcore-0123456789ab", "ray", "ansible-tmp-1", "job", "planted", "-rf", "line\nfeed")
 
@@ -33,8 +35,8 @@ def put(path: Path, target: Path) -> int:
 
 def beside(here: Path) -> int:
     """Plant whatever the kernel allows beside what is in a directory."""
-    made = sum(put(here / name, target) for name, target in zip(NAMES, [VICTIM, VICTIM / "shadow"] * 4, strict=True))
-    made += put(here / "worker-hostile-1.err", VICTIM / "shadow")
+    made = sum(put(here / name, target) for name, target in zip(NAMES, [VICTIM, SECRET] * 4, strict=True))
+    made += put(here / "worker-hostile-1.err", SECRET)
     with contextlib.suppress(OSError):
         os.mkfifo(here / "worker-pipe-1.err")
         made += 1
@@ -50,7 +52,7 @@ def replace(here: Path) -> int:
     for path in list(here.iterdir()):
         if path.name.startswith(".moved-"):
             continue
-        target = VICTIM if path.is_dir() and not path.is_symlink() else VICTIM / "shadow"
+        target = VICTIM if path.is_dir() and not path.is_symlink() else SECRET
         with contextlib.suppress(OSError):
             path.rename(here / f".moved-{path.name}")
             made += put(path, target)
