@@ -276,7 +276,8 @@ class Replica:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
         self._placer.give_back(self.spec, self.index)
-        answered = self._answers
+        # One whose report is only late may be well, and at work; what is not placed yet or dead would not hear a word.
+        gently = self._process.phase in {Phase.ANSWERING, Phase.OVERDUE}
         handle, self._handle = self._handle, None
         if handle is None and self._creation is not None:
             # It is being created in a thread, which nothing stops: what comes of it has to go as well.
@@ -285,8 +286,7 @@ class Replica:
         self._process.end()
         self._tell()
         if handle is not None:
-            # What is not placed yet, dead or hanging would not hear a word.
-            self._begin_to_end(handle, gently=answered)
+            self._begin_to_end(handle, gently=gently)
         if self._ending:
             await asyncio.wait(self._ending)
 

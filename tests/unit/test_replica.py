@@ -144,6 +144,24 @@ def test_a_process_that_hangs_is_replaced_and_one_that_hangs_for_a_moment_is_not
     story(body)
 
 
+def test_a_process_whose_report_is_overdue_may_end_its_tasks_before_it_is_stopped() -> None:
+    async def body(world: World) -> None:
+        await world.up()
+        actor = world.actor
+        task = asyncio.ensure_future(world.task(seconds=8.0, limit=30.0))
+        await asyncio.sleep(0.5)
+        actor.hang()
+        await world.until(lambda: world.replica.error == "its report is overdue")
+        stopping = asyncio.ensure_future(world.replica.stop())
+        await asyncio.sleep(1)
+        actor.go_on()
+        assert (await task)["success"]
+        await stopping
+        assert world.cluster.kills == []
+
+    story(body)
+
+
 def test_an_adopted_process_that_never_answers_is_replaced() -> None:
     async def body(world: World) -> None:
         await world.cluster.ensure(world.replica.spec, 0, "identity", node_id=None)
