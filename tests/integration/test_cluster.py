@@ -152,6 +152,10 @@ def test_organs_are_on_the_workers_and_spread_over_them(organism: Organism, clus
     with_two_workers(cluster)
     pairs = [{"id": f"pair_{index}", "replicas": 2, "agent_count": 2} for index in range(2)]
     organism.up(*pairs, *({"id": f"single_{index}"} for index in range(4)))
+    assert {name for nodes in names_of(organism).values() for name in nodes} == {"second", "worker"}
+
+    # Ray puts one elsewhere as long as it has not heard what a new node offers.
+    assert organism.run("rebalance").returncode == 0
 
     names = names_of(organism)
 
@@ -275,6 +279,7 @@ def test_a_node_that_stands_still_for_a_moment_keeps_its_processes(organism: Org
     assert (after["pid"], after["actor_id"], after["restarts"]) == (before["pid"], before["actor_id"], 0)
 
 
+@pytest.mark.alone  # it has to be quicker than Ray, which takes a minute
 def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_no_work(
     organism: Organism, cluster: RayHead, tmp_path: Path
 ) -> None:

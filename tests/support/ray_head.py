@@ -131,6 +131,8 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             # A raylet that waits for its agents less than that ends itself on a machine that is short of CPU.
             "RAY_agent_register_timeout_ms": "240000",
+            # Ray starts them at 15: the tests that run beside these would take their CPU.
+            "RAY_worker_niceness": "0",
             # Nobody's work: what a test starts has an environment of its own.
             "RAY_prestart_worker_first_driver": "0",
             "SEEDCORE_DASHBOARD_URL": chosen.dashboard_url,
