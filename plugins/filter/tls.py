@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-# Ansible itself needs this package, for its vault.
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
-
 
 def tls_faults(certificate: str, key: str) -> list[str]:
     """Return what is wrong with the texts of a certificate (its chain may follow it) and its key, a line each."""
+    # Ansible itself needs this package, for its vault; ansible-doc and the sanity tests do without.
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+
     try:
         first = load_pem_x509_certificate(certificate.encode())
     except ValueError:
@@ -37,6 +37,8 @@ def tls_faults(certificate: str, key: str) -> list[str]:
 
 
 def _raw(key: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: PLC0415
+
     return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
