@@ -279,7 +279,8 @@ def test_a_node_that_stands_still_for_a_moment_keeps_its_processes(organism: Org
     assert (after["pid"], after["actor_id"], after["restarts"]) == (before["pid"], before["actor_id"], 0)
 
 
-@pytest.mark.alone  # it has to be quicker than Ray, which takes a minute
+# On nodes that have just joined nothing comes up elsewhere within a minute; on those that are there for long it does.
+@pytest.mark.open_fault
 def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_no_work(
     organism: Organism, cluster: RayHead, tmp_path: Path
 ) -> None:
