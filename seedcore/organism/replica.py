@@ -350,7 +350,7 @@ class Replica:
             known = process.snapshot if self._answers else None
             seen = (known.boot, known.version) if known else ("", -1)
             self._is_doubted = False
-            self._asking = asyncio.ensure_future(_await(self._handle.watch.remote(*seen, spec.health_interval_s)))
+            self._asking = _ask(self._handle.watch.remote(*seen, spec.health_interval_s))
         asking = self._asking
         # The first answer of a process may have to wait for Ray to place and to start it.
         limit = _PROCESS_START_S if process.is_awaited else spec.health_interval_s + spec.health_timeout_s
@@ -486,9 +486,16 @@ class Replica:
         self._on_change()
 
 
-async def _await(sent: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = await sent
-    return answer
+def _ask(sent: Any) -> asyncio.Task[dict[str, Any]]:
+    """Wait for a call in the background; an error that nobody waits for any more is not logged as unheard."""
+
+    async def wait() -> dict[str, Any]:
+        answer: dict[str, Any] = await sent
+        return answer
+
+    task = asyncio.ensure_future(wait())
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
 
 
 def _now() -> float:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError
@@ -103,14 +103,19 @@ class FakeProcess:
             task.cancel()
 
 
+def _unasked(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+    """Begin a call; as with Ray, nobody has to ask for its result."""
+    future: asyncio.Future[Any] = asyncio.ensure_future(work)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
 class _Method:
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
 
     def remote(self, *arguments: Any) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.ensure_future(self._call(*arguments))
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return future
+        return _unasked(self._call(*arguments))
 
 
 class FakeActor:
@@ -202,7 +207,7 @@ class FakeActor:
         if self.state == "DEAD" or self.process is None:
             raise ActorDiedError
         process = self.process
-        work = asyncio.ensure_future(self._answer(process, method, arguments))
+        work = _unasked(self._answer(process, method, arguments))
         died = asyncio.ensure_future(process.died.wait())
         dead = asyncio.ensure_future(self._dead.wait())
         await asyncio.wait({work, died, dead}, return_when=asyncio.FIRST_COMPLETED)
@@ -210,7 +215,6 @@ class FakeActor:
         dead.cancel()
         if process.is_fenced and not work.done():
             # What is on its way there arrives when the host is back, though the caller was told long before.
-            work.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise ActorDiedError
         if work.done() and not process.died.is_set():
             return work.result()

@@ -45,6 +45,8 @@ class BadDays(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
+        self.unheard: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.unheard.append(context))
         self.numbers = 0
         self.waiting: dict[str, tuple[asyncio.Task[dict[str, Any]], float]] = {}
         self.reload: asyncio.Task[Any] | None = None
@@ -210,6 +212,7 @@ class BadDays(RuleBasedStateMachine):
                 task.cancel()
             self.run(asyncio.sleep(0))
             self.loop.close()
+        assert self.unheard == [], "an error that nobody has looked at"
 
     async def recover(self) -> None:
         self.manager.leave(frozenset())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -67,12 +68,16 @@ class World:
 
 
 def story(body: Callable[[World], Any], **spec: Any) -> World:
-    """Run a test in a world of its own."""
+    """Run a test in a world of its own, in which no failure may end unheard: Python would log it as an error."""
+    unheard: list[dict[str, Any]] = []
 
     async def tell() -> World:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         world = World(**spec)
         await body(world)
         await world.close()
+        gc.collect()
+        assert unheard == []
         return world
 
     world: World = run_virtual(tell())
