@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Phases one after the other; the lanes of a phase side by side; the tiers of a lane one after the other.
+# Phases one after the other; the lanes of a phase side by side; the tiers of a lane one after the other, and a lane at
+# its end takes what waits in another.
 Plan = Sequence[Sequence[Sequence[str]]]
 Command = Sequence[str]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -68,7 +68,8 @@ class Runner:
         lanes: list[threading.Thread] = []
         try:
             for phase in plan:
-                lanes = [threading.Thread(target=self._lane, args=(lane,)) for lane in phase]
+                waiting = [list(lane) for lane in phase]
+                lanes = [threading.Thread(target=self._lane, args=(own, waiting)) for own in waiting]
                 for lane in lanes:
                     lane.start()
                 for lane in lanes:
@@ -84,10 +85,14 @@ class Runner:
         say(table(self.outcomes, time.monotonic() - begun))
         return int(any(outcome.failed for outcome in self.outcomes))
 
-    def _lane(self, names: Iterable[str]) -> None:
-        for name in names:
-            if self._stopping:
-                return
+    def _lane(self, own: list[str], waiting: list[list[str]]) -> None:
+        """Run the tiers of a lane, then those that wait in the longest other one."""
+        while not self._stopping:
+            with self._lock:
+                lane = own or max(waiting, key=len)
+                if not lane:
+                    return
+                name = lane.pop(0)
             self._one(self.tiers[name])
 
     def _one(self, tier: Tier) -> None:

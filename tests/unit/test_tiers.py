@@ -73,6 +73,18 @@ def test_lanes_run_side_by_side_and_phases_one_after_the_other(
     ]
 
 
+def test_a_lane_at_its_end_takes_what_waits_in_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left, right = tmp_path / "left", tmp_path / "right"
+    tiers = (
+        sh("short", "true"),
+        sh("one", MEET.format(mine=left, other=right)),
+        sh("two", MEET.format(mine=right, other=left)),
+    )
+
+    assert run(tmp_path / "reports", [[["short"], ["one", "two"]]], *tiers) == 0
+    assert rows(capsys.readouterr().out)["all"][2] == "passed"
+
+
 def test_what_cannot_run_here_is_skipped_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiers = (
         sh("browser", "exit 1", missing=lambda: "there is no Chromium"),
