@@ -31,7 +31,7 @@ from seedcore.organism.placement import HEAD_RESOURCE, Node
 from seedcore.organism.process import Row
 from seedcore.organism.replica import STREAM_AHEAD
 from seedcore.organism.runtime import organ_name
-from seedcore.organism.silence import host_answers
+from seedcore.organism.silence import agent_answers
 from seedcore.record import ActorRecord
 from seedcore.settings import COORDINATOR_NAME, ORGAN_NAME_PREFIX
 from seedcore.spec import OrganSpec
@@ -171,9 +171,9 @@ class RayOrganRuntime:
         return await asyncio.to_thread(_nodes)
 
     async def ask_agents(self) -> dict[str, bool]:
-        """Ask the agent of each living node but this one; returns node id to whether its host has answered."""
+        """Ask the agent of each living node but this one; returns node id to whether it has answered."""
         agents = await asyncio.get_running_loop().run_in_executor(self._rows, _agents)
-        asked = (host_answers(*address, timeout_s=_AGENT_TIMEOUT_S) for address in agents.values())
+        asked = (agent_answers(*address, timeout_s=_AGENT_TIMEOUT_S) for address in agents.values())
         answers = await asyncio.gather(*asked)
         return dict(zip(agents, answers, strict=True))
 

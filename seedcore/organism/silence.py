@@ -74,10 +74,12 @@ class NodeSilence:
         return bool(self._answered) or len(self._unanswered) == 1
 
 
-async def host_answers(host: str, port: int, *, timeout_s: float) -> bool:
-    """Ask the agent of a node how it is; says whether anything has come back.
+async def agent_answers(host: str, port: int, *, timeout_s: float) -> bool:
+    """Ask the agent of a node how it is; returns whether it has answered, with whatever status.
 
-    What it answers does not matter here: a refusal, too, comes from a host that is neither frozen nor cut off.
+    A connection that is refused or reset is no answer. Ray calls a node alive only after its agent has listened, so a
+    refusal comes from a host that was booted again, from one whose processes stand still while its kernel does not, or
+    from a firewall in between. Where only the agent has ended, its raylet ends itself, and Ray gives the node up.
     """
     writer: asyncio.StreamWriter | None = None
     try:
@@ -85,8 +87,6 @@ async def host_answers(host: str, port: int, *, timeout_s: float) -> bool:
             reader, writer = await asyncio.open_connection(host, port)
             writer.write(f"GET /api/healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             return bool(await reader.read(1))
-    except (ConnectionRefusedError, ConnectionResetError):
-        return True
     except OSError:
         return False  # TimeoutError is one
     finally:

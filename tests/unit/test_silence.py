@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from seedcore.organism.silence import NodeSilence, host_answers
+from seedcore.organism.silence import NodeSilence, agent_answers
 
 LIMIT_S = 15.0
 NODES = ("a", "b")
@@ -99,24 +99,24 @@ def test_a_lost_node_stays_silent_after_everything_has_left_it_until_it_answers(
     assert (silence.silent, silence.has_suspects) == (frozenset(), False)
 
 
-@pytest.mark.parametrize("host", ["answers", "refuses", "accepts and is silent", "closes at once"])
-def test_a_host_that_answers_in_whatever_way_is_there(host: str) -> None:
+@pytest.mark.parametrize("agent", ["answers", "refuses", "accepts and is silent", "closes at once"])
+def test_only_what_an_agent_says_is_a_sign_of_life(agent: str) -> None:
     async def ask() -> bool:
         async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if host == "answers":
+            if agent == "answers":
                 writer.write(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
             writer.close()
 
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-            if host == "accepts and is silent":
+            if agent == "accepts and is silent":
                 # The kernel makes the connection, and the process behind it stands still.
-                return await host_answers("127.0.0.1", port, timeout_s=0.1)
+                return await agent_answers("127.0.0.1", port, timeout_s=0.1)
             listener.close()
-            if host == "refuses":
-                return await host_answers("127.0.0.1", port, timeout_s=5)
+            if agent == "refuses":
+                return await agent_answers("127.0.0.1", port, timeout_s=5)
             async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
                 port = server.sockets[0].getsockname()[1]
-                return await host_answers("127.0.0.1", port, timeout_s=5)
+                return await agent_answers("127.0.0.1", port, timeout_s=5)
 
-    assert asyncio.run(ask()) is (host != "accepts and is silent")
+    assert asyncio.run(ask()) is (agent == "answers")
