@@ -14,6 +14,9 @@ from collections.abc import Collection, Iterable
 MAX_STEP_S = 3.0
 # From then on the agents of all nodes are asked.
 SUSPECT_AFTER_S = 2.5
+# By then Ray has given up each node that is frozen or cut off: of one that is still alive, only the agent is out of
+# reach, behind a firewall for one. A process that hangs there is replaced where it is.
+RAY_DECIDES_AFTER_S = 90.0
 
 
 class NodeSilence:
@@ -60,8 +63,10 @@ class NodeSilence:
 
     @property
     def silent(self) -> frozenset[str]:
-        """Nodes of which neither a process nor the agent answers now."""
-        return frozenset(node for node in self._unanswered if self.silent_s(node) >= SUSPECT_AFTER_S)
+        """Nodes of which neither a process nor the agent answers now, as long as Ray may not have noticed yet."""
+        return frozenset(
+            node for node in self._unanswered if SUSPECT_AFTER_S <= self.silent_s(node) < RAY_DECIDES_AFTER_S
+        )
 
     def is_lost(self, node: str | None, limit_s: float) -> bool:
         """Say whether a node is to be given up after ``limit_s`` seconds of silence.
@@ -69,7 +74,7 @@ class NodeSilence:
         Not where several nodes were asked and none answers: then it is rather this host that is cut off, and what runs
         on the others is well. Ray decides on them.
         """
-        if node is None or node not in self.silent or self.silent_s(node) < limit_s:
+        if node is None or node not in self._unanswered or self.silent_s(node) < limit_s:
             return False
         return bool(self._answered) or len(self._unanswered) == 1
 

@@ -244,6 +244,7 @@ class FakeCluster:
         cpus: The nodes, and how many CPUs each has.
         head: Which of them Ray's head runs on, None if on another host.
         frozen: Nodes that stand still, with everything on them.
+        agents_are_blocked: Whether no agent can be reached, though its node is well.
         fenced_work: Ids of tasks that a process has begun that Ray was told to kill while it stood still for long.
         kills_arrive: Whether a process that was given up is killed when its node is back, or has to find out by itself.
         kills: Names of actors whose process was killed though it was well and had not been told to stop.
@@ -259,6 +260,7 @@ class FakeCluster:
         self.cpus = {"node": 8.0, "other": 8.0}
         self.head: str | None = None
         self.frozen: frozenset[str] = frozenset()
+        self.agents_are_blocked = False
         self.fenced_work: list[str] = []
         self.kills_arrive = True
         self.start_s = 1.0
@@ -306,8 +308,8 @@ class FakeCluster:
 
     async def ask_agents(self) -> dict[str, bool]:
         await self._head()
-        await asyncio.sleep(AGENT_TIMEOUT_S if self.frozen else 0.0)
-        return {node: node not in self.frozen for node in self.cpus}
+        await asyncio.sleep(AGENT_TIMEOUT_S if self.frozen or self.agents_are_blocked else 0.0)
+        return {node: node not in self.frozen and not self.agents_are_blocked for node in self.cpus}
 
     async def kill(self, handle: FakeActor, *, restart: bool) -> None:
         await self._head()

@@ -157,11 +157,23 @@ def test_a_process_that_hangs_alone_is_replaced_where_it_is() -> None:
     story(body)
 
 
+def test_a_process_that_hangs_where_no_agent_can_be_reached_is_replaced_where_it_is() -> None:
+    async def body(world: World) -> None:
+        old = world.actor
+        world.cluster.agents_are_blocked = True
+        old.hang()
+        await world.until(lambda: old.restarts == 1, within_s=110)
+        await world.until(world.is_well, within_s=10)
+        assert world.actor is old
+
+    story(body)
+
+
 def test_nothing_is_given_up_by_who_hears_nobody_or_while_the_head_is_away() -> None:
     async def body(world: World) -> None:
         old, process = world.actor, world.actor.process
         world.cluster.freeze("node", "other", "third")
-        await asyncio.sleep(300)
+        await asyncio.sleep(80)
         world.cluster.freeze()
         await world.until(world.is_well, within_s=5)
         world.cluster.change(head_is_up=False)

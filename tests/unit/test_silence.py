@@ -71,6 +71,14 @@ def test_who_hears_nobody_at_all_is_cut_off_himself() -> None:
     assert watch.lost() == ["a"]
 
 
+def test_a_node_that_ray_has_not_given_up_in_its_time_is_not_the_silent_one() -> None:
+    watch = Watch()
+    watch.passes(89, silent="ab")
+    assert watch.silence.silent == {"a", "b"}
+    watch.passes(1, silent="ab")
+    assert watch.silence.silent == frozenset()
+
+
 def test_the_only_other_node_is_given_up() -> None:
     watch = Watch()
     watch.passes(15, silent="a", reporting="b")
