@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -22,7 +21,7 @@ import pytest
 from seedcore.cluster import read_cluster
 from seedcore.rest import request
 from tests.conftest import Organism
-from tests.support.processes import kill, marked
+from tests.support.processes import children, kill, marked
 from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually
 
@@ -83,16 +82,12 @@ def nodes_of(organism: Organism) -> dict[str, list[str]]:
 @contextmanager
 def frozen(cluster: RayHead, name: str) -> Iterator[list[int]]:
     """Let every process of a node stand still; gives their pids."""
-    parents = {}
-    for pid in marked(cluster.mark):
-        with contextlib.suppress(OSError):
-            parents[pid] = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
     stopped = [cluster.nodes[name].pid]
-    for parent in stopped:
-        stopped += [pid for pid, its_parent in parents.items() if its_parent == parent]
     try:
+        # One that stands still has no more children than it has now.
         for pid in stopped:
             kill(pid, signal.SIGSTOP)
+            stopped += children(pid)
         yield stopped
     finally:
         for pid in stopped:
@@ -279,8 +274,7 @@ def test_a_node_that_stands_still_for_a_moment_keeps_its_processes(organism: Org
     assert (after["pid"], after["actor_id"], after["restarts"]) == (before["pid"], before["actor_id"], 0)
 
 
-# On nodes that have just joined nothing comes up elsewhere within a minute; on those that are there for long it does.
-@pytest.mark.open_fault
+@pytest.mark.alone  # it has to be quicker than Ray, which takes a minute
 def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_no_work(
     organism: Organism, cluster: RayHead, tmp_path: Path
 ) -> None:
@@ -299,8 +293,8 @@ def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_n
         def running() -> bool:
             return book.exists() and len(book.read_text().split()) == 2
 
-        # Two are begun, two wait in the old process, and four are sent while it stands still.
-        sent = {n: send(n, 3.0) for n in range(4)}
+        # Two are begun and are not done by then, two wait in the old process, four are sent while it stands still.
+        sent = {n: send(n, 40.0) for n in range(4)}
         eventually(lambda: running() and busy(organism, "mover") == [4], what="all are there")
         with frozen(cluster, names[old["node_id"]]) as stopped:
             assert old["pid"] in stopped
@@ -315,7 +309,7 @@ def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_n
             os.kill(old["pid"], signal.SIGCONT)
             eventually(lambda: old["pid"] not in marked(cluster.mark), what="the old process has ended")
 
-    assert {answer["executed"] for answer in answers.values()} == {"unknown"}
+    assert {answer.get("executed") for answer in answers.values()} == {"unknown"}, answers
     eventually(lambda: organism.probe().healthy, timeout_s=60, what="all is well")
     times = Counter(int(word) for word in book.read_text().split())
     assert {n: times[n] for n in (*sent, 20)} == {**dict.fromkeys(sent, 0), 20: 1} | dict.fromkeys(times, 1)

@@ -27,6 +27,18 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+def children(parent: int) -> list[int]:
+    """Return the pids of a process's children, also of those whose title has overwritten their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(after_name[1]) == parent:
+                    found.append(int(entry.name))
+    return found
+
+
 def kill(pid: int, sent: signal.Signals = signal.SIGKILL) -> None:
     """Send a signal to a process that may be gone already."""
     with contextlib.suppress(ProcessLookupError):

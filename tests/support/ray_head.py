@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -190,8 +192,9 @@ class RayHead:
             eventually(self.alive, timeout_s=timeout_s, interval_s=0.2, what="a living head node")
 
     def add_node(self, name: str, *, num_cpus: int = 2, resources: str = "{}", labels: str = "") -> None:
-        """Start one more node of the cluster on this machine and wait until it is alive; ``kill`` ends it too."""
+        """Start one more node of the cluster on this machine and wait until it works; ``kill`` ends it too."""
         self._nodes += 1
+        address = f"127.0.0.{2 + self._nodes}"
         ports = free_ports(6)
         low, high = free_range(200)
         command = [
@@ -201,7 +204,7 @@ class RayHead:
             "start",
             "--block",
             f"--address={NODE_IP}:{self._gcs_port}",
-            f"--node-ip-address=127.0.0.{2 + self._nodes}",
+            f"--node-ip-address={address}",
             f"--node-manager-port={ports[0]}",
             f"--object-manager-port={ports[1]}",
             f"--dashboard-agent-grpc-port={ports[2]}",
@@ -219,6 +222,13 @@ class RayHead:
         ]
         log_path = self.directory / f"{name}.log"
 
+        # A raylet that finds the file with the port does not wait for its agent, as it does elsewhere; see _RAY.
+        def agent_listens() -> bool:
+            assert process.poll() is None, self._last_words(log_path)
+            with contextlib.suppress(OSError), socket.create_connection((address, ports[4]), timeout=1):
+                return True
+            return False
+
         def joined() -> bool:
             assert process.poll() is None, self._last_words(log_path)
             try:
@@ -233,6 +243,7 @@ class RayHead:
                     command, env=self.env(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
                 )
             eventually(joined, timeout_s=240, interval_s=0.2, what=f"a living node {name}")
+            eventually(agent_listens, timeout_s=240, interval_s=0.2, what=f"the agent of node {name}")
 
     def kill(self) -> None:
         """Kill every process of the cluster, as a power cut would."""
