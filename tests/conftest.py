@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,10 @@ from tests.support.ray_head import RayHead
 # What a shell starts in the background ignores Ctrl-C, and would hand that on to what it starts itself.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Without bytecode, each of the processes that tests start compiles what it imports: Ray takes twice the CPU to start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _numbers = itertools.count(1)
 _FAILED = pytest.StashKey[bool]()
