@@ -163,9 +163,7 @@ class Coordinator:
             builtin = self._builtins()[parsed.type] if parsed.type in BUILTIN_TASK_TYPES else None
             if builtin is None:
                 # Not for what is built in: whoever looks after an overloaded Coordinator must get through.
-                if self._in_flight > MAX_IN_FLIGHT:
-                    raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")  # noqa: TRY301 - one fence
-                self._require_open()
+                self._require_room()
                 answer = await self._life.organism.dispatch(parsed)
             else:
                 result = await builtin(parsed)
@@ -197,9 +195,7 @@ class Coordinator:
         try:
             parsed = Task.parse(task)
             kind = parsed.type
-            if self._in_flight > MAX_IN_FLIGHT:
-                raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")  # noqa: TRY301 - one fence
-            self._require_open()
+            self._require_room()
             async for part in self._life.organism.stream(parsed):
                 if "success" in part:
                     answer = part
@@ -438,6 +434,12 @@ class Coordinator:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
+
+    def _require_room(self) -> None:
+        """Raise if one more task for an organ cannot be taken now."""
+        if self._in_flight > MAX_IN_FLIGHT:
+            raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")
+        self._require_open()
 
     def _require_open(self) -> None:
         """Raise OrganUnavailableError if no task can be taken now."""

@@ -360,7 +360,7 @@ class OrganismManager:
             raise OrganUnavailableError(f"there is no organ {organ_id!r}, organs are: {', '.join(self._organs)}")
         usable = [replica for replica in self._replicas[organ_id] if replica.usable]
         if not usable:
-            raise OrganUnavailableError(f"organ {organ_id} cannot work now: {self._why(organ_id)}", retry_after_s=0.5)
+            raise OrganUnavailableError(self._why(organ_id), retry_after_s=0.5)
         replica = min(usable, key=lambda candidate: candidate.in_flight)
         return replica, organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
 
@@ -472,7 +472,7 @@ class OrganismManager:
             }
             for replica in usable
         ]
-        why = "" if usable else f"organ {organ.id} cannot work now: {self._why(organ.id)}"
+        why = "" if usable else self._why(organ.id)
         return {"task_timeout_s": organ.task_timeout_s, "why": why, "replicas": replicas}
 
     def _report(self, organ: OrganSpec) -> dict[str, Any]:
@@ -510,8 +510,8 @@ class OrganismManager:
         return sum(replica.ready_agents for replica in self._replicas[organ_id])
 
     def _why(self, organ_id: str) -> str:
-        errors = [replica.error for replica in self._replicas[organ_id] if replica.error]
-        return errors[0].splitlines()[0] if errors else f"it is {self._state(organ_id)}"
+        errors = (replica.error.splitlines()[0] for replica in self._replicas[organ_id] if replica.error)
+        return f"organ {organ_id} cannot work now: {next(errors, f'it is {self._state(organ_id)}')}"
 
     def _because(self, organ_id: str) -> str:
         texts = [

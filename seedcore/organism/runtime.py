@@ -36,7 +36,7 @@ class OrganRuntime(Protocol):
         """Return the replica's actor, created if it does not exist: on this node, or on another if it has no room."""
 
     async def ask_agents(self) -> dict[str, bool]:
-        """Ask the agent of each living node but this one; returns node id to whether its host has answered."""
+        """Ask the agent of each living node but this one; returns node id to whether it has answered."""
 
     async def kill(self, handle: Any, *, restart: bool) -> None:
         """End the replica's process, for good or to be started again."""

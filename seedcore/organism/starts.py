@@ -209,7 +209,6 @@ class Placer:
     async def _admit(self) -> None:
         nodes, now = await self.places(), asyncio.get_running_loop().time()
         requests = [waiter.request for waiter in self._waiting.values() if not waiter.granted.done()]
-        requests = [waiter.request for waiter in self._waiting.values() if not waiter.granted.done()]
         for turn in self._starts.admit(requests, nodes, self._occupants(), now):
             self._waiting[turn.request.key].granted.set_result(turn.node_id)
         reason = self._starts.reason(nodes)

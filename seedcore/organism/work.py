@@ -369,6 +369,7 @@ class WorkQueue:
         self.stuck = 0
         self.counts = TaskCounts()
         self._known_types = spec.all_task_types()
+        self._stopping = f"organ {spec.id} is being stopped"
         self._closed = False
         self._idle = asyncio.Event()
         self._active: set[Work] = set()
@@ -422,7 +423,7 @@ class WorkQueue:
         if seat is not None:
             work.start(*seat)
         elif self._closed:
-            self._turn_away(work)
+            work.refuse("OrganUnavailableError", self._stopping, retry_after_s=ELSEWHERE_AFTER_S)
         elif len(self._waiting) >= self.spec.queue_limit:
             text = f"{len(self._waiting)} tasks are waiting already"
             work.refuse("OverloadedError", text, retry_after_s=self._retry_after_s())
@@ -455,7 +456,7 @@ class WorkQueue:
     def close_all(self) -> None:
         """Take no more tasks, and send those back that wait: nothing of them was done."""
         self._closed = True
-        self.send_back(f"organ {self.spec.id} is being stopped")
+        self.send_back(self._stopping)
 
     def send_back(self, why: str) -> None:
         """Refuse what waits: nothing of it was done."""
@@ -474,7 +475,7 @@ class WorkQueue:
         Agents that are all busy work, as long as one of them is not stuck.
         """
         if self._closed:
-            return f"organ {self.spec.id} is being stopped"
+            return self._stopping
         if not self.seats.able:
             return "no agent can take a task"
         taken = self.seats.take()
@@ -525,10 +526,6 @@ class WorkQueue:
         if task.type in self.spec.task_types:
             return True
         return task.domain is not None and task.type in self.spec.domains.get(task.domain, ())
-
-    def _turn_away(self, work: Work) -> None:
-        text = f"organ {self.spec.id} is being stopped"
-        work.refuse("OrganUnavailableError", text, retry_after_s=ELSEWHERE_AFTER_S)
 
     def _serve(self) -> None:
         if self._waiting:
