@@ -45,7 +45,7 @@ status: $(VENV)/deploy ## what is true now: green only if the Coordinator is rea
 teardown: $(VENV)/deploy ## remove the deployment with all its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
-quick: $(VENV)/dev ## ruff, mypy and the unit tests, or one test: make quick ARGS=tests/unit/test_task.py::test_a_type_is_enough
+quick: $(VENV)/dev ## ruff, mypy and the unit tests, or one test: make quick ARGS=tests/unit/core/test_task.py::test_a_type_is_enough
 	$(pytest_or_tiers) $(if $(ARGS),,quick)
 
 check: $(VENV)/dev ## the same with all linters, the integration tests and one deployment: before a change is proposed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from seedcore.task import Task
+from seedcore.core.task import Task
 
 
 async def echo(task: Task) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from benchmarks import raw
 from benchmarks.organism import ECHO, running
 from benchmarks.timing import Round, Row, cpu_us, gathered, median_ms, median_ms_async, pipelined
 from seedcore.client import AsyncClient, Client
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
 
 TASK = {"type": "echo", "params": {"x": 1}}
 TWO_HOPS = "raw async actor -> async actor"

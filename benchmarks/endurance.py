@@ -11,8 +11,8 @@ import ray
 
 from benchmarks.organism import ECHO, memory_mb, running
 from benchmarks.timing import Round, Row, median_ms, pipelined
-from seedcore.rest import request
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
+from seedcore.status.http_client import request
 
 TASK = {"type": "echo", "params": {"x": 1}}
 LOAD = 0.8

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seedcore.bootstrap import Outcome, bootstrap, shutdown
-from seedcore.config import load_config
-from seedcore.settings import Settings
+from seedcore.config.organism_file import load_config
+from seedcore.core.settings import Settings
+from seedcore.deployment.bootstrap import Outcome, bootstrap, shutdown
 from tests.support.ports import free_ports
 
 ECHO = {

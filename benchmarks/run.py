@@ -11,7 +11,7 @@ import ray
 
 from benchmarks import calls, endurance, report, starts
 from benchmarks.timing import Row
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
 
 MEASUREMENTS = {"calls": calls.measure, "starts": starts.measure, "endurance": endurance.measure}
 

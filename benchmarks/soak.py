@@ -28,10 +28,10 @@ from typing import Any
 import click
 import ray
 
-from seedcore.bootstrap import bootstrap
-from seedcore.config import parse_config
-from seedcore.rest import request
-from seedcore.settings import Settings
+from seedcore.config.organism_file import parse_config
+from seedcore.core.settings import Settings
+from seedcore.deployment.bootstrap import bootstrap
+from seedcore.status.http_client import request
 from tests.support.ray_head import RayHead
 
 ROOT = Path(__file__).parents[1]

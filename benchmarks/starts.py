@@ -14,8 +14,8 @@ import ray
 from benchmarks import raw
 from benchmarks.organism import memory_mb, pids_of, running, scope
 from benchmarks.timing import Round, Row
-from seedcore.bootstrap import shutdown
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
+from seedcore.deployment.bootstrap import shutdown
 
 AGENTS = 10_000
 START = {"type": "Benchmark", "agent": "benchmarks.agents:Quiet", "start_timeout_s": 120}

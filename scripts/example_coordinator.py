@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from seedcore.activity import Activity
-from seedcore.counts import BUCKETS_S
+from seedcore.coordinator.activity import Activity
+from seedcore.core.task_counters import BUCKETS_S
 
 
 def _buckets(at_most_100_ms: int, *, above: int = 0) -> list[int]:

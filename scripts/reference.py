@@ -18,10 +18,10 @@ import yaml
 
 from scripts.example_coordinator import ExampleCoordinator
 from seedcore.cli.app import cli
-from seedcore.http.app import create_app
-from seedcore.http.metrics import CoordinatorCollector
-from seedcore.schema import config_schema
-from seedcore.settings import Settings
+from seedcore.config.schema import config_schema
+from seedcore.coordinator.http.app import create_app
+from seedcore.coordinator.http.metrics import CoordinatorCollector
+from seedcore.core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"

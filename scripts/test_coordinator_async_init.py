@@ -22,13 +22,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
-from seedcore import actor
-from seedcore.cluster import read_cluster
-from seedcore.config import load_config
-from seedcore.errors import SeedCoreError
-from seedcore.settings import Settings
-from seedcore.spec import OrganismSpec
-from seedcore.status import probe
+from seedcore.config.organism_file import load_config
+from seedcore.coordinator import actors as actor
+from seedcore.core.errors import SeedCoreError
+from seedcore.core.settings import Settings
+from seedcore.core.spec import OrganismSpec
+from seedcore.status.probing import probe
+from seedcore.status.state_api import read_cluster
 
 ANSWER_TIMEOUT_S = 30.0
 INIT_TIMEOUT_S = 120.0

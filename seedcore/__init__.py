@@ -9,24 +9,29 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
+from seedcore.core.moved import accept_old_names
+
 if TYPE_CHECKING:
     from seedcore.client import AsyncClient, Client
-    from seedcore.config import load_config
-    from seedcore.settings import Settings
-    from seedcore.status import Report, probe
-    from seedcore.task import Task
+    from seedcore.config.organism_file import load_config
+    from seedcore.core.settings import Settings
+    from seedcore.core.task import Task
+    from seedcore.status.probing import Report, probe
 
 __all__ = ["AsyncClient", "Client", "Report", "Settings", "Task", "__version__", "load_config", "probe"]
 
 _HOMES = {
     "AsyncClient": "seedcore.client",
     "Client": "seedcore.client",
-    "Report": "seedcore.status",
-    "Settings": "seedcore.settings",
-    "Task": "seedcore.task",
-    "load_config": "seedcore.config",
-    "probe": "seedcore.status",
+    "Report": "seedcore.status.probing",
+    "Settings": "seedcore.core.settings",
+    "Task": "seedcore.core.task",
+    "load_config": "seedcore.config.organism_file",
+    "probe": "seedcore.status.probing",
 }
+
+
+accept_old_names()
 
 
 def __getattr__(name: str) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from seedcore.cluster import read_cluster
-from seedcore.settings import Settings
-from seedcore.status import Report, probe
+from seedcore.core.settings import Settings
+from seedcore.status.probing import Report, probe
+from seedcore.status.state_api import read_cluster
 from tests.support.ray_head import RayHead
 
 # What a shell starts in the background ignores Ctrl-C, and would hand that on to what it starts itself.
@@ -32,15 +32,15 @@ _FAILED = pytest.StashKey[bool]()
 
 _UP = """
 from pathlib import Path
-from seedcore.bootstrap import bootstrap
-from seedcore.config import load_config
-from seedcore.settings import Settings
+from seedcore.deployment.bootstrap import bootstrap
+from seedcore.config.organism_file import load_config
+from seedcore.core.settings import Settings
 outcome = bootstrap(Settings.from_env(), load_config(Path({path!r})), wait_timeout_s=120)
 say([outcome.report.exit_code, outcome.to_dict()])
 """
 _DOWN = """
-from seedcore.bootstrap import shutdown
-from seedcore.settings import Settings
+from seedcore.deployment.bootstrap import shutdown
+from seedcore.core.settings import Settings
 say(shutdown(Settings.from_env()))
 """
 

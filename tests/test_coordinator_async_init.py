@@ -12,9 +12,9 @@ from tests.conftest import Organism
 BROKEN = """
 import asyncio
 from pathlib import Path
-from seedcore.actor import RayOrganRuntime
-from seedcore.config import load_config
-from seedcore.organism.manager import OrganismManager
+from seedcore.coordinator.actors import RayOrganRuntime
+from seedcore.config.organism_file import load_config
+from seedcore.coordinator.organism_manager import OrganismManager
 
 @ray.remote
 class BrokenCoordinator:
@@ -81,9 +81,9 @@ def test_a_failed_initialization_fails_the_creation_of_the_actor(organism: Organ
     failed = organism.drive(
         f"""
 from pathlib import Path
-from seedcore import actor
-from seedcore.config import load_config
-from seedcore.settings import Settings
+from seedcore.coordinator import actors as actor
+from seedcore.config.organism_file import load_config
+from seedcore.core.settings import Settings
 settings = Settings.from_env()
 values = {{"namespace": settings.namespace, "http_host": "127.0.0.1", "http_port": settings.http_port,
           "auth_enabled": True, "token_path": str(settings.token_path)}}

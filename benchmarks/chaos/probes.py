@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.chaos.oracle import Asked, Executed, Replaced, Seen
 from benchmarks.chaos.places import Place
-from seedcore.rest import NotSentError, Response, request
+from seedcore.status.http_client import NotSentError, Response, request
 
 EVERY_S = 0.25
 TASK_TIMEOUT_S = 20.0

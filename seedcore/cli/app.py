@@ -6,20 +6,20 @@ import os
 
 import click
 
-from seedcore.cli.complete import completion
-from seedcore.cli.configuration import config
-from seedcore.cli.group import STATUS_CODES, Cli, manual
-from seedcore.cli.look import ping, status, top
+from seedcore.cli.base import STATUS_CODES, Cli, manual
+from seedcore.cli.bootstrap import bootstrap, rebalance, shutdown, supervise
+from seedcore.cli.completion import completion
+from seedcore.cli.config import config
 from seedcore.cli.network import network
 from seedcore.cli.render import out
-from seedcore.cli.start import bootstrap, rebalance, shutdown, supervise
-from seedcore.cli.work import submit
+from seedcore.cli.status import ping, status, top
+from seedcore.cli.submit import submit
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's protocol
     if value and not ctx.resilient_parsing:
         from seedcore import __version__  # noqa: PLC0415 - only where it is asked for
-        from seedcore.release import is_deployed, release_id  # noqa: PLC0415
+        from seedcore.core.release import is_deployed, release_id  # noqa: PLC0415
 
         out(f"seedcore {__version__}" + (f" (release {release_id()})" if is_deployed() else ""))
         ctx.exit()

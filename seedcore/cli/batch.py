@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from seedcore.cli import ask
+from seedcore.cli import coordinator_http as ask
 from seedcore.cli.params import parse_object
 from seedcore.client.background import Background
-from seedcore.client.http import HttpEngine, NoAnswer
-from seedcore.errors import ClusterError
-from seedcore.rest import NotSentError
-from seedcore.task import failure
+from seedcore.client.http_transport import HttpEngine, NoAnswer
+from seedcore.core.errors import ClusterError
+from seedcore.core.task import failure
+from seedcore.status.http_client import NotSentError
 
 if TYPE_CHECKING:
-    from seedcore.settings import Settings
+    from seedcore.core.settings import Settings
 
 # Outcomes that wait for an earlier one to be printed, for each task in flight.
 _AHEAD = 64

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
-from seedcore.cli.group import FAILED, OK, json_option, manual
+from seedcore.cli.base import FAILED, OK, json_option, manual
 from seedcore.cli.params import Seconds
 from seedcore.cli.render import out, out_json, plain
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
 
 DEFAULT_TIMEOUT_S = 20.0
 
@@ -38,7 +38,7 @@ def network(*, as_json: bool, timeout: float) -> int:
     It joins Ray and starts a process on each node for the moment. A firewall between two workers is found here, and not
     by the first big object that one wants from the other.
     """
-    from seedcore.network import examine
+    from seedcore.deployment.network import examine
 
     findings = examine(Settings.from_env(), timeout_s=timeout)
     if as_json:

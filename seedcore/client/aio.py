@@ -8,14 +8,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from seedcore.client.attempts import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine
-from seedcore.client.http import HttpEngine, HttpLink
+from seedcore.client.http_transport import HttpEngine, HttpLink
+from seedcore.client.retry import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine
 from seedcore.client.transport import Transport, choose
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
-    from seedcore.client.direct import RayEngine
-    from seedcore.client.routes import Routes
+    from seedcore.client.ray_transport import RayEngine
+    from seedcore.client.routing_cache import Routes
 
 
 class AsyncClient:
@@ -54,8 +54,8 @@ class AsyncClient:
         self._engine: Engine
         self.transport = choose(transport)
         if self.transport == "ray":
-            from seedcore.client.direct import RayEngine  # noqa: PLC0415 - it imports Ray
-            from seedcore.client.routes import Routes  # noqa: PLC0415 - it imports Ray
+            from seedcore.client.ray_transport import RayEngine  # noqa: PLC0415 - it imports Ray
+            from seedcore.client.routing_cache import Routes  # noqa: PLC0415 - it imports Ray
 
             self._routes = Routes(self._settings.namespace)
             self._engine = self._ray = RayEngine(self._routes)

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from seedcore.client.attempts import Engine, Sink, closed_answer
-from seedcore.task import failure, task_type_of
+from seedcore.client.retry import Engine, Sink, closed_answer
+from seedcore.core.task import failure, task_type_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from seedcore.client.attempts import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine, closed_answer
 from seedcore.client.background import Background
-from seedcore.client.http import HttpEngine, HttpLink
+from seedcore.client.http_transport import HttpEngine, HttpLink
+from seedcore.client.retry import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine, closed_answer
 from seedcore.client.transport import Transport, choose
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
-    from seedcore.client.direct import Direct
-    from seedcore.client.routes import Routes
+    from seedcore.client.ray_transport import Direct
+    from seedcore.client.routing_cache import Routes
 
 
 class Client:
@@ -59,8 +59,8 @@ class Client:
         self._direct: Direct | None = None
         self.transport = choose(transport)
         if self.transport == "ray":
-            from seedcore.client.direct import Direct  # noqa: PLC0415 - it imports Ray
-            from seedcore.client.routes import Routes  # noqa: PLC0415 - it imports Ray
+            from seedcore.client.ray_transport import Direct  # noqa: PLC0415 - it imports Ray
+            from seedcore.client.routing_cache import Routes  # noqa: PLC0415 - it imports Ray
 
             self._routes = Routes(self._settings.namespace)
             self._direct = Direct(self._routes)
@@ -142,7 +142,7 @@ class Client:
                 if self._routes is None:
                     self._engine = Background(partial(HttpEngine, self._settings))
                 else:
-                    from seedcore.client.direct import RayEngine  # noqa: PLC0415 - it imports Ray
+                    from seedcore.client.ray_transport import RayEngine  # noqa: PLC0415 - it imports Ray
 
                     self._engine = Background(partial(RayEngine, self._routes))
                 if self._closed:

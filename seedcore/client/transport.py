@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal
 
-from seedcore.errors import ClusterError
+from seedcore.core.errors import ClusterError
 
 Transport = Literal["auto", "ray", "http"]
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from seedcore.task import Task
+from seedcore.core.task import Task
 
 
 def echo(task: Task) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-from seedcore.task import Task
+from seedcore.core.task import Task
 
 
 class Ledger:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from seedcore import Client
-from seedcore.errors import ClusterError
+from seedcore.core.errors import ClusterError
 from tests.conftest import Organism
 
 LEDGER = {"id": "ledger", "agent": "ledger:Ledger", "task_types": ["note"], "agent_count": 4, "max_concurrency": 25}
@@ -298,7 +298,7 @@ seen["hangs"] = timed(lambda: [works()["success"], works("moves")["organ_id"],
                                all(answer["success"] for answer in client.submit_many([{{"type": "calm"}}] * 100))])
 try:
     client.ping(timeout_s=0.5)
-except seedcore.errors.DeadlineError as error:
+except seedcore.core.errors.DeadlineError as error:
     seen["ping"] = str(error)
 os.kill(status["pid"], signal.SIGKILL)
 seen["metrics"] = client.submit({{"type": "get_metrics"}}, timeout_s=60)["success"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from seedcore.cluster import read_cluster
-from seedcore.rest import request
+from seedcore.status.http_client import request
+from seedcore.status.state_api import read_cluster
 from tests.conftest import Organism
 from tests.support.processes import children, kill, marked
 from tests.support.ray_head import RayHead

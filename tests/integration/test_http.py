@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from seedcore.rest import request
+from seedcore.status.http_client import request
 from tests.conftest import Organism
 from tests.support.processes import kill
 from tests.support.waiting import eventually

@@ -17,7 +17,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from benchmarks.soak import overload, soak
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
 settings, record, kinds = Settings.from_env(), Path("done"), ["pair", "single"]
 """
 

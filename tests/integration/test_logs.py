@@ -32,11 +32,12 @@ def test_the_level_of_the_bootstrap_is_that_of_coordinator_and_organs(
     def lines(text: str) -> list[str]:
         return [line for path in logs_of(organism).glob("worker-*.err") for line in found(path, text)]
 
-    eventually(lambda: lines("INFO seedcore.coordinator: initialized"), what="the Coordinator's log")
+    eventually(lambda: lines("INFO seedcore.coordinator.coordinator: initialized"), what="the Coordinator's log")
     of_the_organ = f" organ=talkative_{level.lower()} agent=talkative_{level.lower()}_agent_0 type=task_1 success=True"
     if logged:
         eventually(lambda: lines(of_the_organ), what="the organ's log")
-        eventually(lambda: lines("DEBUG seedcore.coordinator: task answered: type=task_1"), what="the Coordinator's")
+        answered = "DEBUG seedcore.coordinator.coordinator: task answered: type=task_1"
+        eventually(lambda: lines(answered), what="the Coordinator's")
     else:
         assert not lines(of_the_organ)
 

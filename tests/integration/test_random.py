@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from seedcore.rest import request
+from seedcore.status.http_client import request
 from tests.conftest import Organism
 from tests.support.processes import kill
 from tests.support.waiting import eventually

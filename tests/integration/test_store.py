@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 
-from seedcore.store import damage
+from seedcore.status.gcs_store import damage
 from tests.support.waiting import eventually
 
 GCS = Path(ray.__file__).parent / "core" / "src" / "ray" / "gcs" / "gcs_server"

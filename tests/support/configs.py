@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from seedcore.config import parse_config
-from seedcore.errors import ConfigError
-from seedcore.spec import OrganSpec
+from seedcore.config.organism_file import parse_config
+from seedcore.core.errors import ConfigError
+from seedcore.core.spec import OrganSpec
 
 AGENT = "seedcore.agents:TextAnalyst"
 # The lines that most cases need; what a case adds begins in line 7.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
 
 TOKEN = "a-token-of-the-tests"
 NODE = "cafe" * 14

@@ -11,12 +11,12 @@ from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from seedcore.organism.organ import Organ
-from seedcore.organism.placement import HEAD_RESOURCE, Node
-from seedcore.organism.process import Row
-from seedcore.organism.runtime import KILL_TIMEOUT_S, organ_name
-from seedcore.spec import OrganSpec
-from seedcore.task import Task
+from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, organ_name
+from seedcore.coordinator.placement import HEAD_RESOURCE, Node
+from seedcore.coordinator.replica_state import Row
+from seedcore.core.spec import OrganSpec
+from seedcore.core.task import Task
+from seedcore.organ.organ import Organ
 
 # What Ray waits before it tells a caller of a process that is away.
 TOLD_AFTER_S = 1.0

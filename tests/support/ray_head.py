@@ -14,9 +14,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from seedcore.cluster import read_cluster
-from seedcore.errors import ClusterError
-from seedcore.settings import Settings
+from seedcore.core.errors import ClusterError
+from seedcore.core.settings import Settings
+from seedcore.status.state_api import read_cluster
 from tests.support.driver import Driver
 from tests.support.guardian import Guardian
 from tests.support.ports import free_ports, free_range

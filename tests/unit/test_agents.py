@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedcore.agents import BadTaskError, PlanExecutor, TextAnalyst, utility
-from seedcore.config import PACKAGED_CONFIG, load_config
-from seedcore.organism.loading import load_agent
-from seedcore.organism.routing import RoutingTable
-from seedcore.task import Task, is_plain
+from seedcore.config.agent_import import load_agent
+from seedcore.config.organism_file import PACKAGED_CONFIG, load_config
+from seedcore.core.task import Task, is_plain
+from seedcore.dispatch.routing import RoutingTable
 
 TEXT = """\
 Ray runs actors on many nodes. An actor keeps its state between two calls. It was a nice day.

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from seedcore.config import load_config
-from seedcore.task import Task, is_plain
+from seedcore.config.organism_file import load_config
+from seedcore.core.task import Task, is_plain
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "log_triage"
 

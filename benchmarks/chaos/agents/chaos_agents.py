@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seedcore.task import Task
+    from seedcore import Task
 
 
 def _write_down(path: str, task: Task) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .lines import LEVELS, Line, parse
 
 if TYPE_CHECKING:
-    from seedcore.task import Task
+    from seedcore import Task
 
 SAMPLES = Path(__file__).with_name("sample_logs")
 _MAX_LINE_CHARS = 10_000

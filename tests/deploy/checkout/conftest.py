@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trustme
 
-from seedcore.cluster import read_cluster
-from seedcore.settings import Settings
+from seedcore.core.settings import Settings
+from seedcore.status.state_api import read_cluster
 from tests.deploy.conftest import Deployment, Run, issue
 
 # What no run may touch that changes nothing; the rest (state, log, run, tmp) belongs to what is running.

@@ -1,0 +1,128 @@
+"""How every command ends: one clear word, and the documented exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from seedcore.cli import INTERRUPTED
+from seedcore.cli.output import keep_descriptor, reserved
+from seedcore.cli.render import say
+from seedcore.core.errors import ClusterError, ConfigError, SeedCoreError
+
+if TYPE_CHECKING:
+    from seedcore.core.settings import Settings
+    from seedcore.core.spec import OrganismSpec
+
+OK, FAILED, USAGE, NOT_RUNNING, UNKNOWN, INITIALIZING = range(6)
+STATUS_CODES = (
+    "0  healthy",
+    "1  unhealthy or degraded",
+    "2  usage or configuration",
+    "3  not running: absent, not installed",
+    "4  unknown: unreachable, unauthorized",
+    "5  still initializing",
+)
+USAGE_CODES = ("0  done", "2  usage or configuration")
+
+
+class Cli(click.Group):
+    """Turns every way a command can end into one clear word and the documented exit code.
+
+    A command returns its exit code.
+    """
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run and exit."""
+        keep_descriptor()
+        # Click's own way of ending would turn Ctrl-C into exit code 1.
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except click.ClickException as error:
+            error.show()
+            code = USAGE
+        except click.Abort:
+            say("interrupted")
+            code = INTERRUPTED
+        except ConfigError as error:
+            say(str(error))
+            code = USAGE
+        except ClusterError as error:
+            say(f"{error.reason}: {error}")
+            code = UNKNOWN
+        except SeedCoreError as error:
+            say(f"error: {error}")
+            code = FAILED
+        except OSError as error:
+            # Of this host, such as a disk that is full: it says nothing about the cluster.
+            say(f"error: {error}")
+            code = UNKNOWN
+        except Exception:
+            # A fault of ours: nothing is known about the cluster, and the whole trace is what a report needs.
+            say(traceback.format_exc().rstrip())
+            code = UNKNOWN
+        sys.exit(code or OK)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command; what prints while it runs does not spoil what it says."""
+        _reserve(cmd)
+        super().add_command(cmd, name)
+
+
+def _reserve(command: click.Command) -> None:
+    """Let the command, and those below it, keep standard output for what they say themselves."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _reserve(below)
+    elif (callback := command.callback) is not None:
+
+        @functools.wraps(callback)
+        def reserving(*args: Any, **options: Any) -> Any:
+            with reserved():
+                return callback(*args, **options)
+
+        command.callback = reserving
+
+
+def manual(*, examples: Sequence[tuple[str, str]], codes: Sequence[str]) -> str:
+    """Return the end of a command's help.
+
+    Args:
+        examples: Pairs of a command line and what it is for.
+        codes: Exit codes, one line each.
+    """
+    width = max(len(line) for line, _ in examples)
+    shown = [f"  {line.ljust(width)}   {text}".rstrip() for line, text in examples]
+    return "\n".join(["\b", "Examples:", *shown, "", "\b", "Exit codes:", *(f"  {code}" for code in codes)])
+
+
+def check_together(name: str, *, given: bool, needing: dict[str, bool]) -> None:
+    """Refuse options that mean something only together with another one.
+
+    Raises:
+        click.UsageError: Some of ``needing`` are there, and ``name`` is not.
+    """
+    if not given and (alone := [option for option, present in needing.items() if present]):
+        raise click.UsageError(f"{', '.join(alone)} without {name}, allowed is only together with it")
+
+
+def load(settings: Settings, config: str | None) -> OrganismSpec:
+    """Read the organism that is named, or else the settings', or else the one in the package."""
+    from pathlib import Path  # noqa: PLC0415 - as all of it: what only looks stays quick
+
+    from seedcore.config.organism_file import load_config  # noqa: PLC0415
+
+    return load_config(Path(config) if config is not None else settings.config)
+
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=str), metavar="PATH",
+    help="organism.yaml. [default: $SEEDCORE_CONFIG, else the one in the package]",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -1,0 +1,76 @@
+"""Commands that look at a configuration without starting anything."""
+
+from __future__ import annotations
+
+import click
+
+from seedcore.cli.base import OK, USAGE_CODES, config_option, json_option, load, manual
+from seedcore.cli.render import out, out_json
+from seedcore.core.settings import Settings
+
+_CODES = ("0  valid", "2  usage or configuration: every fault with its line and column")
+
+
+@click.group(
+    epilog=manual(
+        examples=[
+            ("seedcore config check --config organism.yaml", "before it is deployed"),
+            ("seedcore config show", "what runs, with every default"),
+        ],
+        codes=_CODES,
+    )
+)
+def config() -> None:
+    """Look at a configuration without starting anything."""
+
+
+@config.command(epilog=manual(examples=[("seedcore config check --config organism.yaml", "")], codes=_CODES))
+@config_option
+def check(*, config: str | None) -> int:
+    """Check organism.yaml; every fault with its line and column."""
+    spec = load(Settings.from_env(), config)
+    agents = sum(organ.agent_count for organ in spec.organs)
+    out(f"{spec.source}: valid, {len(spec.organs)} organs, {agents} agents, fingerprint {spec.fingerprint()}")
+    return OK
+
+
+@config.command(
+    epilog=manual(
+        examples=[
+            ("seedcore config show", ""),
+            ("seedcore config show --json --config organism.yaml", "for a program"),
+        ],
+        codes=_CODES,
+    )
+)
+@config_option
+@json_option
+def show(*, config: str | None, as_json: bool) -> int:
+    """Print organism.yaml with every default filled in."""
+    spec = load(Settings.from_env(), config)
+    document = {"seedcore": {"organism": {"organ_types": [organ.to_dict() for organ in spec.organs]}}}
+    if as_json:
+        out_json(document)
+    else:
+        import yaml  # noqa: PLC0415 - only where it is needed
+
+        head = f"# from {spec.source}, fingerprint {spec.fingerprint()}\n"
+        out(head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+    return OK
+
+
+@config.command(
+    epilog=manual(
+        examples=[("seedcore config schema > organism.schema.json", "for an editor that completes")],
+        codes=USAGE_CODES,
+    )
+)
+def schema() -> int:
+    """Print the JSON schema of organism.yaml, for editors.
+
+    A line "# yaml-language-server: $schema=PATH" in organism.yaml tells them where it is.
+    """
+    from seedcore.config.schema import config_schema  # noqa: PLC0415 - only where it is needed
+
+    out_json(config_schema())
+    return OK

@@ -1,0 +1,95 @@
+"""Ask the Coordinator over its HTTP: a command that does so joins no cluster and needs no Ray in its process."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from seedcore.core.errors import ClusterError
+from seedcore.status.http_client import Response, check_refusal, request, stranger
+from seedcore.status.probing import probe
+
+if TYPE_CHECKING:
+    from seedcore.core.settings import Settings
+
+LIFE_TIMEOUT_S = 5.0
+
+
+def pong(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
+    """Return what the Coordinator says of itself; that it says anything at all is the answer.
+
+    Raises:
+        OSError: It does not answer in time.
+        ClusterError: It refuses this caller, or something else listens in its place.
+    """
+    response = _get(settings, "/coordinator/status", timeout_s=timeout_s)
+    check_refusal(settings.http_url, response.status)
+    if not isinstance(response.body, Mapping) or "status" not in response.body:
+        raise stranger(settings.http_url, response.status, response.body)
+    return dict(response.body)
+
+
+def activity(settings: Settings) -> dict[str, Any] | None:
+    """Return ``GET /coordinator/activity``, or None where it cannot be had."""
+    try:
+        response = _get(settings, "/coordinator/activity", timeout_s=LIFE_TIMEOUT_S)
+    except OSError:
+        return None
+    known = isinstance(response.body, Mapping) and "samples" in response.body
+    return dict(response.body) if known else None
+
+
+def task_types(settings: Settings) -> list[tuple[str, str]]:
+    """Return pairs of a task type and the description of its organ.
+
+    Raises:
+        OSError: The Coordinator does not answer at once.
+    """
+    response = _get(settings, "/organism/status", timeout_s=1.0)
+    organs = response.body if isinstance(response.body, list) else []
+    return [
+        (str(kind), str(organ.get("description") or "")) for organ in organs for kind in organ.get("task_types", ())
+    ]
+
+
+def task(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Hand a task to the Coordinator and return its answer, in the documented shape.
+
+    Raises:
+        ClusterError: There is no answer; ``reason`` is that of the status.
+    """
+    from seedcore.client.background import Background  # noqa: PLC0415 - other commands do without an event loop
+    from seedcore.client.http_transport import HttpEngine, NoAnswer  # noqa: PLC0415
+
+    settings.token()
+    answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    engine = Background(partial(HttpEngine, settings, patience_s=0.0))
+    engine.add(dict(document), None, answers.put)
+    answer = answers.get()
+    engine.close()
+    if isinstance(answer, NoAnswer):
+        trouble = explain(settings, answer.error)
+        doubt = "" if answer["executed"] == "no" else "; the task may have been done"
+        raise ClusterError(trouble.reason, f"{trouble}{doubt}") from answer.error
+    return answer
+
+
+def explain(settings: Settings, error: Exception) -> ClusterError:
+    """Say why the Coordinator does not answer, as far as the cluster's head knows."""
+    if isinstance(error, ClusterError):
+        return error
+    report = probe(settings)
+    if report.reason == "absent":
+        return ClusterError("absent", f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
+    if report.status != "healthy":
+        return ClusterError(report.reason, report.message)
+    told = error.strerror if isinstance(error, OSError) else None
+    detail = "no answer in time" if isinstance(error, TimeoutError) else told or str(error)
+    return ClusterError("not_responding", f"the connection to {settings.http_url} failed: {detail}")
+
+
+def _get(settings: Settings, path: str, *, timeout_s: float) -> Response:
+    url = settings.http_url + path
+    return request(url, token=settings.token(), timeout_s=timeout_s, certificate=settings.http_tls_cert)

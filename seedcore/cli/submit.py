@@ -1,0 +1,186 @@
+"""The command that gives work to the organism."""
+# ruff: noqa: PLC0415 - it imports what it needs when it runs
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from seedcore.cli.base import FAILED, OK, UNKNOWN, check_together, manual
+from seedcore.cli.params import JsonObject, Seconds, Text, parse_object, read_stdin
+from seedcore.cli.progress import TaskBar
+from seedcore.cli.render import out, out_json, plain, say
+from seedcore.core.settings import Settings
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+DEFAULT_IN_FLIGHT = 16
+
+
+class TaskType(Text):
+    """A task type; a shell that completes asks the Coordinator which there are."""
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's protocol
+        param: click.Parameter,  # noqa: ARG002 - the same
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Return the types that some organ takes and that begin like this."""
+        from click.shell_completion import CompletionItem
+
+        from seedcore.cli import coordinator_http as ask
+
+        try:
+            known = ask.task_types(Settings.from_env())
+        except Exception:
+            # Whoever presses Tab wants no message.
+            return []
+        return [CompletionItem(kind, help=text) for kind, text in known if kind.startswith(incomplete)]
+
+
+@click.command(
+    epilog=manual(
+        examples=[
+            ("seedcore submit node_facts", "a task without params"),
+            ("""seedcore submit echo --params '{"text": "hi"}'""", "with params"),
+            ("seedcore submit keywords --params - < params.json", "params from standard input"),
+            ("seedcore submit - < task.json", "the whole task: type, params, domain, ..."),
+            ("seedcore submit --jsonl tasks.jsonl > outcomes.jsonl", "many tasks, one a line"),
+            ("generate | seedcore submit --jsonl - --in-flight 64", "as they come"),
+        ],
+        codes=(
+            "0  the work succeeded; of many tasks, all of them",
+            "1  the work failed; of many tasks, at least one",
+            "2  usage or configuration; nothing was sent",
+            "4  there is nobody to ask; of many tasks, some were not sent",
+        ),
+    )
+)
+@click.argument("task_type", metavar="[TYPE|-]", type=TaskType(), required=False)
+@click.option(
+    "--params",
+    type=JsonObject(),
+    metavar="JSON|-",
+    help="The task's params, or - to read them from stdin. [default: {}]",
+)
+@click.option("--domain", type=Text(), help="Narrows the choice of the organ.")
+@click.option("--timeout", type=Seconds(), help="Seconds the task may take. [default: the organ's own limit]")
+@click.option(
+    "--jsonl",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    metavar="FILE|-",
+    help="Many tasks, one JSON object a line. Prints one outcome a line, with the line's number.",
+)
+@click.option(
+    "--in-flight",
+    type=click.IntRange(1, 1000),
+    help=f"Tasks under way at once; needs --jsonl. [default: {DEFAULT_IN_FLIGHT}]",
+)
+@click.option("--unordered", is_flag=True, help="Print each outcome as soon as it is there; needs --jsonl.")
+@click.option(
+    "--patience",
+    type=Seconds(zero=True),
+    help="Seconds to wait for a Coordinator that is away or busy; needs --jsonl. [default: 60]",
+)
+def submit(
+    *,
+    task_type: str | None,
+    params: dict[str, Any] | None,
+    domain: str | None,
+    timeout: float | None,
+    jsonl: str | None,
+    in_flight: int | None,
+    unordered: bool,
+    patience: float | None,
+) -> int:
+    """Give the organism one task, or many; prints answers as JSON.
+
+    A task is {"type": ..., "params": {...}}, and may have "domain", "timeout_s", "id" and "description".
+    --domain and --timeout are for tasks that do not say so themselves.
+    """
+    given = {"domain": domain, "timeout_s": timeout}
+    defaults = {key: value for key, value in given.items() if value is not None}
+    if jsonl is not None:
+        if task_type is not None or params is not None:
+            raise click.UsageError("--jsonl together with TYPE or --params, allowed is one or the other")
+        return _many(
+            Settings.from_env(), jsonl, defaults, in_flight=in_flight or DEFAULT_IN_FLIGHT, ordered=not unordered,
+            patience_s=60.0 if patience is None else patience,
+        )  # fmt: skip
+    needing = {"--in-flight": in_flight is not None, "--unordered": unordered, "--patience": patience is not None}
+    check_together("--jsonl", given=False, needing=needing)
+    if task_type is None:
+        raise click.UsageError("Missing argument TYPE; or a whole task on standard input: -, or many: --jsonl")
+    if task_type != "-":
+        return _one(Settings.from_env(), {"type": task_type, "params": params or {}, **defaults})
+    if params is not None:
+        raise click.UsageError("--params together with -, allowed is one of them; the task itself has params")
+    try:
+        task = parse_object(read_stdin())
+    except ValueError as error:
+        raise click.UsageError(f"standard input: {error}") from None
+    return _one(Settings.from_env(), {**defaults, **task})
+
+
+def _one(settings: Settings, task: dict[str, Any]) -> int:
+    from seedcore.cli import coordinator_http as ask
+
+    answer = ask.task(settings, task)
+    out_json(answer)
+    if answer["success"] is True:
+        return OK
+    say(f"{plain(answer.get('error_type', 'error'))}: {plain(answer.get('error', ''))}")
+    return FAILED
+
+
+def _many(
+    settings: Settings, path: str, defaults: dict[str, Any], *, in_flight: int, ordered: bool, patience_s: float
+) -> int:
+    from seedcore.cli import batch
+
+    # Before anything is sent: a token that cannot be read is a fault of the configuration.
+    settings.token()
+    trouble = None
+    unsent = 0
+    with click.open_file(path, "rb") as stream:
+        shown = TaskBar(_count(stream))
+        shown.start()
+        try:
+            outcomes = batch.run(
+                settings, stream, in_flight=in_flight, patience_s=patience_s, defaults=defaults, ordered=ordered
+            )
+            for outcome in outcomes:
+                shown.done += 1
+                shown.failed += outcome.answer.get("success") is not True
+                trouble = trouble or outcome.trouble
+                unsent += outcome.trouble is not None and outcome.answer["executed"] == "no"
+                out(json.dumps({"line": outcome.line, **outcome.answer}, default=str))
+        finally:
+            shown.stop()
+    say(
+        f"{shown.done} tasks: {shown.done - shown.failed} succeeded, {shown.failed} failed, "
+        f"in {shown.elapsed_s:.1f} s ({shown.per_s:.1f}/s)"
+    )
+    if trouble is not None:
+        say(f"{trouble.reason}: {plain(trouble)}; {unsent} tasks that were read were not sent, and no more were read")
+        return UNKNOWN
+    return OK if not shown.failed else FAILED
+
+
+def _count(stream: IO[bytes]) -> int | None:
+    """Count the tasks of a file that can be read twice; None for a pipe."""
+    try:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return None
+        place = stream.tell()
+        count = sum(1 for line in stream if line.strip())
+        stream.seek(place)
+    except (OSError, ValueError):
+        return None
+    return count

@@ -1,0 +1,198 @@
+"""Agents by import path: loading them, and checking that they can be what an organ needs.
+
+An agent is one of two things. A class, constructed once per agent as ``cls(agent_id, **options)``, with a method
+``execute(task)`` and, if it likes, ``start()``, ``check_health()`` and ``stop()``, each sync or async. Or a plain
+function ``fn(task, **options)``, sync or async, which keeps nothing between two tasks. ``task`` is a
+:class:`seedcore.core.task.Task`. Either may be a generator, sync or async: then the task's result comes item by item.
+
+The configuration uses this in the process of whoever runs ``seedcore``, an organ in its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seedcore.core.errors import AgentStartError
+from seedcore.core.task import describe
+
+ALLOWED_PATH = "an import path 'package.module:name' of an agent class or function"
+_OPTIONAL_METHODS = ("start", "check_health", "stop")
+_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_BY_POSITION = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something cannot be an agent; ``option`` names the option at fault, if it is one."""
+
+    text: str
+    option: str | None = None
+
+
+def is_agent_path(path: str) -> bool:
+    """Say whether a text has the form ``package.module:name``."""
+    module, colon, name = path.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+
+def load_agent(path: str) -> object:
+    """Import what ``path`` names.
+
+    Raises:
+        AgentStartError: The path is malformed, the module is missing or raises (whatever it raises, SystemExit
+            included), or it has no such name. The message is one line.
+    """
+    if not is_agent_path(path):
+        raise AgentStartError(f"{path!r} is not {ALLOWED_PATH}")
+    module_name, _, name = path.partition(":")
+    # A file that was written after this process last looked into its directory has to be found.
+    importlib.invalidate_caches()
+    try:
+        found: object = importlib.import_module(module_name)
+    except BaseException as error:
+        # Importing a module runs its code: what it raises is its fault, and must not end this process.
+        if isinstance(error, ModuleNotFoundError) and _is_or_holds(error.name, module_name):
+            raise AgentStartError(
+                f"there is no module {error.name!r} in this Python environment", _traceback(error)
+            ) from error
+        raise AgentStartError(f"module {module_name!r} does not load: {_one_line(error)}", _traceback(error)) from error
+    for step in name.split("."):
+        holder = found
+        try:
+            found = getattr(holder, step)
+        except AttributeError as error:
+            raise AgentStartError(f"module {module_name!r} has no {name!r}{_near(step, holder)}") from error
+        except BaseException as error:
+            # A module may compute its attributes, and then this is its code again.
+            raise AgentStartError(
+                f"module {module_name!r} does not give {name!r}: {_one_line(error)}", _traceback(error)
+            ) from error
+    return found
+
+
+def check_agent(agent: object, options: Mapping[str, Any]) -> str | None:
+    """Say why something cannot be an agent with these options, or None if it can."""
+    return "; ".join(problem.text for problem in agent_problems(agent, options)) or None
+
+
+def agent_problems(agent: object, options: Mapping[str, Any] | None) -> list[Problem]:
+    """List everything that keeps ``agent`` from being one with these options (None: they are not known).
+
+    Nothing of it is constructed or called.
+    """
+    if any(kind.__module__ in {"ray.actor", "ray.remote_function"} for kind in type(agent).__mro__):
+        return [Problem("it is decorated with ray.remote, allowed is the plain class or function")]
+    if inspect.isclass(agent):
+        return [*_class_problems(agent), *_call_problems(agent, options, first="the agent id")]
+    if callable(agent):
+        return list(_call_problems(agent, options, first="the task"))
+    return [Problem(f"it is of type {type(agent).__name__}, allowed is a class with a method 'execute' or a function")]
+
+
+def _class_problems(agent: type) -> Iterable[Problem]:
+    if inspect.isabstract(agent):
+        missing = ", ".join(sorted(getattr(agent, "__abstractmethods__", ())))
+        yield Problem(f"class {agent.__name__} is abstract, it lacks {missing}")
+        return
+    execute = getattr(agent, "execute", None)
+    if execute is None:
+        yield Problem(f"class {agent.__name__} has no method 'execute(task)'")
+    elif not callable(execute):
+        yield Problem(f"'execute' of class {agent.__name__} is of type {type(execute).__name__}, allowed is a method")
+    elif not _takes(agent, "execute", 1):
+        yield Problem(f"'execute' of class {agent.__name__} does not take one argument, the task")
+    for name in _OPTIONAL_METHODS:
+        method = getattr(agent, name, None)
+        if method is None:
+            continue
+        if not callable(method):
+            yield Problem(f"{name!r} of class {agent.__name__} is of type {type(method).__name__}, allowed is a method")
+        elif not _takes(agent, name, 0):
+            yield Problem(f"{name!r} of class {agent.__name__} wants arguments, allowed is none")
+
+
+def _call_problems(agent: Callable[..., Any], options: Mapping[str, Any] | None, *, first: str) -> Iterable[Problem]:
+    signature = _signature(agent)
+    if signature is None:
+        return
+    parameters = list(signature.parameters.values())
+    name = getattr(agent, "__name__", type(agent).__name__)
+    if not parameters or parameters[0].kind not in _BY_POSITION:
+        yield Problem(f"{name} takes no positional argument for {first}")
+        taken = None
+    else:
+        taken = parameters[0] if parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL else None
+    rest = {p.name: p for p in parameters if p is not taken}
+    by_keyword = [p.name for p in rest.values() if p.kind in _BY_KEYWORD]
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in rest.values())
+    for option in options or ():
+        if taken is not None and option == taken.name and taken.kind in _BY_KEYWORD:
+            yield Problem(f"option {option!r} of {name} is {first}, it cannot be set", option)
+        elif option not in by_keyword and not anything:
+            allowed = f"allowed are: {', '.join(by_keyword)}" if by_keyword else "it takes none"
+            yield Problem(f"{name} does not take the option {option!r}, {allowed}", option)
+    for parameter in rest.values():
+        if parameter.default is not inspect.Parameter.empty:
+            continue
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            yield Problem(f"{name} wants a second positional argument {parameter.name!r}, allowed are options by name")
+        elif parameter.kind in _BY_KEYWORD and options is not None and parameter.name not in options:
+            yield Problem(f"{name} wants the option {parameter.name!r}, which is missing")
+
+
+def _takes(agent: type, method: str, count: int) -> bool:
+    """Say whether a method of an instance can be called with ``count`` positional arguments."""
+    static = inspect.getattr_static(agent, method)
+    bound_already = isinstance(static, staticmethod | classmethod)
+    if not bound_already and not inspect.isfunction(static):
+        return True  # a descriptor or a callable object: only calling it would tell
+    signature = _signature(getattr(agent, method))
+    if signature is None:
+        return True
+    try:
+        signature.bind(*range(count if bound_already else count + 1))
+    except TypeError:
+        return False
+    return True
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        # Some callables written in C have none; what they take shows when they are called.
+        return None
+
+
+def _is_or_holds(missing: str | None, module: str) -> bool:
+    return missing is not None and (module == missing or module.startswith(f"{missing}."))
+
+
+def _near(name: str, holder: object) -> str:
+    public = [known for known in dir(holder) if not known.startswith("_")]
+    close = difflib.get_close_matches(name, public, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _one_line(error: BaseException) -> str:
+    text = describe(error).strip()
+    kind = type(error).__name__
+    return kind if text in {"", kind} else f"{kind}: {text.splitlines()[0]}"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:
+        # Formatting asks the exception for its text, which is user code as well.
+        return _one_line(error)

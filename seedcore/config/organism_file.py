@@ -1,0 +1,484 @@
+"""organism.yaml: from a file to an :class:`~seedcore.core.spec.OrganismSpec`, or to everything that is wrong with it.
+
+The keys, their defaults, what they mean and what is allowed are declared at :class:`~seedcore.core.spec.OrganSpec`.
+Every fault is found in one go and says where it is.
+
+Which organ does a task has to be plain from the file, so a task type may have one organ at most without a domain, and
+one at most in each domain. The same type with and without a domain is no conflict: the domain is preferred.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
+
+from seedcore.config.agent_import import ALLOWED_PATH, Problem, agent_problems, is_agent_path, load_agent
+from seedcore.config.yaml_source import BROKEN, Located, Place, Source, parse_source, read_source, show
+from seedcore.core.errors import AgentStartError, ConfigError
+from seedcore.core.spec import OrganismSpec, OrganSpec
+from seedcore.core.task import BUILTIN_TASK_TYPES, MAX_NAME_CHARS, describe, normalise
+
+PACKAGED_CONFIG = Path(__file__).parents[1] / "default_organism.yaml"
+
+MAX_ID_CHARS = 100
+MAX_DESCRIPTION_CHARS = 10_000
+MAX_RESOURCE = 1_000_000
+# Ray counts resources in ten-thousandths.
+MIN_RESOURCE = 0.0001
+RAY_OWN_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
+
+_ORGANS = ("seedcore", "organism", "organ_types")
+_Location = tuple[str | int, ...]
+_WORD = re.compile(r"[\w.-]+")
+# As Ray takes them; its own check would come when the organ is created, and name no line.
+_LABEL_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?/)?{_LABEL_WORD}")
+_LABEL_SELECTOR = re.compile(rf"!?(?:{_LABEL_WORD}|in\({_LABEL_WORD}(?:, ?{_LABEL_WORD})*\))")
+
+
+def load_config(path: Path | None, *, check_imports: bool = True) -> OrganismSpec:
+    """Read organism.yaml.
+
+    Args:
+        path: The file; None means the one that is packaged with SeedCore.
+        check_imports: Also import the agents, in this process, and check that they fit their options. What they print
+            meanwhile goes to stderr.
+
+    Returns:
+        The organism; its ``source`` is the absolute path of the file.
+
+    Raises:
+        ConfigError: With every fault of the file, in order of place.
+    """
+    path = PACKAGED_CONFIG if path is None else path
+    organs = _organs(read_source(path), check_imports=check_imports)
+    return OrganismSpec(organs=organs, source=str(path.absolute()))
+
+
+def parse_config(data: bytes, *, name: str = "organism.yaml", check_imports: bool = True) -> OrganismSpec:
+    """Do what :func:`load_config` does with the content of a file.
+
+    Raises:
+        ConfigError: With every fault of the content, in order of place.
+    """
+    return OrganismSpec(organs=_organs(parse_source(data, name=name), check_imports=check_imports), source=name)
+
+
+def _name(value: str) -> str:
+    if not value.strip() or len(value) > MAX_NAME_CHARS or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _agent_path(value: str) -> str:
+    if not is_agent_path(value):
+        raise ValueError
+    return value
+
+
+def _ray_resource(value: str) -> str:
+    if value in RAY_OWN_RESOURCES:
+        raise ValueError
+    return _name(value)
+
+
+def _ray_quantity(value: float) -> float:
+    if value and value < MIN_RESOURCE:
+        raise ValueError
+    return value
+
+
+def _whole_above_one(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError
+    return value
+
+
+def _label(value: str) -> str:
+    if not _LABEL_KEY.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _label_value(value: str) -> str:
+    if not _LABEL_SELECTOR.fullmatch(value):
+        raise ValueError
+    return value
+
+
+# What a function checks, schema.py has to be told in other words.
+_NAME_SCHEMA = {
+    "type": "string",
+    "maxLength": MAX_NAME_CHARS,
+    "pattern": r"\A(?=.*\S)[^\x00-\x1f\x7f-\xa0\u2028\u2029]+\z",
+}
+_Name = Annotated[
+    str,
+    AfterValidator(_name),
+    WithJsonSchema(_NAME_SCHEMA),
+]
+_Resource = Annotated[
+    str,
+    AfterValidator(_ray_resource),
+    WithJsonSchema({**_NAME_SCHEMA, "not": {"enum": sorted(RAY_OWN_RESOURCES)}}),
+]
+_AgentPath = Annotated[
+    str,
+    AfterValidator(_agent_path),
+    WithJsonSchema({"type": "string", "pattern": r"\A[^\s:.]+(\.[^\s:.]+)*:[^\s:.]+(\.[^\s:.]+)*\z"}),
+]
+_Quantity = Annotated[
+    float,
+    Field(ge=0, le=MAX_RESOURCE),
+    AfterValidator(_ray_quantity),
+    WithJsonSchema(
+        {"type": "number", "anyOf": [{"const": 0}, {"minimum": MIN_RESOURCE, "maximum": MAX_RESOURCE}]},
+    ),
+]
+_Gpus = Annotated[
+    float,
+    Field(ge=0, le=MAX_RESOURCE),
+    AfterValidator(_ray_quantity),
+    AfterValidator(_whole_above_one),
+    WithJsonSchema(
+        {
+            "type": "number",
+            "anyOf": [
+                {"const": 0},
+                {"minimum": MIN_RESOURCE, "maximum": 1},
+                {"type": "integer", "minimum": 1, "maximum": MAX_RESOURCE},
+            ],
+        }
+    ),
+]
+_Label = Annotated[
+    str, AfterValidator(_label), WithJsonSchema({"type": "string", "pattern": rf"\A{_LABEL_KEY.pattern}\z"})
+]
+_LabelSelector = Annotated[
+    str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": rf"\A{_LABEL_SELECTOR.pattern}\z"})
+]
+_NAMED = f"a string of 1 to {MAX_NAME_CHARS} characters"
+_MEASURE = f"a number from {MIN_RESOURCE} to"
+KINDS: dict[str, tuple[Any, str]] = {
+    "agent": (_AgentPath, ALLOWED_PATH),
+    "count": (int, "an integer from {ge} to {le}"),
+    "domains": (
+        dict[_Name, Annotated[list[_Name], Field(min_length=1)]],
+        "a mapping of domains, each to a list of one task type or more",
+    ),
+    "flag": (bool, "true or false"),
+    "gpus": (_Gpus, f"0, {_MEASURE} 1, or an integer up to {MAX_RESOURCE}"),
+    "id": (
+        Annotated[str, Field(pattern=rf"\A[A-Za-z0-9_.-]{{1,{MAX_ID_CHARS}}}\z")],
+        f"1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 _ . -",
+    ),
+    "labels": (
+        dict[_Label, _LabelSelector],
+        (
+            "a mapping of Ray's node labels (letters, digits and . _ - inside, up to 63), each to a string: "
+            "'value', '!value', 'in(a,b)' or '!in(a,b)'"
+        ),
+    ),
+    "mapping": (dict[str, Any], "a mapping"),
+    "name": (_Name, _NAMED),
+    "names": (list[_Name], f"a list of task types, each {_NAMED}"),
+    "quantity": (_Quantity, f"0 or {_MEASURE} {MAX_RESOURCE}"),
+    "ready": (int, "an integer from 1 to agent_count ('required: false' is for an organ that may be down)"),
+    "resources": (
+        dict[_Resource, _Quantity],
+        (
+            f"a mapping of custom resources, each to 0 or {_MEASURE} {MAX_RESOURCE} "
+            f"(not {', '.join(sorted(RAY_OWN_RESOURCES))}, which are Ray's own)"
+        ),
+    ),
+    "seconds": (float, "a number of seconds above {gt} and up to {le}"),
+    "seconds_or_none": (float, "a number of seconds up to {le}"),
+    "text": (
+        Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARS)],
+        f"a string of up to {MAX_DESCRIPTION_CHARS} characters",
+    ),
+}
+"""Kinds of options: how a value is checked, and the end of the sentence "... is X, allowed is"."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def _organ_model() -> type[BaseModel]:
+    defaults = OrganSpec.defaults()
+    keys: dict[str, Any] = {}
+    for name, option in OrganSpec.described().items():
+        kind, allowed = KINDS[option.kind]
+        # The default of the model is never read: what a file does not say is left to OrganSpec.
+        default = None if name in defaults else ...
+        bounds: Any = option.bounds
+        text = allowed.format(**bounds) if bounds else allowed
+        keys[name] = (kind, Field(default, description=text, **bounds))
+    return create_model("_Organ", __base__=_Strict, **keys)
+
+
+_Organ = _organ_model()
+
+
+class _Organism(_Strict):
+    organ_types: list[_Organ] = Field(  # type: ignore[valid-type]  # mypy reads no model that is made at run time
+        min_length=1, description="a list of one organ or more"
+    )
+
+
+class _Seedcore(_Strict):
+    organism: _Organism = Field(description="a mapping with the key 'organ_types'")
+
+
+class OrganismFile(_Strict):
+    """A whole file."""
+
+    seedcore: _Seedcore = Field(description="a mapping with the key 'organism'")
+
+
+def _organs(source: Source, *, check_imports: bool) -> tuple[OrganSpec, ...]:
+    if source.root is None:
+        raise _error(source)
+    model, bad = _validate(source, source.root)
+    entries = list(_entries(source.root, bad))
+    _check_ids(source, entries)
+    for entry in entries:
+        _check_counts(source, entry)
+    _check_routes(source, entries)
+    if check_imports:
+        _check_agents(source, entries)
+    if source.faults or model is None:
+        raise _error(source)
+    return tuple(_spec(organ) for organ in model.seedcore.organism.organ_types)
+
+
+def _error(source: Source) -> ConfigError:
+    # A value that several aliases bring along is one fault.
+    unique = set(source.faults)
+    return ConfigError(tuple(sorted(unique, key=lambda fault: (fault.line, fault.column, fault.message))))
+
+
+def _spec(organ: BaseModel) -> OrganSpec:
+    values = organ.model_dump(exclude_unset=True)
+    values["task_types"] = tuple(normalise(kind) for kind in values.get("task_types", ()))
+    values["domains"] = {
+        normalise(domain): tuple(normalise(kind) for kind in kinds)
+        for domain, kinds in values.get("domains", {}).items()
+    }
+    return OrganSpec(**values)
+
+
+def _validate(source: Source, root: Located) -> tuple[OrganismFile | None, set[_Location]]:
+    """Check each value by itself; returns the model, if everything is well, and the places that are not."""
+    bad: set[_Location] = set()
+    try:
+        return OrganismFile.model_validate(root.value), bad
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+    for problem in problems:
+        # pydantic says "[key]" after the location of a key that is wrong.
+        is_key = problem["loc"][-1:] == ("[key]",) and root.find(problem["loc"]) is None
+        location = problem["loc"][:-1] if is_key else problem["loc"]
+        bad.add(location)
+        found = root.find(location)
+        if found is not None and found.value is BROKEN:
+            continue
+        if problem["type"] == "missing":
+            parent = root.find(location[:-1]) or root
+            text = f"{_title(location[:-1])} lacks the key {location[-1]!r}, allowed is {_allowed(location)}"
+            source.fault(parent.place, text)
+        elif found is None:
+            source.fault(root.place, f"{_title(location)} is not allowed")
+        elif problem["type"] == "extra_forbidden":
+            source.fault(found.key or found.place, _unknown_key(location))
+        elif is_key:
+            text = f"{_title(location[:-1])} has the key {show(location[-1])}, allowed is {_allowed(location)}"
+            source.fault(found.key or found.place, text)
+        else:
+            source.fault(found.place, f"{_title(location)} is {show(found.value)}, allowed is {_allowed(location)}")
+    return None, bad
+
+
+def _model_at(location: _Location) -> tuple[type[BaseModel], _Location]:
+    """The model that a location lies in, and the rest of the location inside that model."""
+    if len(location) > len(_ORGANS) and location[: len(_ORGANS)] == _ORGANS:
+        return _Organ, location[len(_ORGANS) + 1 :]
+    models: tuple[type[BaseModel], ...] = (OrganismFile, _Seedcore, _Organism)
+    depth = max(0, min(len(location), len(models)) - 1)
+    return models[depth], location[depth:]
+
+
+def _allowed(location: _Location) -> str:
+    model, inside = _model_at(location)
+    if not inside:
+        return _keys(model)
+    return str(model.model_fields[str(inside[0])].description)
+
+
+def _keys(model: type[BaseModel]) -> str:
+    names = list(model.model_fields)
+    return f"a mapping with the key {names[0]!r}" if len(names) == 1 else f"a mapping with the keys {', '.join(names)}"
+
+
+def _title(location: _Location) -> str:
+    inside_an_organ = location[len(_ORGANS) + 1 :]
+    text = ""
+    for step in inside_an_organ or location[-2:]:
+        if isinstance(step, str) and _WORD.fullmatch(step):
+            text += f".{step}" if text else step
+        else:
+            # A key may hold anything, the end of a line too.
+            text += f"[{step}]" if isinstance(step, int) else f"[{show(step)}]"
+    return text or "the file"
+
+
+def _unknown_key(location: _Location) -> str:
+    model, _ = _model_at(location)
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ","
+    return f"unknown key {show(location[-1])}{hint} allowed are: {', '.join(known)}"
+
+
+class _Entry:
+    """One organ of the file, of which only the values that are well by themselves are seen."""
+
+    def __init__(self, located: Located, location: _Location, bad: set[_Location]) -> None:
+        self._located = located
+        depth = len(location)
+        self._bad = {place[depth:] for place in bad if place[:depth] == location}
+
+    def get(self, key: str) -> Any:
+        """The value of a key, OrganSpec's default if the key is not there, None if it is wrong or required."""
+        located = self._located.children.get(key)
+        if located is None:
+            return DEFAULTS.get(key)
+        return None if located.value is BROKEN or (key,) in self._bad else located.value
+
+    def inside(self, *keys: str | int) -> dict[str | int, Located]:
+        """The values inside a value that are well."""
+        located = self._located.find(keys)
+        if located is None or keys in self._bad:
+            return {}
+        return {
+            step: child
+            for step, child in located.children.items()
+            if child.value is not BROKEN and (*keys, step) not in self._bad
+        }
+
+    def at(self, key: str) -> Located:
+        """Where a key's value stands; the organ itself, if the key is not there."""
+        return self._located.children.get(key, self._located)
+
+
+def _entries(root: Located, bad: set[_Location]) -> Iterator[_Entry]:
+    organs = root.find(_ORGANS)
+    if organs is None or not isinstance(organs.value, list):
+        return
+    for index, located in organs.children.items():
+        if isinstance(located.value, dict):
+            yield _Entry(located, (*_ORGANS, index), bad)
+
+
+def _check_ids(source: Source, entries: list[_Entry]) -> None:
+    first: dict[str, Place] = {}
+    for entry in entries:
+        organ_id = entry.get("id")
+        if organ_id is None:
+            continue
+        place = entry.at("id").used
+        if organ_id in first:
+            text = f"the id {organ_id!r} is that of the organ in line {first[organ_id].line}"
+            source.fault(place, f"{text}, allowed is an id of its own")
+        first.setdefault(organ_id, place)
+
+
+def _check_counts(source: Source, entry: _Entry) -> None:
+    agents = entry.get("agent_count")
+    for key in ("replicas", "min_ready_agents"):
+        value = entry.get(key)
+        if agents is not None and value is not None and value > agents:
+            source.fault(entry.at(key).used, f"{key} is {value}, allowed is at most agent_count, which is {agents}")
+
+
+def _check_routes(source: Source, entries: list[_Entry]) -> None:
+    taken: dict[tuple[str, str | None], tuple[_Entry, Place]] = {}
+    for entry in entries:
+        domains: dict[str, Place] = {}
+        for (kind, domain), located in _routes(source, entry, domains):
+            place = located.used
+            where = f" in the domain {domain!r}" if domain is not None else ""
+            if kind in BUILTIN_TASK_TYPES:
+                source.fault(
+                    located.place, f"the Coordinator itself takes the task type {kind!r}, allowed is any other"
+                )
+            elif (kind, domain) in taken:
+                other, first = taken[kind, domain]
+                name = other.get("id")
+                who = "this organ" if other is entry else f"the organ {name!r}" if name else "another organ"
+                text = f"the task type {kind!r}{where} is taken by {who} already, in line {first.line}"
+                source.fault(place, f"{text}, allowed is one organ for each task type and domain")
+            else:
+                taken[kind, domain] = (entry, place)
+
+
+def _routes(
+    source: Source, entry: _Entry, domains: dict[str, Place]
+) -> Iterator[tuple[tuple[str, str | None], Located]]:
+    for located in entry.inside("task_types").values():
+        yield (normalise(located.value), None), located
+    for key, kinds in entry.inside("domains").items():
+        domain, place = normalise(str(key)), kinds.key or kinds.used
+        if domain in domains:
+            text = f"the domain {domain!r} is given twice (case and outer blanks do not count)"
+            source.fault(place, f"{text}, first in line {domains[domain].line}")
+        domains.setdefault(domain, place)
+        for located in entry.inside("domains", key).values():
+            yield (normalise(located.value), domain), located
+
+
+def _check_agents(source: Source, entries: list[_Entry]) -> None:
+    loaded: dict[str, object] = {}
+    for entry in entries:
+        path = entry.get("agent")
+        if path is None:
+            continue
+        where = entry.at("agent")
+        # A module that prints while it is imported must not spoil a command's output.
+        with contextlib.redirect_stdout(sys.stderr):
+            if path not in loaded:
+                try:
+                    loaded[path] = load_agent(path)
+                except AgentStartError as error:
+                    loaded[path] = error
+            agent = loaded[path]
+            problems = [] if isinstance(agent, AgentStartError) else _problems(agent, entry.get("options"))
+        if isinstance(agent, AgentStartError):
+            source.fault(where.place, _line(f"agent {path!r} does not load: {agent}, allowed is {ALLOWED_PATH}"))
+        for problem in problems:
+            option = entry.at("options").children.get(problem.option) if problem.option is not None else None
+            place = (option.key or option.place) if option is not None else where.place
+            source.fault(place, _line(f"agent {path!r}: {problem.text}"))
+
+
+def _problems(agent: object, options: Mapping[str, Any] | None) -> list[Problem]:
+    try:
+        return agent_problems(agent, options)
+    except Exception as error:
+        # Looking at a class runs its metaclass, which is user code.
+        return [Problem(f"it cannot be inspected: {type(error).__name__}: {describe(error)}")]
+
+
+def _line(text: str) -> str:
+    return " ".join(part.strip() for part in text.splitlines())
+
+
+DEFAULTS = OrganSpec.defaults()

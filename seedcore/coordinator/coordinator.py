@@ -1,0 +1,551 @@
+"""The Coordinator: a plain class that ``actor.py`` turns into the detached Ray actor ``seedcore_coordinator``.
+
+Its ``async __init__`` awaits the whole initialisation of the organism, so that Ray knows of a creation that failed.
+Ray runs no method of an actor until that is over; therefore the HTTP server is the first thing that starts, on the
+same loop, and tells the stage meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seedcore.coordinator.activity import Activity
+from seedcore.coordinator.disks import Disks
+from seedcore.coordinator.http.app import create_app
+from seedcore.coordinator.http.server import HttpServer
+from seedcore.coordinator.http.tls import Certificate
+from seedcore.coordinator.lifecycle import Lifecycle, Phase, Record
+from seedcore.coordinator.nodes import NodeList
+from seedcore.coordinator.organ_actors import OrganRuntime
+from seedcore.core import logs, release
+from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError, TaskError
+from seedcore.core.settings import Settings
+from seedcore.core.spec import OrganismSpec
+from seedcore.core.task import BUILTIN_TASK_TYPES, Task, describe, failure, inner_tasks, task_type_of
+from seedcore.core.task_counters import TaskCounts
+from seedcore.core.watchdog import end_process_with_this_loop, run_for_ever
+from seedcore.dispatch.routing_table import TableNews
+
+logger = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 2_000
+BEAT_S = 0.5
+# A loop that has not turned for this long is not to be believed.
+STALE_AFTER_S = 5.0
+BIND_TIMEOUT_S = 15.0
+NODES_INTERVAL_S = 5.0
+NODES_TIMEOUT_S = 10.0
+# How long a Coordinator that was to be replaced, and was not, goes on refusing tasks.
+QUIET_S = 10.0
+ANSWERS_LEAVE_S = 0.2
+REPLACED_WITHIN_S = 5.0
+# What is built in and yet work of an organ.
+_WORK = frozenset({"execute_on_organ", "execute_on_random_organ"})
+_COORDINATOR_WORD = {"healthy": "available", "initializing": "unavailable", "unhealthy": "error"}
+
+
+class Coordinator:
+    """Entry point of the organism: takes tasks, keeps the organs alive, tells how everything is.
+
+    Args:
+        spec: ``OrganismSpec.to_dict()``.
+        settings: ``namespace, http_host, http_port, token_path`` and what else ``Settings`` takes, as plain data.
+        runtime: Where organs run.
+        record: What outlives the actor's process.
+        attempt: How many times bootstrap has tried to create the Coordinator, this time included.
+        restarted: Whether Ray has restarted the actor's process.
+
+    Raises:
+        RuntimeError: ``Coordinator initialization failed: ...``; the cause is attached, nothing is left running.
+    """
+
+    async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
+        self,
+        spec: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        *,
+        runtime: OrganRuntime,
+        record: Record,
+        attempt: int = 1,
+        restarted: bool = False,
+    ) -> None:
+        end_process_with_this_loop()
+        logs.configure()
+        logger.info("initializing: attempt=%d restarted=%s pid=%d", attempt, restarted, os.getpid())
+        self._release = release.release_id()
+        self._restarts = int(restarted)
+        self._born = time.monotonic()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._moving = asyncio.Lock()
+        self._closed_until = 0.0
+        self._runtime = runtime
+        self._counts = TaskCounts()
+        self._table = TableNews()
+        self._activity = Activity()
+        self._nodes = NodeList()
+        self._disks = Disks(_settings(settings))
+        self._said: tuple[str, str] = ("", "")
+        self._since = _now()
+        self._life = Lifecycle(
+            OrganismSpec.from_dict(spec),
+            release=self._release,
+            runtime=runtime,
+            record=record,
+            attempt=attempt,
+            on_change=self._renew,
+        )
+        self._snapshot, self._snapshot_born = self.status(), time.monotonic()
+        self._beat = run_for_ever(self._keep_beating(), name="beat")
+        self._watches = [
+            run_for_ever(self._watch_nodes(), name="nodes"),
+            run_for_ever(self._disks.watch(), name="disks"),
+        ]
+        http: HttpServer | None = None
+        try:
+            # A failure to bind or to read the token is a failed creation like any other.
+            http = await self._start_http(settings)
+            await self._life.start()
+        except Exception as error:
+            logger.exception("initialization failed")
+            for watch in (self._beat, *self._watches):
+                watch.cancel()
+            if http is not None:
+                await http.stop()
+            raise RuntimeError(f"Coordinator initialization failed: {error}") from error
+        self._http = http
+        logger.info("initialized: phase=%s seconds=%s", self._life.phase, self._life.init_seconds)
+
+    async def ping(self) -> str:
+        """Answer ``pong``, whatever the organs do."""
+        return "pong"
+
+    async def get_status(self) -> dict[str, Any]:
+        """Answer from the last snapshot, at most BEAT_S old; waits for nothing and never raises.
+
+        Runs on another loop than everything else, and so can tell when that one hangs (``stale``).
+        """
+        snapshot = self._snapshot
+        age = time.monotonic() - self._snapshot_born
+        if age <= STALE_AFTER_S:
+            return {**snapshot, "age_s": round(age, 3)}
+        message = f"the Coordinator's loop has not turned for {age:.0f} s"
+        return {
+            **snapshot,
+            "age_s": round(age, 3),
+            "status": "unhealthy",
+            "reason": "stale",
+            "coordinator": "error",
+            "message": message,
+            "error": message,
+        }
+
+    async def handle(self, task: Any) -> dict[str, Any]:
+        """Do one task; always answers in the documented shape, never raises.
+
+        A task whose type is built in is done here, any other is routed to an organ.
+        """
+        started = time.monotonic()
+        kind = task_type_of(task)
+        self._in_flight += 1
+        try:
+            parsed = Task.parse(task)
+            kind = parsed.type
+            builtin = self._builtins()[parsed.type] if parsed.type in BUILTIN_TASK_TYPES else None
+            if builtin is None:
+                # Not for what is built in: whoever looks after an overloaded Coordinator must get through.
+                self._require_room()
+                answer = await self._life.organism.dispatch(parsed)
+            else:
+                result = await builtin(parsed)
+                answer = result if isinstance(result, _Answer) else _ok(result, parsed.type, started)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Whatever goes wrong with one task ends with that task.
+            answer = failure(error, task_type=kind)
+        finally:
+            self._answered()
+        self._count(kind, answer, time.monotonic() - started)
+        logger.debug("task answered: type=%s success=%s error=%s", kind, answer["success"], answer.get("error_type"))
+        return dict(answer)
+
+    async def stream(self, task: Any) -> AsyncIterator[dict[str, Any]]:
+        """Do one task whose agent is a generator; yields ``{"item": ...}`` for each item as it comes, then the answer.
+
+        The answer is the last that is yielded and has the documented shape, with the number of items as ``result``. A
+        task of another agent, or of a built-in type, has its answer only.
+        """
+        started = time.monotonic()
+        kind = task_type_of(task)
+        if kind in BUILTIN_TASK_TYPES:
+            yield await self.handle(task)
+            return
+        answer: dict[str, Any] | None = None
+        self._in_flight += 1
+        try:
+            parsed = Task.parse(task)
+            kind = parsed.type
+            self._require_room()
+            async for part in self._life.organism.stream(parsed):
+                if "success" in part:
+                    answer = part
+                else:
+                    yield part
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            answer = failure(error, task_type=kind)
+        finally:
+            self._answered()
+        if answer is None:
+            answer = failure("the stream ended without an answer", error_type="OrganUnavailableError", task_type=kind)
+        self._count(kind, answer, time.monotonic() - started)
+        yield answer
+
+    async def reload(self, spec: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Become another organism in place: only organs whose spec has changed are replaced.
+
+        What is new has to come up, or everything is undone. A process of this actor that Ray starts later comes up as
+        the new organism too.
+
+        Args:
+            spec: ``OrganismSpec.to_dict()``.
+            timeout_s: Seconds for everything until the new organs are there.
+
+        Returns:
+            ``{"success": true, "kept": [ids], "replaced": [ids], "added": [ids], "removed": [ids]}``, or
+            ``{"success": false, "error", "error_type", "traceback"}`` where the organism stays as it was.
+        """
+        try:
+            changes = await self._life.reload(OrganismSpec.from_dict(spec), timeout_s=timeout_s)
+        except Exception as error:
+            cause = error.__cause__
+            text = cause.traceback_text if isinstance(cause, AgentStartError) else ""
+            return failure(error, task_type="reload", traceback=text)
+        return {"success": True, **changes}
+
+    async def moves(self) -> dict[str, Any]:
+        """Plan what has to move so that every replica is where a start would put it now.
+
+        Returns:
+            ``{"success": true, "moves": [{"organ_id", "replica", "from", "to"}]}``, with names of nodes, or
+            ``{"success": false, "error", "error_type"}``.
+        """
+        try:
+            self._life.require_settled()
+            return {"success": True, "moves": [move.to_dict() for move in await self._life.organism.moves()]}
+        except Exception as error:
+            return failure(error, task_type="moves")
+
+    async def move(self, organ_id: str, replica: int, timeout_s: float) -> dict[str, Any]:
+        """Let one replica leave its node after its tasks; its next process is where a start would put it now.
+
+        Returns:
+            ``{"success": true, "to": name of its node}`` once it is well there, or
+            ``{"success": false, "error", "error_type"}``.
+        """
+        try:
+            self._life.require_settled()
+            if self._moving.locked():
+                raise OrganUnavailableError("another replica is being moved")  # noqa: TRY301 - one fence
+            async with self._moving:
+                node_id = await self._life.organism.move(organ_id, replica, timeout_s=timeout_s)
+        except Exception as error:
+            return failure(error, task_type="move")
+        return {"success": True, "to": self._nodes.name(node_id)}
+
+    async def quiesce(self, timeout_s: float) -> bool:
+        """Take no more tasks, and wait until those in flight are answered; False if some are not, in ``timeout_s``.
+
+        For whoever is about to replace this process. If nobody does, tasks are taken again after a while.
+        """
+        self._closed_until = time.monotonic() + timeout_s + QUIET_S
+        self._idle.clear()
+        if self._in_flight:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+        # The last answers are still on their way out of this process.
+        await asyncio.sleep(ANSWERS_LEAVE_S)
+        return not self._in_flight
+
+    async def watch_table(self, epoch: str | None, max_wait_s: float) -> dict[str, Any]:
+        """Return the routing table as soon as its epoch is not ``epoch``, or after ``max_wait_s``: see TableNews."""
+        return await self._table.wait(epoch, max_wait_s)
+
+    async def shutdown(self) -> bool:
+        """Stop every organ, after its tasks; the process is ended by whoever called."""
+        await self._life.shutdown()
+        return True
+
+    def status(self) -> dict[str, Any]:
+        """Say how everything is now, in the documented shape; cheap, from memory."""
+        life = self._life
+        status, reason, message, degraded = life.judge(restarted=bool(self._restarts))
+        if (status, reason) != self._said:
+            self._said, self._since = (status, reason), _now()
+        body: dict[str, Any] = {
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "organism_initialized": life.phase in {Phase.RUNNING, Phase.RELOADING},
+            "coordinator": _COORDINATOR_WORD[status],
+            "degraded": bool(degraded),
+            "missing": degraded,
+            "release": self._release,
+            "fingerprint": life.fingerprint,
+            "config": life.spec.source,
+            "since": self._since,
+            "stage": life.organism.stage,
+            "progress": life.organism.progress,
+            "init_seconds": life.init_seconds,
+            "init_attempts": life.attempts,
+            # How long standing still is no stall: the supervisor leaves an agent that loads for an hour alone.
+            "start_timeout_s": max((organ.start_timeout_s for organ in life.spec.organs), default=0.0),
+            "restarts": self._restarts,
+            "reloads": life.reloads,
+            "uptime_s": round(time.monotonic() - self._born, 3),
+            "pid": os.getpid(),
+            "in_flight": self._in_flight,
+            "nodes": self._nodes.to_dict(),
+            "organs": self._life.organism.organ_reports(brief=True),
+            # For people; what is old is told by age_s, which no clock that is set can turn wrong.
+            "snapshot_at": time.time(),
+            "age_s": 0.0,
+        }
+        if status == "unhealthy":
+            body["error"] = message
+        return body
+
+    def organism(self) -> list[dict[str, Any]]:
+        """Describe every organ (``get_organism_status``)."""
+        return self._life.organism.organ_reports()
+
+    def activity(self) -> dict[str, Any]:
+        """The last ten minutes and the last failures (``GET /coordinator/activity``)."""
+        return self._activity.to_dict()
+
+    def metrics(self) -> dict[str, Any]:
+        """Counts and states for ``get_metrics`` and ``GET /metrics``, read from live state."""
+        return {
+            "tasks": self._counts.to_list(),
+            "in_flight": self._in_flight,
+            "init_seconds": self._life.init_seconds,
+            "init_attempts": self._life.attempts,
+            "restarts": self._restarts,
+            "reloads": self._life.reloads,
+            "uptime_s": round(time.monotonic() - self._born, 3),
+            "organs": self._life.organism.organ_metrics(),
+            "disks": self._disks.to_list(),
+        }
+
+    def _builtins(self) -> dict[str, Callable[[Task], Awaitable[Any]]]:
+        return {
+            "get_organism_status": self._get_organism_status,
+            "get_organism_summary": self._get_organism_summary,
+            "execute_on_organ": self._execute_on_organ,
+            "execute_on_random_organ": self._execute_on_random_organ,
+            "execute_many": self._execute_many,
+            "initialize_organism": self._initialize_organism,
+            "shutdown_organism": self._shutdown_organism,
+            "get_metrics": self._get_metrics,
+            "get_routing_debug": self._get_routing_debug,
+            "canary": self._canary,
+        }
+
+    async def _get_organism_status(self, _: Task) -> list[dict[str, Any]]:
+        return self.organism()
+
+    async def _get_organism_summary(self, _: Task) -> dict[str, Any]:
+        status = self.status()
+        keys = (
+            "status",
+            "reason",
+            "message",
+            "release",
+            "since",
+            "degraded",
+            "missing",
+            "progress",
+            "uptime_s",
+        )
+        return {
+            **{key: status[key] for key in keys},
+            "organs": status["organs"],
+            "routes": self._life.organism.routes(),
+        }
+
+    async def _get_metrics(self, _: Task) -> dict[str, Any]:
+        return self.metrics()
+
+    async def _get_routing_debug(self, _: Task) -> dict[str, Any]:
+        return self._life.organism.routes()
+
+    async def _execute_on_organ(self, task: Task) -> _Answer:
+        organ_id = task.params.get("organ_id")
+        if not isinstance(organ_id, str):
+            raise TaskError("params key 'organ_id' is missing or not a string")
+        inner = self._inner(task)
+        return _Answer(await self._life.organism.run_on(organ_id, inner))
+
+    async def _execute_on_random_organ(self, task: Task) -> _Answer:
+        inner = self._inner(task)
+        return _Answer(await self._life.organism.run_on_any(inner))
+
+    async def _execute_many(self, task: Task) -> list[dict[str, Any]]:
+        """Do many tasks that came as one; the result has each one's own answer, in their order."""
+        tasks = inner_tasks(task)
+        return list(await asyncio.gather(*(self.handle(inner) for inner in tasks)))
+
+    async def _initialize_organism(self, _: Task) -> dict[str, Any]:
+        """Bring the organism up again, in the background; the status is ``initializing`` meanwhile."""
+        self._life.start_again()
+        return {"status": "initializing"}
+
+    async def _shutdown_organism(self, _: Task) -> dict[str, Any]:
+        if self._life.init_seconds is None and self._life.phase is Phase.STARTING:
+            raise OrganUnavailableError(f"the organism is initializing: {self._life.organism.stage}")
+        await self.shutdown()
+        return {"stopped": [organ["organ_id"] for organ in self.organism()]}
+
+    async def _canary(self, task: Task) -> _Answer:
+        nonce = task.params.get("nonce")
+        if not isinstance(nonce, str) or not nonce:
+            raise TaskError("params key 'nonce' is missing or not a non-empty string")
+        self._life.require_running()
+        echoes = await self._life.organism.canary(nonce)
+        lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if echo["missed"]]
+        result = {"nonce": nonce, "replicas": echoes}
+        if lost:
+            text = f"the nonce did not come back from {', '.join(lost)}"
+            return _Answer(failure(text, error_type="CanaryError", task_type=task.type, result=result))
+        return _Answer(_ok(result, task.type, time.monotonic()))
+
+    def _answered(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    def _require_room(self) -> None:
+        """Raise if one more task for an organ cannot be taken now."""
+        if self._in_flight > MAX_IN_FLIGHT:
+            raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")
+        self._require_open()
+
+    def _require_open(self) -> None:
+        """Raise OrganUnavailableError if no task can be taken now."""
+        self._life.require_running()
+        if time.monotonic() < self._closed_until:
+            raise OrganUnavailableError("the Coordinator is being replaced", retry_after_s=REPLACED_WITHIN_S)
+
+    def _inner(self, task: Task) -> Task:
+        self._require_open()
+        if "task_data" not in task.params:
+            raise TaskError("params key 'task_data' is missing, it is the task to do")
+        return Task.parse(task.params["task_data"])
+
+    def _renew(self) -> None:
+        # During construction the manager may report before there is anything to say.
+        if hasattr(self, "_life"):
+            self._snapshot, self._snapshot_born = self.status(), time.monotonic()
+            runs = self._life.phase in {Phase.RUNNING, Phase.RELOADING}
+            why = "" if runs else self._snapshot["message"]
+            self._table.publish({"state": str(self._life.phase), "why": why, **self._life.organism.table()})
+            self._activity.organs(self._snapshot["organs"])
+            if not all(self._activity.knows(organ["organ_id"]) for organ in self._snapshot["organs"]):
+                # As soon as an organ is there: what it does from then on is news.
+                self._count_work()
+
+    def _count_work(self) -> None:
+        for organ_id, tasks in self._life.organism.task_counts():
+            self._activity.counted(organ_id, tasks)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self._renew()
+            organs = self._snapshot["organs"]
+            self._count_work()
+            self._activity.tick(
+                in_flight=sum(organ["in_flight"] for organ in organs), queued=sum(organ["queued"] for organ in organs)
+            )
+            await asyncio.sleep(BEAT_S)
+
+    async def _watch_nodes(self) -> None:
+        """Keep what is known of the nodes; what a head that is away was last known to have stays, with its age."""
+        while True:
+            asking = asyncio.ensure_future(self._runtime.nodes())
+            # A call that hangs holds a thread: it is waited for, and not asked a second time meanwhile.
+            while not (await asyncio.wait({asking}, timeout=NODES_TIMEOUT_S))[0]:
+                logger.warning("Ray does not say which nodes there are, still waiting")
+            try:
+                self._nodes.update(asking.result())
+                self._life.organism.leave(self._nodes.draining)
+            except Exception as error:
+                # Whatever Ray makes of it, not to know the nodes is no reason to end.
+                logger.warning("the nodes of the cluster are not known: %s", describe(error))
+            await asyncio.sleep(NODES_INTERVAL_S)
+
+    async def _start_http(self, settings: Mapping[str, Any]) -> HttpServer:
+        token = await asyncio.to_thread(_settings(settings).token)
+        app = create_app(self, token=token)
+        # A predecessor may be dying: wait for its port.
+        server = HttpServer(app, settings["http_host"], settings["http_port"], certificate=_certificate(settings))
+        await server.start(timeout_s=BIND_TIMEOUT_S)
+        self._http_watch = asyncio.create_task(_end_process_with(server))
+        return server
+
+    def _count(self, kind: str, answer: Mapping[str, Any], seconds: float) -> None:
+        builtin = kind in BUILTIN_TASK_TYPES
+        # Only types that exist become labels: a caller must not be able to fill the memory with names.
+        known = BUILTIN_TASK_TYPES if builtin else self._life.organism.known_types
+        self._counts.add(kind, answer, seconds, known=known)
+        is_work = not builtin or kind in _WORK
+        self._activity.task(kind if kind in known else "unknown", answer, is_work=is_work)
+
+
+class _Answer(dict[str, Any]):
+    """An answer that is complete already and must not be wrapped once more."""
+
+
+def _ok(result: Any, kind: str, started: float) -> dict[str, Any]:
+    return {
+        "success": True,
+        "result": result,
+        "organ_id": None,
+        "agent_id": None,
+        "task_type": kind,
+        "duration_s": round(time.monotonic() - started, 6),
+    }
+
+
+async def _end_process_with(server: HttpServer) -> None:
+    """End the process when its HTTP server ends: nobody could see any more how it is, and Ray starts it again."""
+    error = await server.wait_failed()
+    if error is not None:
+        logger.critical("the http server has ended, ending the process: %s", error)
+        os._exit(1)
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    """What of its settings the Coordinator asks Ray's head with."""
+    path = values.get("token_path")
+    own = Settings(auth_enabled=bool(values.get("auth_enabled")), token_path=Path(path) if path else None)
+    return dataclasses.replace(own, dashboard_url=values.get("dashboard_url", own.dashboard_url))
+
+
+def _certificate(settings: Mapping[str, Any]) -> Certificate | None:
+    certificate, key = settings.get("http_tls_cert"), settings.get("http_tls_key")
+    return Certificate(Path(certificate), Path(key) if key else None) if certificate else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,7 @@
+"""The Coordinator's HTTP face: status, health, metrics, tasks, and a page a person can look at."""
+
+from seedcore.coordinator.http.app import create_app
+from seedcore.coordinator.http.server import HttpServer, ListenError
+from seedcore.coordinator.http.view import CoordinatorView
+
+__all__ = ["CoordinatorView", "HttpServer", "ListenError", "create_app"]

@@ -1,0 +1,80 @@
+"""Answers as lines of JSON, each as soon as it is there: ``{"index": place in the request, "answer": {...}}``.
+
+While there is nothing to say, an empty line every few seconds says that the Coordinator works on it. A client that goes
+away does not end its tasks, as with any other request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from seedcore.core.task import LINES_MEDIA_TYPE, Task, inner_tasks, normalise, task_type_of
+
+SIGN_OF_LIFE_S = 4.0
+
+Work = Callable[[Any], Awaitable[bytes]]
+"""Does one task and returns its answer as JSON; never raises."""
+
+
+def tasks_of(task: Any) -> list[Any]:
+    """Return the tasks that a request is about.
+
+    Raises:
+        SeedCoreError: It is of type ``execute_many``, and not a list of tasks.
+    """
+    return inner_tasks(Task.parse(task)) if normalise(task_type_of(task)) == "execute_many" else [task]
+
+
+class Lines(Response):
+    """Does tasks, and sends each answer when it is there.
+
+    Args:
+        tasks: What to do, all at once.
+        work: How.
+        done: Called when everything is over.
+    """
+
+    def __init__(self, tasks: Sequence[Any], work: Work, *, done: Callable[[], None]) -> None:
+        super().__init__(media_type=LINES_MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._tasks = tasks
+        self._work = work
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Send everything (ASGI)."""
+        answers: asyncio.Queue[bytes] = asyncio.Queue()
+        under_way = [asyncio.create_task(self._one(index, task, answers)) for index, task in enumerate(self._tasks)]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            left = len(under_way)
+            while left:
+                lines = await _next(answers)
+                left -= len(lines)
+                await send({"type": "http.response.body", "body": b"".join(lines) or b"\n", "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            for one in under_way:
+                one.cancel()
+            self._done()
+
+    async def _one(self, index: int, task: Any, answers: asyncio.Queue[bytes]) -> None:
+        answer = await self._work(task)
+        answers.put_nowait(b'{"index":%d,"answer":%s}\n' % (index, answer))
+
+
+async def _next(answers: asyncio.Queue[bytes]) -> list[bytes]:
+    """Return all lines that are there; waits for the first, and returns none after a while."""
+    try:
+        async with asyncio.timeout(SIGN_OF_LIFE_S):
+            lines = [await answers.get()]
+    except TimeoutError:
+        return []
+    while not answers.empty():
+        lines.append(answers.get_nowait())
+    return lines

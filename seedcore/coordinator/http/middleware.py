@@ -1,0 +1,216 @@
+"""What every request passes first: its id, the token, HEAD, headers of every answer, the fence around our own errors.
+
+Plain ASGI, so that nothing is buffered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seedcore.core.errors import Executed
+from seedcore.core.task import failure
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = "X-Request-ID"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+_ALWAYS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+_SCOPE_KEY = "seedcore.request_id"
+# Errors of those who send work; who only looks is answered with 503 for as long as something is wrong.
+_WORTH_A_LINE = 400
+
+
+def request_id(scope: Scope) -> str:
+    """Return the id of a request that has passed the gate."""
+    return str(scope[_SCOPE_KEY])
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A static HTML page that holds no data, and its content security policy."""
+
+    body: bytes
+    policy: str
+
+
+class Gate:
+    """The outermost layer of the application.
+
+    A browser cannot send a token when it opens a page. So whoever opens one of ``pages`` without a token gets 401 as
+    everywhere, and the page as the text of that answer: it holds no data, asks for the token, and sends it with every
+    request that it makes itself. Programs (which do not accept text/html by name) get the error as JSON.
+
+    Args:
+        app: What is behind the gate.
+        token: Who knows it may pass; None lets everybody pass.
+        pages: Path to the page that asks for the token there.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str | None, pages: Mapping[str, Page]) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identity = _identify(scope)
+        answer = _Answer(send, is_head=scope["method"] == "HEAD", identity=identity)
+        scope = {**scope, "method": "GET" if answer.is_head else scope["method"], _SCOPE_KEY: identity}
+        try:
+            if not await self._refused(scope, answer.send):
+                await self._app(scope, receive, answer.send)
+            if answer.status >= _WORTH_A_LINE and scope["method"] != "GET":
+                logger.info(
+                    "request refused or failed: id=%s method=%s path=%r status=%d",
+                    identity,
+                    scope["method"],
+                    scope["path"][:200],
+                    answer.status,
+                )
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _being_cancelled() and not answer.started:
+                # Only the server's stop cancels a request; its task ends here, so there is nobody to hand this on to.
+                message = "the Coordinator is stopping"
+                headers = {"Retry-After": "5"}
+                await _send_error(answer.send, 503, "StoppingError", message, headers, executed="unknown")
+                return
+            logger.exception("request failed: id=%s method=%s path=%r", identity, scope["method"], scope["path"][:200])
+            if answer.started:
+                raise
+            message = "the Coordinator's HTTP server failed, see its log"
+            await _send_error(answer.send, 500, "InternalError", message, executed="unknown")
+
+    async def _refused(self, scope: Scope, send: Send) -> bool:
+        headers = Headers(scope=scope)
+        if scope["path"] in OPEN_PATHS:
+            return False
+        if self._token is None:
+            refusal = _foreign(headers)
+            if refusal is not None:
+                await _send_error(send, 403, "Forbidden", refusal)
+            return refusal is not None
+        scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
+        credentials = credentials.strip()
+        if scheme.lower() != "bearer" or not credentials:
+            challenge = {"WWW-Authenticate": 'Bearer realm="seedcore"'}
+            page = self._pages.get(scope["path"]) if scope["method"] == "GET" else None
+            if page is not None and "text/html" in headers.get("accept", ""):
+                await _send_page(send, page, status=401, headers=challenge)
+            else:
+                await _send_error(
+                    send, 401, "Unauthorized", "send the cluster's token as Authorization: Bearer <token>", challenge
+                )
+            return True
+        # Header values are bytes; starlette decodes them as latin-1.
+        if not hmac.compare_digest(credentials.encode("latin-1"), self._token):
+            await _send_error(send, 403, "Forbidden", "the token is wrong")
+            return True
+        return False
+
+
+class _Answer:
+    """Passes an answer on, with the headers that all have, and without a body where HEAD was asked."""
+
+    def __init__(self, send: Send, *, is_head: bool, identity: str) -> None:
+        self.is_head = is_head
+        self.started = False
+        self.status = 0
+        self._identity = identity
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in _ALWAYS.items():
+                headers[name] = value
+            headers[REQUEST_ID] = self._identity
+        elif self.is_head and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+async def _send_page(send: Send, page: Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    """Send a page whole."""
+    all_headers = {"Content-Security-Policy": page.policy, **(headers or {})}
+    await _send(send, status, "text/html; charset=utf-8", page.body, all_headers)
+
+
+async def _send_error(
+    send: Send,
+    status: int,
+    error_type: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    executed: Executed = "no",
+) -> None:
+    body = json.dumps(failure(message, error_type=error_type, executed=executed)).encode()
+    await _send(send, status, "application/json", body, headers or {})
+
+
+async def _send(send: Send, status: int, content_type: str, body: bytes, headers: Mapping[str, str]) -> None:
+    raw = {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in raw.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _foreign(headers: Headers) -> str | None:
+    """Say why a browser asks for a page that is not ours, where nobody has to know a token; None if it does not.
+
+    A name that its owner can point at this machine proves nothing (DNS rebinding): an address or a name without a dot
+    does. Only browsers send Origin.
+    """
+    host = headers.get("host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = "."
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        if "." in name:
+            return "without authentication this server answers to an address or a name without a dot only, see Host"
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != host:
+        return "a page of another site may not ask here"
+    return None
+
+
+def _identify(scope: Scope) -> str:
+    """Return the id that the client has sent, if it is one that may stand in a log, else a new one."""
+    sent = Headers(scope=scope).get(REQUEST_ID, "")
+    return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+def _being_cancelled() -> bool:
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0

@@ -1,0 +1,39 @@
+"""What the HTTP application needs to know of a Coordinator: the seam between the two."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class CoordinatorView(Protocol):
+    """A Coordinator as HTTP sees it.
+
+    The sync methods answer from memory, within microseconds: they run on the event loop.
+    """
+
+    def status(self) -> dict[str, Any]:
+        """Return the body of ``get_status``: ``status`` is ``healthy``, ``initializing`` or ``unhealthy``."""
+        ...
+
+    def organism(self) -> list[dict[str, Any]]:
+        """Return one entry an organ: the result of the task ``get_organism_status``."""
+        ...
+
+    def activity(self) -> dict[str, Any]:
+        """Return the last ten minutes and the last failures: see :class:`seedcore.coordinator.activity.Activity`."""
+        ...
+
+    async def handle(self, task: Any, /) -> dict[str, Any]:
+        """Do a task, whatever somebody sent as one; never raises, the answer has the documented shape."""
+        ...
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the live figures.
+
+        Shape: ``{"tasks": [{"task_type": str, "outcome": "success" | <error_type>, "count": int, "seconds_sum":
+        float, "buckets": [int, ...]}], "in_flight": int, "init_seconds": float | None, "init_attempts": int,
+        "restarts": int, "reloads": int, "uptime_s": float, "organs": [<entries of organism(), with agents, stuck,
+        queue_limit and tasks of their own>], "disks": [<entries of Disks.to_list()>]}``; ``buckets`` are those of
+        :data:`seedcore.core.task_counters.BUCKETS_S`.
+        """
+        ...

@@ -1,0 +1,545 @@
+"""OrganismManager: brings the organs up, routes tasks to them, and rolls their state up into one truth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from seedcore.coordinator.node_silence import NodeSilence
+from seedcore.coordinator.organ_actors import OrganRuntime, organ_name, retire
+from seedcore.coordinator.placement import Move, Occupant, plan
+from seedcore.coordinator.replica_supervisor import Replica
+from seedcore.coordinator.start_queue import Placer
+from seedcore.core.errors import AgentStartError, InitializationError, OrganUnavailableError
+from seedcore.core.organ_snapshot import ReplicaState
+from seedcore.core.settings import ORGAN_NAME_PREFIX
+from seedcore.core.spec import OrganismSpec, OrganSpec
+from seedcore.core.task import Task, describe
+from seedcore.core.task_counters import merge
+from seedcore.dispatch.routing import RoutingTable
+from seedcore.dispatch.sender import ANSWER_GRACE_S
+
+logger = logging.getLogger(__name__)
+
+CANARY_TIMEOUT_S = 5.0
+SILENCE_STEP_S = 0.5
+ASK_TIMEOUT_S = 10.0
+
+
+class OrganismManager:
+    """All organs of one organism.
+
+    Args:
+        spec: What to bring up.
+        release: Id of the release that the organs must run from.
+        runtime: Where organs run.
+        on_change: Called, on the loop, whenever the state of an organ changes.
+    """
+
+    def __init__(
+        self, spec: OrganismSpec, *, release: str, runtime: OrganRuntime, on_change: Callable[[], None]
+    ) -> None:
+        self.spec = spec
+        self._release = release
+        self._runtime = runtime
+        self._on_change = on_change
+        self._changed = asyncio.Event()
+        self._routes = RoutingTable(spec.organs)
+        self._known_types = frozenset(self._routes.known_types)
+        self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
+        self._placer = Placer(runtime, self._occupants, avoid=lambda: self._leaving | self._silence.silent)
+        self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
+        self._leaving: frozenset[str] = frozenset()
+        self._silence = NodeSilence()
+        self._watch: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self.initialized = False
+
+    @property
+    def stage(self) -> str:
+        """How far the organs are, for people: ``2 of 3 organs ready; starting: utility_organ_1``.
+
+        With more processes than may start at a time: ``...; 36 processes wait for their turn to start``.
+        """
+        entries = [(organ_id, self._state(organ_id)) for organ_id in self._organs]
+        ready = sum(state in {ReplicaState.READY, ReplicaState.DEGRADED} for _, state in entries)
+        text = f"{ready} of {len(entries)} organs ready"
+        waiting = [organ_id for organ_id, state in entries if state is ReplicaState.STARTING]
+        if waiting:
+            text += f"; starting: {', '.join(waiting[:5])}"
+        if count := sum(replica.waits for replica in self._all()):
+            text += f"; {count} process{'es wait for their' if count > 1 else ' waits for its'} turn to start"
+        return text
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """Ready organs and agents, and how many there are to be."""
+        return {
+            "organs_ready": sum(self._state(i) in {ReplicaState.READY, ReplicaState.DEGRADED} for i in self._organs),
+            "organs": len(self._organs),
+            "agents_ready": sum(replica.started_agents for replica in self._all()),
+            "agents": sum(organ.agent_count for organ in self._organs.values()),
+        }
+
+    def leave(self, node_ids: frozenset[str]) -> None:
+        """Move what runs on these nodes, which are to leave the cluster; each replica does when it reports next."""
+        self._leaving = node_ids
+
+    async def initialize(self) -> None:
+        """Bring every organ up; returns when enough of each is there and the rest has settled or had its time.
+
+        Living organs of the same configuration and release are adopted, others are replaced. What is missing then
+        heals in the background.
+
+        Raises:
+            InitializationError: A required organ has fewer ready agents than its minimum; nothing of the
+                organism is left running. The first failed agent's error is the cause.
+        """
+        names = {organ_name(organ.id, index) for organ in self.spec.organs for index in range(organ.replicas)}
+        self._watch = asyncio.create_task(self._watch_nodes())
+        strangers = asyncio.create_task(self._retire_others(names))
+        try:
+            await self._bring_up(list(self._organs))
+            await strangers
+        except Exception as error:
+            await asyncio.wait({strangers})
+            try:
+                await self.shutdown()
+            except Exception:
+                logger.exception("stopping what had come up")
+            if isinstance(error, InitializationError):
+                raise
+            raise InitializationError(f"Ray's head did not answer: {describe(error)}") from error
+        self.initialized = True
+        self._on_change()
+
+    async def reload(
+        self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[], Awaitable[None]]
+    ) -> dict[str, list[str]]:
+        """Become another organism in place: organs whose spec is the same go on as if nothing happened.
+
+        Organs that are new come up first, then the changed ones are replaced (their tasks may end, then they are away
+        until their new processes are there), then ``commit`` is awaited and the routes change, and last of all the
+        organs that are gone are stopped. Whatever goes wrong before that is undone.
+
+        Returns:
+            Ids of the organs: ``{"kept": [...], "replaced": [...], "added": [...], "removed": [...]}``.
+
+        Raises:
+            InitializationError: The new organs did not come up, or not in time; the old organism is back.
+        """
+        old, new = {organ.id: organ for organ in self.spec.organs}, {organ.id: organ for organ in spec.organs}
+        changes = {
+            "kept": [key for key in new if key in old and new[key] == old[key]],
+            "replaced": [key for key in new if key in old and new[key] != old[key]],
+            "added": [key for key in new if key not in old],
+            "removed": [key for key in old if key not in new],
+        }
+        began: list[str] = []
+        try:
+            async with asyncio.timeout(timeout_s):
+                for group in (changes["added"], changes["replaced"]):
+                    began += group
+                    await self._put(*(new[key] for key in group))
+                    await self._bring_up(group)
+                await commit()
+        except Exception as error:
+            waiting = ", ".join(key for key in began if self._state(key) is not ReplicaState.READY) or ", ".join(began)
+            await self._undo(began, old)
+            if not isinstance(error, TimeoutError):
+                raise
+            raise InitializationError(f"organs {waiting} did not come up within {timeout_s:.1f} s") from error
+        self.spec = spec
+        self._routes = RoutingTable(spec.organs)
+        self._known_types = frozenset(self._routes.known_types)
+        gone = [replica for key in changes["removed"] for replica in self._replicas.pop(key)]
+        self._organs = new
+        self._replicas = {key: self._replicas[key] for key in new}
+        self._on_change()
+        await asyncio.gather(*(replica.stop() for replica in gone))
+        return changes
+
+    async def moves(self) -> list[Move]:
+        """Plan what has to move so that every replica is where a start would put it now."""
+        return plan(await self._placer.places(), self._occupants())
+
+    async def move(self, organ_id: str, index: int, *, timeout_s: float) -> str | None:
+        """Let a replica leave its node, after its tasks; returns the id of its new node as soon as it is well there.
+
+        Raises:
+            OrganUnavailableError: It does not work now, or another replica of the organ does not, so nothing was done;
+                or it did not come back in time, and is still being started.
+        """
+        replicas = self._replicas.get(organ_id, [])
+        if index >= len(replicas):
+            raise OrganUnavailableError(f"there is no replica {index} of organ {organ_id!r} any more")
+        replica = replicas[index]
+        if down := next((one for one in replicas if one.state is not ReplicaState.READY), None):
+            why = down.error or f"it is {down.state}"
+            raise OrganUnavailableError(f"{organ_id}[{index}] stays where it is: replica {down.index} is down ({why})")
+        boot = replica.boot
+        replica.move("it moves to another node")
+        try:
+            async with asyncio.timeout(timeout_s):
+                while replica.boot == boot or replica.state is not ReplicaState.READY:
+                    if replica not in self._replicas.get(organ_id, []):
+                        raise OrganUnavailableError(f"organ {organ_id} was changed while {organ_id}[{index}] moved")
+                    await self._changed.wait()
+        except TimeoutError:
+            text = f"{organ_id}[{index}] is not back within {timeout_s:.0f} s ({replica.error or replica.state})"
+            raise OrganUnavailableError(text) from None
+        return replica.place
+
+    async def shutdown(self) -> None:
+        """Stop every organ, in good order, and end its process."""
+        self.initialized = False
+        for task in (self._watch, self._asking):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(replica.stop() for replica in self._all()))
+        await self._retire_others(set())
+
+    async def dispatch(self, task: Task) -> dict[str, Any]:
+        """Route a task and do it; raises what :meth:`run_on` and the routing raise."""
+        return await self.run_on(self._routes.route(task.type, task.domain), task)
+
+    async def run_on(self, organ_id: str, task: Task) -> dict[str, Any]:
+        """Do a task on one organ, on the usable replica with the least to do.
+
+        Raises:
+            OrganUnavailableError: No replica can work now.
+        """
+        replica, timeout_s = self._choose(organ_id, task)
+        return await replica.execute(task.to_dict(), timeout_s)
+
+    async def stream(self, task: Task) -> AsyncIterator[dict[str, Any]]:
+        """Route a task and do it; yields and raises as :meth:`Replica.stream`, and raises as the routing does."""
+        replica, timeout_s = self._choose(self._routes.route(task.type, task.domain), task)
+        async for part in replica.stream(task.to_dict(), timeout_s, grace_s=ANSWER_GRACE_S):
+            yield part
+
+    async def run_on_any(self, task: Task) -> dict[str, Any]:
+        """Do a task on some organ that can work now."""
+        usable = [organ_id for organ_id in self._organs if any(r.usable for r in self._replicas[organ_id])]
+        if not usable:
+            raise OrganUnavailableError("no organ can work now")
+        return await self.run_on(random.choice(usable), task)  # noqa: S311 - a choice, not a secret
+
+    async def canary(self, nonce: str) -> list[dict[str, Any]]:
+        """Send a nonce through every replica; one entry each, with ``ok`` and, if not, ``error``.
+
+        ``missed`` says whether the organism is not what it seems without it: a replica that is known to be down, in an
+        organism that is healthy (degraded) all the same, is not.
+        """
+        return list(await asyncio.gather(*(self._canary(replica, nonce) for replica in self._all())))
+
+    def organ_reports(self, *, brief: bool = False) -> list[dict[str, Any]]:
+        """Describe every organ as plain data (``get_organism_status``); in brief, without what never changes.
+
+        Ten thousand agent ids have no place in a status that is asked for every second.
+        """
+        reports = [self._report(organ) for organ in self._organs.values()]
+        if not brief:
+            for report, organ in zip(reports, self._organs.values(), strict=True):
+                report.update(_constants(organ))
+        return reports
+
+    def organ_metrics(self) -> list[dict[str, Any]]:
+        """Describe every organ with its figures: ``agents`` by their state, ``stuck`` places, ``tasks`` counted."""
+        reports = self.organ_reports()
+        for report in reports:
+            replicas = self._replicas[report["organ_id"]]
+            living = [replica.snapshot for replica in replicas if replica.snapshot and replica.usable]
+            agents = dict.fromkeys(("starting", "ready", "stuck", "failed", "stopped"), 0)
+            for snapshot in living:
+                for state, count in snapshot.agents.items():
+                    agents[state] += count
+            # Those of a process that is not there.
+            report["agents"] = {**agents, "down": report["agent_count"] - sum(agents.values())}
+            report["stuck"] = sum(snapshot.stuck_tasks for snapshot in living)
+            report["queue_limit"] = sum(replica.spec.queue_limit for replica in replicas)
+            report["tasks"] = merge(replica.tasks() for replica in replicas)
+        return reports
+
+    def task_counts(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield the id of every organ that has reported whole, with the tasks it has counted in all."""
+        for organ_id, replicas in self._replicas.items():
+            if all(replica.snapshot for replica in replicas):
+                yield organ_id, merge(replica.tasks() for replica in replicas)
+
+    @property
+    def known_types(self) -> frozenset[str]:
+        """All task types that some organ takes."""
+        return self._known_types
+
+    def routes(self) -> dict[str, Any]:
+        """The routing table as plain data."""
+        return self._routes.to_dict()
+
+    def table(self) -> dict[str, Any]:
+        """What a client needs to reach the organs by itself: see :class:`seedcore.dispatch.routing_table.TableNews`."""
+        return {**self._routes.to_dict(), "organs": {organ.id: self._entry(organ) for organ in self._organs.values()}}
+
+    def missing(self) -> tuple[list[str], list[str]]:
+        """What is not as it should be: (required organs below their minimum, everything else that is missing)."""
+        down: list[str] = []
+        degraded: list[str] = []
+        for organ in self._organs.values():
+            ready = self._ready_agents(organ.id)
+            if ready >= organ.agent_count:
+                continue
+            text = f"{organ.id}: {ready} of {organ.agent_count} agents ready{self._because(organ.id)}"
+            enough = ready >= organ.min_ready_agents
+            (degraded if enough or not organ.required else down).append(text)
+        return down, degraded
+
+    async def _watch_nodes(self) -> None:
+        """Start elsewhere what is on a node that has been silent for too long, with its processes."""
+        while True:
+            await asyncio.sleep(SILENCE_STEP_S)
+            try:
+                await self._look_at_nodes()
+            except Exception as error:
+                # Who cannot ask gives nobody up.
+                logger.warning("which nodes are silent is not known: %s", describe(error))
+
+    async def _look_at_nodes(self) -> None:
+        replicas = self._all()
+        reported = [replica.place for replica in replicas if replica.has_reported()]
+        used = {replica.place for replica in replicas if replica.place}
+        now = asyncio.get_running_loop().time()
+        self._silence.step(now, used=used, reported=filter(None, reported))
+        if not self._silence.has_suspects:
+            self._silence.asked(answered=(), unanswered=())
+            return
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_agents())
+        for replica in replicas:
+            if self._silence.is_lost(replica.place, replica.spec.silence_s):
+                async with asyncio.timeout(ASK_TIMEOUT_S):
+                    has_place = await self._placer.fits(replica.spec)
+                # Where nothing else can hold it, it is well again soonest when its node is.
+                if has_place and self._silence.is_lost(replica.place, replica.spec.silence_s):
+                    replica.abandon()
+
+    async def _ask_agents(self) -> None:
+        answers: dict[str, bool] = {}
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                answers = await self._runtime.ask_agents()
+        except Exception as error:
+            logger.warning("the agents of the nodes cannot be asked: %s", describe(error))
+        self._silence.asked(
+            answered=[node for node, answered in answers.items() if answered],
+            unanswered=[node for node, answered in answers.items() if not answered],
+        )
+
+    async def _canary(self, replica: Replica, nonce: str) -> dict[str, Any]:
+        organ = replica.spec
+        must = organ.required and self._ready_agents(organ.id) < organ.min_ready_agents
+        missed = replica.usable or must
+        entry: dict[str, Any] = {"organ_id": organ.id, "replica": replica.index, "ok": False, "missed": missed}
+        if not replica.usable and not must:
+            return {**entry, "error": replica.error or f"it is {replica.state}"}
+        try:
+            answer = await replica.canary(nonce, CANARY_TIMEOUT_S)
+        except Exception as error:
+            # Whatever Ray or the organ makes of it, a canary that does not return is a result, not a failure of ours.
+            return {**entry, "error": describe(error).splitlines()[0]}
+        is_back = answer.get("nonce") == nonce and "error" not in answer
+        entry = {**entry, "ok": is_back, "missed": not is_back, "pid": answer.get("pid")}
+        return {**entry, "error": answer["error"]} if "error" in answer else entry
+
+    def _choose(self, organ_id: str, task: Task) -> tuple[Replica, float]:
+        organ = self._organs.get(organ_id)
+        if organ is None:
+            raise OrganUnavailableError(f"there is no organ {organ_id!r}, organs are: {', '.join(self._organs)}")
+        usable = [replica for replica in self._replicas[organ_id] if replica.usable]
+        if not usable:
+            raise OrganUnavailableError(self._why(organ_id), retry_after_s=0.5)
+        replica = min(usable, key=lambda candidate: candidate.in_flight)
+        return replica, organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
+
+    def _make(self, organ: OrganSpec) -> list[Replica]:
+        return [
+            Replica(
+                organ,
+                index,
+                identity=f"{organ.fingerprint()}@{self._release}",
+                runtime=self._runtime,
+                placer=self._placer,
+                is_leaving=lambda node_id: node_id in self._leaving,
+                silent=lambda: self._silence.silent,
+                on_change=self._notice,
+            )
+            for index in range(organ.replicas)
+        ]
+
+    async def _put(self, *organs: OrganSpec) -> None:
+        """Put these organs in the places of those with their ids, which are stopped; nothing is started."""
+        before = [replica for organ in organs for replica in self._replicas.get(organ.id, ())]
+        await asyncio.gather(*(replica.stop() for replica in before))
+        for organ in organs:
+            self._organs[organ.id] = organ
+            self._replicas[organ.id] = self._make(organ)
+
+    async def _bring_up(self, organ_ids: list[str]) -> None:
+        """Start these organs and wait until enough of each is there, and the rest has settled or had its time.
+
+        Raises:
+            InitializationError: A required one cannot reach its minimum any more.
+        """
+        for organ_id in organ_ids:
+            for replica in self._replicas[organ_id]:
+                replica.start()
+        began = asyncio.get_running_loop().time()
+        while True:
+            changed = self._changed
+            for organ_id in organ_ids:
+                self._check_possible(self._organs[organ_id])
+            waiting = self._awaited(organ_ids, asyncio.get_running_loop().time() - began)
+            if not waiting:
+                return
+            # Some are awaited for a time only, and nothing else tells when it is over.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await changed.wait()
+
+    def _awaited(self, organ_ids: list[str], elapsed_s: float) -> list[str]:
+        """Organs that a start still waits for: without its minimum a required one has to be, for ever if need be."""
+        waiting = []
+        for organ_id in organ_ids:
+            organ = self._organs[organ_id]
+            if all(replica.settled or replica.given_up for replica in self._replicas[organ_id]):
+                continue
+            must = organ.required and self._ready_agents(organ_id) < organ.min_ready_agents
+            if must or elapsed_s < organ.start_timeout_s:
+                waiting.append(organ_id)
+        return waiting
+
+    def _check_possible(self, organ: OrganSpec) -> None:
+        """Raise if a required organ cannot reach its minimum any more at this first start."""
+        replicas = self._replicas[organ.id]
+        failures = [failed for replica in replicas for failed in replica.failures]
+        lost = sum(replica.lost_agents for replica in replicas)
+        if not organ.required or not failures or organ.agent_count - lost >= organ.min_ready_agents:
+            return
+        failed = failures[0]
+        cause = AgentStartError(
+            f"agent {failed.agent_id} did not start: {failed.error_type}: {failed.error}", failed.traceback
+        )
+        cause.add_note(f"The agent's own traceback:\n{failed.traceback}")
+        raise InitializationError(f"organ {organ.id}: {cause.message}") from cause
+
+    async def _undo(self, organ_ids: list[str], old: Mapping[str, OrganSpec]) -> None:
+        """Put the organs of a reload that failed back as they were; they come up in the background."""
+        added = [organ_id for organ_id in organ_ids if organ_id not in old]
+        gone = [replica for organ_id in added for replica in self._replicas.pop(organ_id, ())]
+        for organ_id in added:
+            self._organs.pop(organ_id, None)
+        back = [organ_id for organ_id in organ_ids if organ_id in old]
+        await asyncio.gather(*(replica.stop() for replica in gone), self._put(*(old[key] for key in back)))
+        for organ_id in back:
+            for replica in self._replicas[organ_id]:
+                replica.start()
+        self._on_change()
+
+    async def _retire_others(self, keep: set[str]) -> None:
+        """Stop organs of the namespace that this organism does not have."""
+        others = await self._runtime.others(keep)
+        if others:
+            logger.info("removing organs that this organism does not have: %s", ", ".join(others))
+        # Not ours, so how long their tasks may take is not known here; the organ itself cancels what takes longer.
+        drain = max((organ.drain_timeout_s for organ in self.spec.organs), default=0.0)
+        await asyncio.gather(
+            *(
+                retire(handle, self._runtime, name=name.removeprefix(ORGAN_NAME_PREFIX), drain_timeout_s=drain)
+                for name, handle in others.items()
+            )
+        )
+
+    def _entry(self, organ: OrganSpec) -> dict[str, Any]:
+        usable = [replica for replica in self._replicas[organ.id] if replica.usable and replica.handle is not None]
+        replicas = [
+            {
+                "handle": replica.handle,
+                "epoch": replica.epoch,
+                "capacity": len(organ.agent_ids(replica.index)) * organ.max_concurrency + organ.queue_limit,
+            }
+            for replica in usable
+        ]
+        why = "" if usable else self._why(organ.id)
+        return {"task_timeout_s": organ.task_timeout_s, "why": why, "replicas": replicas}
+
+    def _report(self, organ: OrganSpec) -> dict[str, Any]:
+        replicas = self._replicas[organ.id]
+        state = self._state(organ.id)
+        ready = self._ready_agents(organ.id)
+        return {
+            "organ_id": organ.id,
+            "organ_type": organ.type,
+            "agent_count": organ.agent_count,
+            "status": str(state),
+            "ready": ready >= organ.min_ready_agents,
+            "ready_agents": ready,
+            "min_ready_agents": organ.min_ready_agents,
+            "required": organ.required,
+            "in_flight": sum(replica.tasks_in_flight for replica in replicas),
+            "queued": sum(replica.queued for replica in replicas),
+            "replicas": [replica.report() for replica in replicas],
+            "failed": [
+                {"agent_id": failed.agent_id, "error": f"{failed.error_type}: {failed.error}"}
+                for replica in replicas
+                for failed in replica.failures
+            ],
+        }
+
+    def _state(self, organ_id: str) -> ReplicaState:
+        states = {replica.state for replica in self._replicas[organ_id]}
+        if len(states) == 1:
+            return states.pop()
+        if ReplicaState.STARTING in states and not self.initialized:
+            return ReplicaState.STARTING
+        return ReplicaState.DEGRADED if states & {ReplicaState.READY, ReplicaState.DEGRADED} else ReplicaState.DOWN
+
+    def _ready_agents(self, organ_id: str) -> int:
+        return sum(replica.ready_agents for replica in self._replicas[organ_id])
+
+    def _why(self, organ_id: str) -> str:
+        errors = (replica.error.splitlines()[0] for replica in self._replicas[organ_id] if replica.error)
+        return f"organ {organ_id} cannot work now: {next(errors, f'it is {self._state(organ_id)}')}"
+
+    def _because(self, organ_id: str) -> str:
+        texts = [
+            replica.error.splitlines()[0] if replica.error else f"replica {replica.index} is {replica.state}"
+            for replica in self._replicas[organ_id]
+            if replica.error or not replica.usable
+        ]
+        return f" ({texts[0]})" if texts else ""
+
+    def _occupants(self) -> list[Occupant]:
+        return [
+            Occupant(spec=replica.spec, index=replica.index, node_id=replica.place)
+            for replica in self._all()
+            if replica.place is not None
+        ]
+
+    def _all(self) -> list[Replica]:
+        return [replica for replicas in self._replicas.values() for replica in replicas]
+
+    def _notice(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._on_change()
+
+
+def _constants(organ: OrganSpec) -> dict[str, Any]:
+    return {
+        "description": organ.description,
+        "agent_ids": organ.agent_ids(),
+        "task_types": sorted(organ.all_task_types()),
+    }

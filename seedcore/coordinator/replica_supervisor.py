@@ -1,0 +1,509 @@
+"""One replica of an organ, as the Coordinator sees it: keeps asking it, and does what :mod:`process` decides.
+
+A single long call (``watch``) serves for progress, health and death: the organ answers it when something changed or
+after the health interval; a process that died breaks it; one that hangs leaves it overdue. A task that finds no
+process says so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayError, WorkerCrashedError
+
+from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, OrganRuntime, kill, retire
+from seedcore.coordinator.replica_state import Action, Phase, Process, Row
+from seedcore.coordinator.start_queue import Placer
+from seedcore.core.errors import OrganUnavailableError
+from seedcore.core.organ_snapshot import AgentFailure, ReplicaState, Snapshot
+from seedcore.core.spec import OrganSpec
+from seedcore.core.task import describe
+from seedcore.core.task_counters import merge
+from seedcore.dispatch.sender import Call, Lane
+from seedcore.organ.task_queue import settle
+
+logger = logging.getLogger(__name__)
+
+# Items that a stream may be ahead of whoever takes them, on each of its hops.
+STREAM_AHEAD = 64
+# Ray tells a caller of a dead actor after up to a second; a killed organ is back within two.
+_RETRY_S = 0.2
+_MAX_RETRY_S = 5.0
+_PROCESS_START_S = 30.0
+_ROW_TIMEOUT_S = 2.0
+
+
+class Replica:
+    """Keeps one organ process alive and knows how it is.
+
+    Args:
+        spec: The organ.
+        index: Which replica, from 0.
+        identity: Digest of spec and release that the process must have.
+        runtime: Where it runs.
+        placer: Says when its process may start, and on which node.
+        is_leaving: Says whether a node is to leave the cluster.
+        silent: Gives the ids of the nodes that do not answer now.
+        on_change: Called, on the loop, whenever what is known changes.
+    """
+
+    def __init__(
+        self,
+        spec: OrganSpec,
+        index: int,
+        *,
+        identity: str,
+        runtime: OrganRuntime,
+        placer: Placer,
+        is_leaving: Callable[[str], bool],
+        silent: Callable[[], Collection[str]] = tuple,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self.index = index
+        self.actor_id: str | None = None
+        self.place: str | None = None
+        """The node that its process is on or, until it has answered, is to be on."""
+        self._identity = identity
+        self._runtime = runtime
+        self._placer = placer
+        self._is_leaving = is_leaving
+        self._silent = silent
+        self._on_change = on_change
+        self._process = Process()
+        self._handle: Any = None
+        self._past_tasks: list[dict[str, Any]] = []
+        self._told: tuple[ReplicaState, str | None] = (ReplicaState.STARTING, None)
+        self._supervision: asyncio.Task[None] | None = None
+        self._creation: asyncio.Future[Any] | None = None
+        self._asking: asyncio.Future[dict[str, Any]] | None = None
+        # Whether a task has found no process since the last question was sent.
+        self._is_doubted = False
+        # Why the process is to be replaced as soon as supervision looks again.
+        self._leaves_because: str | None = None
+        # Whether its node was given up, and whether it has reported since somebody asked for that.
+        self._is_given_up = False
+        self._has_reported = False
+        # Processes that are being ended; whoever stops the replica waits for them, too.
+        self._ending: set[asyncio.Task[Any]] = set()
+        self._streams = 0
+        self._lane = self._new_lane()
+
+    def start(self) -> None:
+        """Begin to bring the process up and to watch it."""
+        self._supervision = asyncio.create_task(self._supervise())
+
+    @property
+    def state(self) -> ReplicaState:
+        """How it is."""
+        return self._process.state
+
+    @property
+    def error(self) -> str | None:
+        """Why it is not ready."""
+        return self._process.error
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The last report, also that of a process that is gone."""
+        return self._process.snapshot
+
+    @property
+    def restarts(self) -> int:
+        """Processes that have followed the first one."""
+        return self._process.restarts
+
+    @property
+    def handle(self) -> Any:
+        """Its actor, or None while there is none."""
+        return self._handle
+
+    @property
+    def epoch(self) -> str | None:
+        """What a sender of tasks has to name, see :class:`seedcore.organ.lease.Lease`."""
+        return self._lane.epoch
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks sent there by the Coordinator and not answered yet."""
+        return self._lane.load + self._streams
+
+    @property
+    def tasks_in_flight(self) -> int:
+        """Tasks that are there, as of its last report, and no less than the Coordinator has sent."""
+        return max(self.in_flight, self.snapshot.in_flight if self.snapshot and self.usable else 0)
+
+    @property
+    def queued(self) -> int:
+        """Tasks that wait there for an agent, as of its last report."""
+        return self.snapshot.queued if self.snapshot and self.usable else 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether every agent of the living process has either started or failed to."""
+        return self._answers and self.snapshot is not None and self.snapshot.first_round_over
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Counts of tasks, as of the last report, over all processes that this one follows."""
+        return merge([self._past_tasks, self.snapshot.tasks if self.snapshot else ()])
+
+    @property
+    def node_id(self) -> str | None:
+        """The node that the process was last seen on."""
+        return self.snapshot.node_id if self.snapshot else None
+
+    @property
+    def boot(self) -> str | None:
+        """Names the process that reported last."""
+        return self.snapshot.boot if self.snapshot else None
+
+    def has_reported(self) -> bool:
+        """Say whether a report has come since this was asked last."""
+        reported, self._has_reported = self._has_reported, False
+        return reported
+
+    def abandon(self) -> None:
+        """Start the process elsewhere: neither it nor its node answers; nothing, if it has answered meanwhile."""
+        if self._handle is not None and self.place is not None and not (self._answers or self._is_given_up):
+            self._is_given_up = True
+            if self._asking is not None:
+                self._asking.cancel()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the process has died so often before it was ever well that a first start does not wait for it."""
+        return self._process.has_given_up
+
+    @property
+    def failures(self) -> tuple[AgentFailure, ...]:
+        """Agents that did not start or are not well."""
+        if not self.given_up:
+            return self.snapshot.failed if self.snapshot else ()
+        text = f"the process of organ {self.spec.id} died {self._process.deaths} times while it started"
+        first, cause = self.spec.agent_ids(self.index)[0], self._process.cause or ""
+        return (AgentFailure(agent_id=first, error=text, error_type="OrganUnavailableError", traceback=cause),)
+
+    @property
+    def lost_agents(self) -> int:
+        """Agents that are known not to work."""
+        if self.settled and self.snapshot:
+            return self.snapshot.agent_count - self.snapshot.ready
+        return len(self.spec.agent_ids(self.index)) if self.given_up else 0
+
+    @property
+    def ready_agents(self) -> int:
+        """Agents that can work now; none while the process is down."""
+        return self.snapshot.ready if self.snapshot and self.usable else 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its turn to start a process."""
+        return self._process.waits is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a task may be sent there."""
+        return self.state in {ReplicaState.READY, ReplicaState.DEGRADED}
+
+    @property
+    def _answers(self) -> bool:
+        return self._process.phase is Phase.ANSWERING
+
+    async def execute(self, task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Run one task there; answers in the documented shape, also if the process dies with it or does not answer."""
+        waiter: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._lane.send(Call(task, timeout_s, settle(waiter)))
+        return await waiter
+
+    async def stream(self, task: dict[str, Any], timeout_s: float, *, grace_s: float) -> AsyncIterator[dict[str, Any]]:
+        """Run one task there; yields what :meth:`Organ.stream` yields.
+
+        Raises:
+            OrganUnavailableError: The process died with the task, or there is none.
+            TimeoutError: The process did not answer in time, nor within the grace after it.
+            RayError: Anything else that Ray reports, an item that cannot be read for one.
+        """
+        if self._handle is None:
+            raise OrganUnavailableError(f"the process of organ {self.spec.id} is down")
+        deadline = asyncio.get_running_loop().time() + timeout_s + grace_s
+        method = self._handle.stream.options(_generator_backpressure_num_objects=STREAM_AHEAD)
+        parts = method.remote(task, timeout_s, self._lane.epoch)
+        self._streams += 1
+        lane = self._lane
+        try:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    part: dict[str, Any] = await (await anext(parts))
+                yield part
+        except StopAsyncIteration:
+            return
+        except _DEATHS as error:
+            if lane is self._lane:
+                self._missed_by_task(str(task.get("type")), may_have_run=True)
+            text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
+            raise OrganUnavailableError(text, "unknown") from error
+        finally:
+            self._streams -= 1
+            # Nothing, if it has ended; else nobody waits for what is still to come.
+            ray.cancel(parts)
+
+    async def canary(self, nonce: str, timeout_s: float) -> dict[str, Any]:
+        """Send a nonce there and back.
+
+        Raises:
+            RayError | TimeoutError | OrganUnavailableError: It did not come back.
+        """
+        if self._handle is None:
+            raise OrganUnavailableError("it has no process yet")
+        async with asyncio.timeout(timeout_s):
+            answer: dict[str, Any] = await self._handle.canary.remote(nonce)
+        return answer
+
+    def move(self, why: str) -> None:
+        """Let another process follow this one, where placement wants it now; the tasks of this one end first."""
+        self._leaves_because = why
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def stop(self) -> None:
+        """Let the tasks end, stop the agents and end the process; does not raise."""
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.wait({self._supervision})
+        self._placer.give_back(self.spec, self.index)
+        # One whose report is only late may be well, and at work; what is not placed yet or dead would not hear a word.
+        gently = self._process.phase in {Phase.ANSWERING, Phase.OVERDUE}
+        handle, self._handle = self._handle, None
+        if handle is None and self._creation is not None:
+            # It is being created in a thread, which nothing stops: what comes of it has to go as well.
+            with contextlib.suppress(RayError, TimeoutError, ValueError):
+                handle = await asyncio.wait_for(self._creation, KILL_TIMEOUT_S)
+        self._process.end()
+        self._tell()
+        if handle is not None:
+            self._begin_to_end(handle, gently=gently)
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def report(self) -> dict[str, Any]:
+        """Describe the replica as plain data, without its agents."""
+        return {
+            "replica": self.index,
+            "state": str(self.state),
+            "actor_id": self.actor_id,
+            "pid": self.snapshot.pid if self.snapshot else None,
+            "node_id": self.node_id,
+            "agent_count": len(self.spec.agent_ids(self.index)),
+            "ready_agents": self.ready_agents,
+            "in_flight": self.tasks_in_flight,
+            "queued": self.queued,
+            "restarts": self.restarts,
+            "has_turn": self._placer.has_turn(self.spec, self.index),
+            "error": self.error,
+        }
+
+    @property
+    def _name(self) -> str:
+        return f"{self.spec.id}[{self.index}]"
+
+    @property
+    def started_agents(self) -> int:
+        """Agents of the living process that have started, also while others of it have not."""
+        return self.snapshot.ready if self.snapshot and self._answers else 0
+
+    async def _supervise(self) -> None:
+        delay = _RETRY_S
+        while True:
+            try:
+                action = await self._next()
+                if action is not Action.WAIT:
+                    # It has answered or died; whatever follows is another start.
+                    self._placer.give_back(self.spec, self.index)
+                self._tell()
+                answered = self._answers
+                await self._do(action)
+            except Exception as error:
+                logger.exception("supervision of organ %s failed, trying again", self._name)
+                self._placer.give_back(self.spec, self.index)
+                self._process.lost(describe(error), None, _now())
+                self._tell()
+                self._asking, answered = None, False
+            if answered:
+                delay = _RETRY_S
+            elif self._asking is None and self._process.phase is not Phase.PAUSED:
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _MAX_RETRY_S)
+
+    async def _next(self) -> Action:
+        """Wait until something happens to the process, and decide what to do."""
+        process, spec = self._process, self.spec
+        if self._handle is None:
+            await self._create()
+        if self._is_given_up:
+            return process.given_up(spec.silence_s)
+        if self._asking is None:
+            known = process.snapshot if self._answers else None
+            seen = (known.boot, known.version) if known else ("", -1)
+            self._is_doubted = False
+            self._asking = _ask(self._handle.watch.remote(*seen, spec.health_interval_s))
+        asking = self._asking
+        # The first answer of a process may have to wait for Ray to place and to start it.
+        limit = _PROCESS_START_S if process.is_awaited else spec.health_interval_s + spec.health_timeout_s
+        await asyncio.wait({asking}, timeout=limit)
+        if not asking.done():
+            row = await self._row()
+        if not asking.done():
+            is_silent = self.place in self._silent()
+            return process.silent(row, _now(), threshold=spec.failure_threshold, is_node_silent=is_silent)
+        self._asking = None
+        if self._leaves_because is not None and self._answers:
+            return process.retire(self._leaves_because)
+        return Action.ASK if asking.cancelled() or self._is_doubted else await self._ended(asking)
+
+    async def _ended(self, asking: asyncio.Future[dict[str, Any]]) -> Action:
+        """Decide what to do after a question that has ended, with an answer or an error."""
+        process, error = self._process, asking.exception()
+        if isinstance(error, ActorDiedError):
+            row = await self._row()
+            return process.dead((row and row.cause) or _first_line(error), _now())
+        if error is not None:
+            away = isinstance(error, _DEATHS)
+            return process.lost(None if away else _first_line(error), await self._row(), _now())
+        return self._answered(asking.result())
+
+    def _answered(self, answer: dict[str, Any]) -> Action:
+        if answer["identity"] != self._identity:
+            # Before anything else: what another release answers may have another shape.
+            return self._process.retire("it is of another configuration or release")
+        snapshot, before = Snapshot.from_dict(answer), self.snapshot
+        if before is not None and before.boot != snapshot.boot:
+            self._past_tasks = self.tasks()
+        self._lane.epoch, self.place, self._has_reported = snapshot.epoch, snapshot.node_id, True
+        return self._process.answered(snapshot, _now(), leaving=self._is_leaving(str(snapshot.node_id)))
+
+    async def _do(self, action: Action) -> None:
+        if action is Action.KILL:
+            await kill(self._handle, self._runtime, name=self._name, restart=True)
+        if action in {Action.KILL, Action.ASK}:
+            self._asking = None
+        if action in {Action.CREATE, Action.DISPOSE, Action.RETIRE, Action.PAUSE}:
+            handle, self._handle, self._asking = self._handle, None, None
+            if action is not Action.CREATE:
+                await asyncio.shield(self._begin_to_end(handle, gently=action is Action.RETIRE))
+        if action is Action.MOVE:
+            await self._abandon()
+        if action is Action.PAUSE:
+            await asyncio.sleep(self._process.pause_s)
+
+    async def _abandon(self) -> None:
+        """Take the name from the old actor; its process ends when it hears of that, and takes no work until then."""
+        self._is_given_up, self._asking = False, None
+        if not await kill(self._handle, self._runtime, name=self._name, restart=False):
+            # Who created an actor now would be given the old one.
+            self._process.lost("its node does not answer, and Ray's head takes no order", None, _now())
+            return
+        self._handle = self.place = None
+        # What the old process was given is answered on its own: it says nothing of the new one.
+        self._lane = self._new_lane()
+
+    def _new_lane(self) -> Lane:
+        def missed(task_type: str, *, is_dead: bool = True, may_have_run: bool) -> None:
+            if self._lane is lane:
+                self._missed_by_task(task_type, is_dead=is_dead, may_have_run=may_have_run)
+
+        lane = Lane(self.spec.id, lambda: self._handle if self._lane is lane else None, on_miss=missed)
+        return lane
+
+    async def _create(self) -> None:
+        """Adopt the actor that there is, or create one when it is its turn."""
+        self._leaves_because = None
+        self._handle = await self._made(self._runtime.find(self.spec, self.index))
+        if self._handle is None:
+            self.place = None
+            try:
+                self.place = await self._placer.place(self.spec, self.index, tell=self._process.wait)
+            finally:
+                self._process.wait(None)
+            ensure = self._runtime.ensure(self.spec, self.index, self._identity, node_id=self.place)
+            self._handle = await self._made(ensure)
+        self._is_given_up = False
+        self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
+        self._process.created(await self._row())
+        self._tell()
+
+    async def _made(self, creation: Awaitable[Any]) -> Any:
+        self._creation = asyncio.ensure_future(creation)
+        try:
+            return await asyncio.shield(self._creation)
+        finally:
+            if self._creation.done():
+                self._creation = None
+
+    async def _row(self) -> Row | None:
+        """Ask the GCS about the actor; None if it does not say, a head that is away for one."""
+        try:
+            async with asyncio.timeout(_ROW_TIMEOUT_S):
+                row = await self._runtime.row(self._handle)
+        except Exception as error:
+            logger.warning("organ %s: the head does not say how its actor is: %s", self._name, describe(error))
+            return None
+        if row is not None and row.state == "ALIVE" and row.node_id is not None:
+            self.place = row.node_id
+        return row
+
+    def _missed_by_task(self, task_type: str, *, is_dead: bool = True, may_have_run: bool) -> None:
+        """A task found no process: no status may look better from now on, until the process has answered anew."""
+        if self._process.missed_by_task(task_type, is_dead=is_dead, may_have_run=may_have_run):
+            # An answer that is on its way may have been sent before.
+            self._is_doubted = True
+            if self._asking is not None:
+                self._asking.cancel()
+            self._tell()
+
+    def _begin_to_end(self, handle: Any, *, gently: bool) -> asyncio.Task[Any]:
+        """End an actor for good; that goes on when the replica is stopped meanwhile."""
+        name, drain_s = self._name, self.spec.drain_timeout_s
+        task: asyncio.Task[Any] = asyncio.create_task(
+            retire(handle, self._runtime, name=name, drain_timeout_s=drain_s)
+            if gently
+            else kill(handle, self._runtime, name=name, restart=False)
+        )
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
+
+    def _tell(self) -> None:
+        before, self._told = self._told, (self.state, self.error)
+        if before != self._told:
+            level = logging.INFO if self.error is None else logging.WARNING
+            detail = f" ({self.error})" if self.error else ""
+            logger.log(level, "organ %s: %s -> %s%s", self._name, before[0], self.state, detail)
+        self._on_change()
+
+
+def _ask(sent: Any) -> asyncio.Task[dict[str, Any]]:
+    """Wait for a call in the background; an error that nobody waits for any more is not logged as unheard."""
+
+    async def wait() -> dict[str, Any]:
+        answer: dict[str, Any] = await sent
+        return answer
+
+    task = asyncio.ensure_future(wait())
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {describe(error)}".splitlines()[0]
+
+
+_DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, NodeDiedError)

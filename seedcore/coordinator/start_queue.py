@@ -1,0 +1,217 @@
+"""Whose process may start now: on each node, as many at a time as it has cores, and the others wait for their turn.
+
+A turn begins with the creation of an actor and ends when its process has answered, has died or was stopped, and at the
+latest after its organ's ``start_timeout_s``. What Ray has no room for takes no turn: it does not start anything yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from seedcore.coordinator.organ_actors import OrganRuntime
+from seedcore.coordinator.placement import Node, Occupancy, Occupant
+from seedcore.core.spec import OrganSpec
+from seedcore.core.task import describe
+
+logger = logging.getLogger(__name__)
+
+# How old the list of nodes may be that a turn is given by; also how often those who wait are looked at.
+NODES_AGE_S = 1.0
+# Nodes that a reason names.
+MAX_NAMED = 5
+# Turns that end at about the same time are given on together.
+_TOGETHER_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A replica that wants to start a process."""
+
+    spec: OrganSpec
+    index: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Names the replica."""
+        return (self.spec.id, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A replica whose process may start now.
+
+    Attributes:
+        request: The replica.
+        node_id: The node to start it on; None if no node can hold it as things are, so Ray has to wait for one.
+    """
+
+    request: Request
+    node_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    request: Request
+    granted: asyncio.Future[str | None]
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    node_id: str
+    until: float
+
+
+class Starts:
+    """Remembers which processes are starting, and decides who is next; pure, with the time passed in."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, int], _Held] = {}
+
+    def give_back(self, key: tuple[str, int]) -> bool:
+        """End the turn of a replica; returns whether it had one."""
+        return self._held.pop(key, None) is not None
+
+    def has_turn(self, key: tuple[str, int], now: float) -> bool:
+        """Say whether a replica's process is being started."""
+        held = self._held.get(key)
+        return held is not None and held.until > now
+
+    def admit(
+        self, requests: Sequence[Request], nodes: Sequence[Node], occupants: Iterable[Occupant], now: float
+    ) -> list[Turn]:
+        """Give turns to those who wait: the first replica of every organ comes before the second of any."""
+        self._held = {key: held for key, held in self._held.items() if held.until > now}
+        occupancy = Occupancy(nodes, occupants)
+        left = {node.node_id: node.cores for node in nodes}
+        for held in self._held.values():
+            left[held.node_id] = left.get(held.node_id, 0) - 1
+        turns: list[Turn] = []
+        for request in sorted(requests, key=lambda one: one.index):
+            if nodes and all(count <= 0 for count in left.values()):
+                break
+            choice = occupancy.choose(request.spec)
+            if choice is None or not choice.has_room:
+                turns.append(Turn(request, choice.node.node_id if choice else None))
+                continue
+            node_id = choice.node.node_id
+            # Also for one that has to wait: the next one may find that another node is as good, and has a turn left.
+            occupancy.put(request.spec, node_id)
+            if left[node_id] > 0:
+                left[node_id] -= 1
+                self._held[request.key] = _Held(node_id, now + request.spec.start_timeout_s)
+                turns.append(Turn(request, node_id))
+        return turns
+
+    def reason(self, nodes: Iterable[Node]) -> str:
+        """Say what those wait for who have no turn: ``waits for its turn: 3 processes are starting (2 on a, 1 on b)``.
+
+        Names at most MAX_NAMED nodes.
+        """
+        starting = Counter(held.node_id for held in self._held.values())
+        names = {node.node_id: node.name for node in nodes}
+        where = [f"{count} on {names.get(node_id, node_id)}" for node_id, count in sorted(starting.items())]
+        count = starting.total()
+        processes = "1 process is" if count == 1 else f"{count} processes are"
+        more = ", ..." if len(where) > MAX_NAMED else ""
+        return f"waits for its turn: {processes} starting ({', '.join(where[:MAX_NAMED])}{more})"
+
+
+class Placer:
+    """Lets replicas wait for their turn and tells each the node that its process is to start on.
+
+    Args:
+        runtime: Knows the nodes.
+        occupants: Gives the replicas that have a place already.
+        avoid: Gives the ids of nodes that no process is to be started on, though Ray may call them alive.
+    """
+
+    def __init__(
+        self,
+        runtime: OrganRuntime,
+        occupants: Callable[[], Iterable[Occupant]],
+        *,
+        avoid: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self._runtime = runtime
+        self._occupants = occupants
+        self._avoid = avoid
+        self._starts = Starts()
+        self._waiting: dict[tuple[str, int], _Waiter] = {}
+        self._changed = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
+        self._nodes: list[Node] = []
+        self._asked_at = -NODES_AGE_S
+
+    async def place(self, spec: OrganSpec, index: int, *, tell: Callable[[str], None]) -> str | None:
+        """Wait until a replica's process may start; returns its node, None if there is none that could hold it now.
+
+        Args:
+            spec: The organ.
+            index: Which replica, from 0.
+            tell: Called with the reason why it has to wait.
+        """
+        waiter = _Waiter(Request(spec, index), asyncio.get_running_loop().create_future(), tell)
+        self._waiting[waiter.request.key] = waiter
+        self._changed.set()
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._give_turns())
+        try:
+            return await waiter.granted
+        except BaseException:
+            self.give_back(spec, index)
+            raise
+        finally:
+            del self._waiting[waiter.request.key]
+
+    async def places(self) -> list[Node]:
+        """Return the nodes that a process may be started on, as they were at most NODES_AGE_S ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= NODES_AGE_S:
+            self._nodes, self._asked_at = await self._runtime.places(), now
+        avoided = self._avoid()
+        return [node for node in self._nodes if node.node_id not in avoided]
+
+    async def fits(self, spec: OrganSpec) -> bool:
+        """Say whether a process of an organ may be started on any node."""
+        return Occupancy(await self.places(), ()).choose(spec) is not None
+
+    def has_turn(self, spec: OrganSpec, index: int) -> bool:
+        """Say whether a replica's process is being started, on a node that had room for it."""
+        return self._starts.has_turn((spec.id, index), asyncio.get_running_loop().time())
+
+    def give_back(self, spec: OrganSpec, index: int) -> None:
+        """End a replica's turn, if it has one."""
+        if self._starts.give_back((spec.id, index)):
+            self._changed.set()
+
+    async def _give_turns(self) -> None:
+        while self._waiting:
+            self._changed.clear()
+            try:
+                await self._admit()
+            except Exception as error:
+                # Nobody would ever get a turn again.
+                logger.warning("no process can be placed, trying again: %s", describe(error))
+                for waiter in self._waiting.values():
+                    waiter.tell("waits for Ray's head to say which nodes there are")
+            try:
+                async with asyncio.timeout(NODES_AGE_S):
+                    await self._changed.wait()
+                await asyncio.sleep(_TOGETHER_S)
+            except TimeoutError:
+                continue
+
+    async def _admit(self) -> None:
+        nodes, now = await self.places(), asyncio.get_running_loop().time()
+        requests = [waiter.request for waiter in self._waiting.values() if not waiter.granted.done()]
+        for turn in self._starts.admit(requests, nodes, self._occupants(), now):
+            self._waiting[turn.request.key].granted.set_result(turn.node_id)
+        reason = self._starts.reason(nodes)
+        for waiter in self._waiting.values():
+            if not waiter.granted.done():
+                waiter.tell(reason)

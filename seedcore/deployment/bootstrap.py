@@ -1,0 +1,389 @@
+"""Bring the Coordinator up, or bring it to this configuration and release, within a deadline.
+
+Idempotent: a Coordinator that exists is verified (its release, its configuration, its status, and a nonce through
+every organ), and Ray is joined only if something has to be created or killed. Race-free: callers on one host take
+turns at a lock, callers on several hosts meet at the actor's name, and whoever finds another's organism decides again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from seedcore.core import release
+from seedcore.core.backoff import Backoff
+from seedcore.core.errors import ClusterError, ConfigError, DeadlineError, Fault
+from seedcore.core.settings import Settings
+from seedcore.core.spec import OrganismSpec
+from seedcore.deployment import desired_state as desired
+from seedcore.deployment.convergence import Decision, Identity, decide, judged
+from seedcore.deployment.driver import Driver
+from seedcore.status import host_processes as processes
+from seedcore.status.probing import HEALTHY, INITIALIZING, UNHEALTHY, Report, check_canary, probe, wait
+
+# A process that restarts looks as if it did not answer; only one that stays silent for so long is replaced.
+PATIENCE_S = 10.0
+PATIENCE_SHARE = 0.25
+# A reload that fails has to be undone in time as well.
+RELOAD_SHARE = 0.8
+# What is in flight when a Coordinator is replaced may take so much of the time.
+QUIESCE_SHARE = 0.4
+# What is left to `shutdown` for the end of the processes themselves.
+KILL_S = 2.0
+# Also at the deadline: a busy host is not a dead one.
+CANARY_MIN_S = 2.0
+BACKOFF = Backoff((1.0, 2.0, 4.0, 8.0))
+_POLL_S = 0.25
+_LOCK_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What bootstrap did.
+
+    Attributes:
+        action: ``none``, ``create``, ``replace``, or ``reload``: the Coordinator stays, organs were replaced.
+        changed: Whether an actor was (or, for a dry run, would be) created or replaced.
+        attempts: Creations tried.
+        elapsed_s: Seconds it took.
+        fingerprint: Of the organism that was wanted.
+        report: The last probe.
+        cause: Traceback of the last failed creation, empty if none failed.
+    """
+
+    action: str
+    changed: bool
+    attempts: int
+    elapsed_s: float
+    report: Report
+    fingerprint: str = ""
+    cause: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; the report stands under ``status``."""
+        return {
+            "action": self.action,
+            "changed": self.changed,
+            "attempts": self.attempts,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "fingerprint": self.fingerprint,
+            "healthy": self.report.healthy,
+            "reason": self.report.reason,
+            "message": self.report.message,
+            "cause": self.cause,
+            "status": self.report.to_dict(),
+        }
+
+
+def bootstrap(
+    settings: Settings,
+    spec: OrganismSpec,
+    *,
+    wait_timeout_s: float = 60.0,
+    retries: int = 2,
+    replace: bool = False,
+    dry_run: bool = False,
+    keep_desired: bool = False,
+    on_progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Make sure that one healthy Coordinator with this spec and release runs.
+
+    Args:
+        settings: Where the cluster is.
+        spec: The organism.
+        wait_timeout_s: Seconds for everything; then it returns what is true, and what initializes goes on.
+        retries: How often a failed creation is tried again (with back-off, within the deadline).
+        replace: Replace a Coordinator even if it is as it should be.
+        dry_run: Only say what would be done.
+        keep_desired: Repeat what ``desired.json`` wants, and change nothing there (for the supervisor). Where no
+            Coordinator is wanted any more, nothing is done; an organism that stands there replaces ``spec``.
+        on_progress: Called with one line for each new thing that is known.
+
+    Raises:
+        ConfigError: The token cannot be read or the state directory cannot be written.
+    """
+    run = _Run(settings, spec, timeout_s=wait_timeout_s, repeats=keep_desired, say=on_progress or _silent)
+    if dry_run:
+        report = run.probe()
+        action = decide(report, run.ours, replace=replace).action
+        return run.outcome("none" if action in {"wait", "give_up"} else action, report)
+    try:
+        with _lock(settings, run.deadline):
+            return _converge(run, retries=retries, replace=replace)
+    except DeadlineError as error:
+        report = run.verified(run.probe())
+        text = f"{report.message} ({error})"
+        return run.outcome("none", dataclasses.replace(judged(report, run.ours), message=text))
+    except ClusterError as error:
+        return run.outcome(run.action, Report(healthy=False, status=UNHEALTHY, reason=error.reason, message=str(error)))
+    finally:
+        run.driver.leave()
+
+
+def shutdown(settings: Settings, *, timeout_s: float = 30.0) -> bool:
+    """Stop the organism and end the Coordinator; True if there was something to stop.
+
+    Raises:
+        ClusterError: The cluster cannot be asked or joined.
+        ConfigError: The token cannot be read or the state directory cannot be written.
+        DeadlineError: A bootstrap is running and did not end in time.
+    """
+    desired.write_desired(settings, "stopped")
+    report = probe(settings)
+    if report.unknown:
+        raise ClusterError(report.reason, report.message)
+    run = _Run(settings, OrganismSpec(organs=()), timeout_s=timeout_s)
+    try:
+        with _lock(settings, run.deadline):
+            run.driver.join()
+            run.driver.stop_organs(run.remaining() - KILL_S)
+            found = run.driver.kill_coordinator()
+            # What has not stopped by itself.
+            return bool(run.driver.kill_organs()) or found
+    finally:
+        run.driver.leave()
+
+
+def _converge(run: _Run, *, retries: int, replace: bool) -> Outcome:
+    """Look, decide and act until the Coordinator is healthy and ours, cannot become so, or the time is over."""
+    while True:
+        if run.repeats and not run.still_wanted():
+            report = run.probe()
+            text = f"{report.message}; no Coordinator is wanted any more, nothing was done"
+            return run.outcome(run.action, dataclasses.replace(report, message=text))
+        report = run.until_identified(replace=replace)
+        decision = decide(report, run.ours, replace=replace, repeats=run.repeats)
+        replace = False
+        if decision.action == "give_up":
+            return run.outcome(run.action, report)
+        report = run.wait() if decision.action == "wait" else run.act(decision, report)
+        if report.status == HEALTHY and run.ours.is_of(report):
+            run.want_running()
+            return run.outcome(run.action, report)
+        if report.status == HEALTHY and decision.action != "reload" and run.remaining() > 0 and run.attempts <= retries:
+            # Another organism than ours has come up: decide anew.
+            continue
+        if not run.has_failed_to_create(report):
+            return run.outcome(run.action, judged(report, run.ours))
+        run.cause = str(report.evidence.get("traceback", ""))
+        run.driver.kill_organs()
+        delay_s = BACKOFF.delay_s(run.attempts)
+        if run.attempts > retries or run.remaining() <= delay_s:
+            run.want_nothing()
+            return run.outcome(run.action, report)
+        run.say(f"attempt {run.attempts} failed: {report.message}; trying again in {delay_s:g} s")
+        time.sleep(delay_s)
+
+
+class _Run:
+    """One run of bootstrap: its deadline, its counters, and its connection to Ray if it needs one."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        spec: OrganismSpec,
+        *,
+        timeout_s: float,
+        repeats: bool = False,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.repeats = repeats
+        self.say = say or _silent
+        self.action = "none"
+        self.attempts = 0
+        self.cause = ""
+        self.driver = Driver(settings, self.remaining)
+        self._take(spec)
+        self._created = ""
+        self._said = ""
+        self._timeout_s = timeout_s
+        self._started = time.monotonic()
+        self.deadline = self._started + timeout_s
+
+    def remaining(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def probe(self) -> Report:
+        """Ask once."""
+        return probe(self.settings, timeout_s=max(1.0, min(3.0, self.remaining())))
+
+    def still_wanted(self) -> bool:
+        """Read again what is wanted: an operator may have changed it while this process started or waited."""
+        wanted = desired.read_desired(self.settings)
+        if wanted is None or wanted.desired != "running":
+            return False
+        if wanted.spec is not None:
+            self._take(wanted.spec)
+        return True
+
+    def until_identified(self, *, replace: bool) -> Report:
+        """Probe until there is something to decide on.
+
+        A Coordinator that comes up is waited for until it says what it is; one that is silent, or whose cluster is, for
+        a moment.
+        """
+        patience = time.monotonic() + min(PATIENCE_S, self._timeout_s * PATIENCE_SHARE)
+        while True:
+            report = self.probe()
+            now = time.monotonic()
+            if now >= self.deadline or replace or report.terminal or report.evidence.get("zombie"):
+                return report
+            silent = "silence" in report.evidence
+            comes_up = report.status == INITIALIZING and not Identity.is_told(report)
+            if not (silent and now < patience) and not (comes_up and report.reason != "unschedulable"):
+                return report
+            if comes_up:
+                self._tell(report)
+            time.sleep(_POLL_S)
+
+    def act(self, decision: Decision, report: Report) -> Report:
+        """Create, replace or reload; returns what has become of it."""
+        self.driver.join()
+        if self.action in {"none", "reload"}:
+            self.action = decision.action
+        if decision.action == "reload":
+            return self._reload(report, decision.why)
+        if decision.action == "replace":
+            self.say(f"replacing the Coordinator: {decision.why}")
+            self._end_process(report)
+        self.want_running()
+        self.attempts += 1
+        self._created = self.driver.create(self.spec, attempt=self.attempts)
+        return self.wait()
+
+    def wait(self) -> Report:
+        """Wait until the Coordinator is healthy, a creation has failed, or the time is over."""
+        report = wait(
+            self.settings,
+            timeout_s=self.remaining(),
+            interval_s=_POLL_S,
+            on_change=self._tell,
+            allow_degraded=True,
+            ends=self.has_failed_to_create,
+        )
+        if self.has_failed_to_create(report):
+            # Whatever Ray has called it: the creation that was just asked for has ended, without a Coordinator.
+            return dataclasses.replace(report, reason="init_failed")
+        return self.verified(report)
+
+    def has_failed_to_create(self, report: Report) -> bool:
+        """Say whether the actor that this run has created is dead."""
+        own = report.coordinator
+        return bool(self._created) and own.get("state") == "DEAD" and own.get("actor_id") == self._created
+
+    def verified(self, report: Report) -> Report:
+        """Believe a healthy status only if a nonce comes back through every organ; tell degraded from healthy."""
+        if report.status != HEALTHY:
+            return report
+        report = check_canary(self.settings, report, timeout_s=max(CANARY_MIN_S, min(10.0, self.remaining())))
+        return dataclasses.replace(report, healthy=report.status == HEALTHY and not report.degraded)
+
+    def want_running(self) -> None:
+        """Write down that this organism is wanted; a file that says so already is left alone."""
+        if self.repeats:
+            return
+        wanted = desired.read_desired(self.settings)
+        if (
+            wanted is None
+            or (wanted.desired, wanted.fingerprint) != ("running", self.ours.fingerprint)
+            or (wanted.config is not None and wanted.spec is None)
+        ):
+            desired.write_desired(self.settings, "running", spec=self.spec)
+
+    def want_nothing(self) -> None:
+        """Write down that nobody shall go on trying behind the operator's back: nothing is left of what failed."""
+        if not self.repeats:
+            desired.write_desired(self.settings, "stopped", config=self.spec.source)
+
+    def outcome(self, action: str, report: Report) -> Outcome:
+        """Sum up."""
+        return Outcome(
+            action=action,
+            changed=action != "none",
+            attempts=self.attempts,
+            elapsed_s=time.monotonic() - self._started,
+            report=report,
+            fingerprint=self.ours.fingerprint,
+            cause=self.cause,
+        )
+
+    def _take(self, spec: OrganismSpec) -> None:
+        self.spec = spec
+        self.ours = Identity(release=release.release_id(), fingerprint=spec.fingerprint())
+
+    def _tell(self, report: Report) -> None:
+        line = f"{report.status}: {report.message}"
+        if line != self._said:
+            self._said = line
+            self.say(line)
+
+    def _end_process(self, report: Report) -> None:
+        """End a Coordinator for good: after its tasks where it answers, also where it hangs."""
+        pid, node_id = report.coordinator.get("pid"), report.coordinator.get("node_id")
+        started = processes.start_ticks(pid)
+        if report.coordinator.get("organism_initialized") and not self.driver.quiesce(self.remaining() * QUIESCE_SHARE):
+            self.say("not every task in flight has ended in time")
+        self.driver.kill_coordinator()
+        if report.reason == "not_responding":
+            # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
+            processes.kill_actor(pid, node_id=node_id, started=started)
+
+    def _reload(self, before: Report, why: str) -> Report:
+        self.say(f"reloading: {why}")
+        answer = self.driver.reload(
+            self.spec, budget_s=max(1.0, self.remaining() * RELOAD_SHARE), meanwhile=self._tell_progress
+        )
+        if answer is not None and answer["success"] is not True:
+            # Everything is as it was, but for the organs that had to come back.
+            self.cause = str(answer.get("traceback") or "")
+            message = f"the running organism was not changed: {answer['error']}"
+            return dataclasses.replace(
+                before, healthy=False, status=UNHEALTHY, reason="init_failed", message=message,
+                evidence={"traceback": self.cause},
+            )  # fmt: skip
+        return self.wait()
+
+    def _tell_progress(self) -> None:
+        report = self.probe()
+        if report.status == INITIALIZING:
+            self._tell(report)
+
+
+@contextlib.contextmanager
+def _lock(settings: Settings, deadline: float) -> Iterator[None]:
+    """Let one bootstrap at a time run on this host.
+
+    Raises:
+        DeadlineError: Another one holds the lock until the deadline.
+        ConfigError: The state directory cannot be written.
+    """
+    path = settings.state_dir / desired.LOCK_NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError((Fault(str(path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise DeadlineError("another bootstrap is running and did not end in time") from None
+                time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _silent(_: str) -> None:
+    pass

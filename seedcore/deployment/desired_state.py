@@ -1,0 +1,151 @@
+"""What is wanted of this deployment, on disk: the supervisor mends only what somebody wanted to run.
+
+One small file in the state directory, replaced as a whole and readable by its owner only. No file, or one that
+cannot be understood, means that nobody knows; then nothing is started on anybody's behalf.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from seedcore.core.errors import ConfigError, Fault
+from seedcore.core.spec import OrganismSpec
+
+if TYPE_CHECKING:
+    from seedcore.core.settings import Settings
+
+FILE_NAME = "desired.json"
+# Held by whoever changes the Coordinator, or what is wanted of it.
+LOCK_NAME = "bootstrap.lock"
+State = Literal["running", "stopped"]
+_STATES: dict[Any, State] = {"running": "running", "stopped": "stopped"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """What is wanted.
+
+    Attributes:
+        desired: ``running`` or ``stopped``.
+        config: Absolute path of the organism.yaml that was started, for people; None for the packaged one.
+        fingerprint: Of the organism that was started; "" if nobody said.
+        spec: The organism itself, for ``config`` may have been edited since; None for the packaged one.
+        at: When it was written down, ISO 8601 in UTC.
+    """
+
+    desired: State
+    config: str | None = None
+    fingerprint: str = ""
+    spec: OrganismSpec | None = None
+    at: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "desired": self.desired,
+            "config": self.config,
+            "fingerprint": self.fingerprint,
+            "spec": self.spec.to_dict() if self.spec else None,
+            "at": self.at,
+        }
+
+
+def read_desired(settings: Settings) -> Desired | None:
+    """Return what is wanted, or None where nobody knows."""
+    try:
+        document = json.loads((settings.state_dir / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    state, config = _STATES.get(str(document.get("desired"))), document.get("config")
+    if state is None or not isinstance(config, str | None):
+        return None
+    return Desired(
+        desired=state,
+        config=config,
+        fingerprint=str(document.get("fingerprint") or ""),
+        spec=_spec(document.get("spec")),
+        at=str(document.get("at") or ""),
+    )
+
+
+def write_desired(
+    settings: Settings, desired: State, *, spec: OrganismSpec | None = None, config: str | Path | None = None
+) -> Desired:
+    """Write down what is wanted from now on; whoever reads sees the old or the new, never a half.
+
+    Args:
+        settings: ``state_dir`` says where.
+        desired: ``running`` or ``stopped``.
+        spec: The organism.
+        config: The organism.yaml in use where no ``spec`` is given; None, or its path, for the packaged one.
+
+    Raises:
+        ConfigError: The state directory cannot be written.
+    """
+    path = _path(spec.source if spec else config)
+    state = Desired(
+        desired=desired,
+        config=path,
+        fingerprint=spec.fingerprint() if spec else "",
+        # The packaged one is of its release and is not edited: the next release starts its own.
+        spec=spec if path else None,
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    file = settings.state_dir / FILE_NAME
+    # Two writers must not share the file that they write before it is renamed.
+    temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            _write(temporary, json.dumps(state.to_dict()) + "\n")
+            temporary.replace(file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync(file.parent)
+    except OSError as error:
+        raise ConfigError((Fault(str(file), 0, 0, f"cannot be written: {error.strerror}"),)) from error
+    return state
+
+
+def _spec(data: Any) -> OrganismSpec | None:
+    try:
+        return OrganismSpec.from_dict(data)
+    except (TypeError, KeyError, AttributeError, ValueError):
+        # None, or of a release with other keys: the file that it came from is read instead.
+        return None
+
+
+def _path(config: str | Path | None) -> str | None:
+    if not config:
+        return None
+    path = Path(config).absolute()
+    # The packaged file belongs to a release; the next release has its own.
+    packaged = path.name == "default_organism.yaml" and path.parent.name == "seedcore"
+    return None if packaged else str(path)
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(directory: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

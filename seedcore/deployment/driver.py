@@ -1,0 +1,190 @@
+"""What bootstrap and shutdown do to the Coordinator as a driver of Ray: create, reload, quiesce, kill."""
+# ruff: noqa: PLC0415 - the commands that need no Ray must not load it
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from seedcore.core.errors import ClusterError
+
+if TYPE_CHECKING:
+    from seedcore.core.settings import Settings
+    from seedcore.core.spec import OrganismSpec
+
+JOIN_TIMEOUT_S = 30.0
+_POLL_S = 0.25
+# For an answer that is there already.
+_FETCH_S = 5.0
+# A call that is given up on its own side first; the answer then needs its way back.
+_WAY_BACK_S = 2.0
+
+
+class Driver:
+    """A connection to Ray that is made when it is first needed.
+
+    Args:
+        settings: Where the cluster is.
+        remaining: Says how many seconds are left.
+    """
+
+    def __init__(self, settings: Settings, remaining: Callable[[], float]) -> None:
+        self._settings = settings
+        self._remaining = remaining
+        self._joined = False
+
+    def join(self) -> None:
+        """Join the cluster.
+
+        Raises:
+            ClusterError: Ray does not let us in, or not in time.
+        """
+        import ray
+
+        if ray.is_initialized():
+            return
+        failure: list[BaseException] = []
+
+        def connect() -> None:
+            try:
+                ray.init(
+                    address=self._settings.address or "auto",
+                    namespace=self._settings.namespace,
+                    logging_level=logging.DEBUG if self._settings.log_level == "DEBUG" else logging.ERROR,
+                    log_to_driver=False,
+                )
+            except BaseException as error:
+                # Told to the caller's thread, whatever it is.
+                failure.append(error)
+
+        # In a thread because ray.init has no deadline: it blocks 40 s when the GCS is away.
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        thread.join(min(JOIN_TIMEOUT_S, self._remaining()))
+        if thread.is_alive():
+            raise ClusterError("unreachable", f"Ray at {self._settings.address} does not let a driver in")
+        if failure:
+            raise ClusterError("unreachable", f"cannot join Ray at {self._settings.address}: {failure[0]}")
+        self._joined = True
+
+    def leave(self) -> None:
+        """Leave the cluster if it was joined here."""
+        if self._joined:
+            import ray
+
+            ray.shutdown()
+            self._joined = False
+
+    def create(self, spec: OrganismSpec, *, attempt: int) -> str:
+        """Create the Coordinator, or find the one that another caller has just created; returns its actor id."""
+        from seedcore.coordinator import actors as actor
+
+        settings = self._settings
+        values = {
+            "namespace": settings.namespace,
+            "dashboard_url": settings.dashboard_url,
+            "http_host": settings.http_host,
+            "http_port": settings.http_port,
+            "http_tls_cert": str(settings.http_tls_cert) if settings.http_tls_cert else None,
+            "http_tls_key": str(settings.http_tls_key) if settings.http_tls_key else None,
+            "auth_enabled": settings.auth_enabled,
+            "token_path": str(settings.token_path) if settings.token_path else None,
+        }
+        handle = actor.create_coordinator(spec.to_dict(), values, namespace=settings.namespace, attempt=attempt)
+        return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
+
+    def reload(self, spec: OrganismSpec, *, budget_s: float, meanwhile: Callable[[], None]) -> dict[str, Any] | None:
+        """Let the Coordinator become this organism in place; its answer, None if it goes on beyond the time left.
+
+        Args:
+            spec: The organism.
+            budget_s: Seconds that the Coordinator may take before it undoes everything.
+            meanwhile: Called again and again while it works.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        from seedcore.coordinator import actors as actor
+
+        handle = actor.coordinator_handle(self._settings.namespace)
+        if handle is None:
+            return {"success": False, "error": "there is no Coordinator any more"}
+        deadline = time.monotonic() + max(1.0, self._remaining())
+        try:
+            reference: Any = handle.reload.remote(spec.to_dict(), budget_s)
+            while not ray.wait([reference], timeout=_POLL_S)[0]:
+                if time.monotonic() >= deadline:
+                    return None
+                meanwhile()
+            answer: dict[str, Any] = ray.get(reference, timeout=_FETCH_S)
+        except RayError as error:
+            return {"success": False, "error": f"the Coordinator died meanwhile: {str(error).splitlines()[0]}"}
+        return answer
+
+    def ask(self, method: str, *args: Any, timeout_s: float) -> dict[str, Any]:
+        """Call a method of the Coordinator that answers in the documented shape.
+
+        Raises:
+            ClusterError: There is no Coordinator, it has no such method, it died, or it did not answer in time.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        from seedcore.coordinator import actors as actor
+
+        handle = actor.coordinator_handle(self._settings.namespace)
+        if handle is None:
+            raise ClusterError("absent", "there is no Coordinator any more")
+        if not hasattr(handle, method):
+            raise ClusterError("wrong_release", "the Coordinator is of a release that cannot do this: deploy first")
+        try:
+            answer: dict[str, Any] = ray.get(getattr(handle, method).remote(*args), timeout=timeout_s + _WAY_BACK_S)
+        except (RayError, TimeoutError) as error:
+            text = f"the Coordinator did not answer: {str(error).splitlines()[0]}"
+            raise ClusterError("not_responding", text) from error
+        return answer
+
+    def quiesce(self, timeout_s: float) -> bool:
+        """Let the Coordinator take no more tasks and answer those it has; False if some are left."""
+        return bool(self._call("quiesce", timeout_s, timeout_s=timeout_s + _WAY_BACK_S))
+
+    def stop_organs(self, timeout_s: float) -> None:
+        """Let the Coordinator stop its organs, after their tasks; one that hangs stops nothing."""
+        self._call("shutdown", timeout_s=timeout_s)
+
+    def kill_coordinator(self) -> bool:
+        """End the Coordinator's process for good, its name is free then; False if there is none."""
+        import ray
+
+        from seedcore.coordinator import actors as actor
+
+        handle = actor.coordinator_handle(self._settings.namespace)
+        if handle is None:
+            return False
+        ray.kill(handle, no_restart=True)
+        return True
+
+    def kill_organs(self) -> list[str]:
+        """Kill every organ of the namespace; returns their names."""
+        from seedcore.coordinator import actors as actor
+
+        return actor.kill_organs(self._settings.namespace)
+
+    def _call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call a method of the Coordinator; None if there is none, or it has no such method, or no answer in time."""
+        import ray
+        from ray.exceptions import RayError
+
+        from seedcore.coordinator import actors as actor
+
+        handle = actor.coordinator_handle(self._settings.namespace)
+        if handle is None:
+            return None
+        with contextlib.suppress(RayError, TimeoutError, AttributeError):
+            # A Coordinator of an earlier release may not have the method.
+            return ray.get(getattr(handle, method).remote(*args), timeout=max(0.1, timeout_s))
+        return None

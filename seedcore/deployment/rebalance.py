@@ -1,0 +1,91 @@
+"""Put organs where a start would put them now: after a node has come back, or workers have joined a lone head.
+
+The Coordinator plans and moves; this goes through its plan one replica at a time and stops at the first that cannot be
+moved, so that no organ is short of more than one process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from seedcore.core.errors import ClusterError
+from seedcore.core.settings import Settings
+from seedcore.deployment.driver import Driver
+from seedcore.status.probing import probe
+
+PLAN_TIMEOUT_S = 15.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Rebalance:
+    """What a rebalance did, or would do.
+
+    Attributes:
+        plan: One entry a move: ``{"organ_id", "replica", "from", "to"}``, with names of nodes.
+        moved: Those that were made; ``to`` is the node that the replica really is on, ``seconds`` what it took.
+        error: Why the rest of the plan was not carried out; empty if there is no rest.
+    """
+
+    plan: list[dict[str, Any]]
+    moved: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"plan": self.plan, "moved": self.moved, "error": self.error}
+
+
+def rebalance(
+    settings: Settings,
+    *,
+    timeout_s: float = 600.0,
+    dry_run: bool = False,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Rebalance:
+    """Move replicas, one at a time and each after its tasks, until every one is where a start would put it now.
+
+    Args:
+        settings: Where the cluster is.
+        timeout_s: Seconds for everything; a move that is under way then goes on by itself.
+        dry_run: Only plan.
+        on_progress: Called with one line before each move.
+
+    Raises:
+        ClusterError: The Coordinator cannot be asked, or there is none.
+        ConfigError: The token cannot be read.
+    """
+    report = probe(settings)
+    if not report.coordinator.get("organism_initialized"):
+        # It is absent, initializing, or nothing is known of it: the reason says which.
+        raise ClusterError(report.reason, report.message)
+    deadline = time.monotonic() + timeout_s
+
+    def remaining() -> float:
+        return max(0.0, deadline - time.monotonic())
+
+    driver = Driver(settings, remaining)
+    try:
+        driver.join()
+        answer = driver.ask("moves", timeout_s=min(PLAN_TIMEOUT_S, remaining()))
+        if answer["success"] is not True:
+            return Rebalance(plan=[], error=str(answer["error"]))
+        done = Rebalance(plan=answer["moves"])
+        for move in [] if dry_run else done.plan:
+            on_progress(f"moving {describe(move)}")
+            began = time.monotonic()
+            answer = driver.ask("move", move["organ_id"], move["replica"], remaining(), timeout_s=remaining())
+            if answer["success"] is not True:
+                done.error = str(answer["error"])
+                break
+            done.moved.append({**move, "to": answer["to"], "seconds": round(time.monotonic() - began, 1)})
+        return done
+    finally:
+        driver.leave()
+
+
+def describe(move: dict[str, Any]) -> str:
+    """Say a move in words: ``text[0] from head to worker-1``."""
+    return f"{move['organ_id']}[{move['replica']}] from {move['from']} to {move['to']}"

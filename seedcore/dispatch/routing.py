@@ -1,0 +1,64 @@
+"""Which organ does a task: (type, domain) first, then type alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from seedcore.core.errors import UnknownTaskTypeError
+from seedcore.core.spec import OrganSpec
+
+
+class RoutingTable:
+    """The routes of an organism; built once from its specs, which ``config.py`` keeps free of ambiguity."""
+
+    def __init__(self, organs: Iterable[OrganSpec]) -> None:
+        self._by_type: dict[str, str] = {}
+        self._by_domain: dict[tuple[str, str], str] = {}
+        for organ in organs:
+            for kind in organ.task_types:
+                self._by_type.setdefault(kind, organ.id)
+            for domain, kinds in organ.domains.items():
+                for kind in kinds:
+                    self._by_domain.setdefault((kind, domain), organ.id)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RoutingTable:
+        """Build from what :meth:`to_dict` gave."""
+        table = cls(())
+        table._by_type = dict(data["by_type"])
+        table._by_domain = {
+            (kind, domain): organ_id for domain, kinds in data["by_domain"].items() for kind, organ_id in kinds.items()
+        }
+        return table
+
+    @property
+    def known_types(self) -> list[str]:
+        """All task types that some organ takes, sorted."""
+        return sorted({*self._by_type, *(kind for kind, _ in self._by_domain)})
+
+    def route(self, kind: str, domain: str | None) -> str:
+        """Return the organ's id for a task type and domain (both normalised).
+
+        Raises:
+            UnknownTaskTypeError: There is none; the message lists the known types.
+        """
+        if domain is not None and (organ_id := self._by_domain.get((kind, domain))) is not None:
+            return organ_id
+        if (organ_id := self._by_type.get(kind)) is not None:
+            return organ_id
+        domains = sorted(name for known, name in self._by_domain if known == kind)
+        if domains:
+            raise UnknownTaskTypeError(
+                f"task type {kind!r} is taken only in the domains {', '.join(domains)}, not in {domain or 'no domain'}"
+            )
+        raise UnknownTaskTypeError(
+            f"no organ takes task type {kind!r}, known types are: {', '.join(self.known_types) or 'none'}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole table, for ``get_routing_debug``."""
+        domains: dict[str, dict[str, str]] = {}
+        for (kind, domain), organ_id in sorted(self._by_domain.items()):
+            domains.setdefault(domain, {})[kind] = organ_id
+        return {"by_type": dict(sorted(self._by_type.items())), "by_domain": domains}

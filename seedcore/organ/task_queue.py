@@ -1,0 +1,538 @@
+"""The work of one organ's process: which agent does a task, which tasks wait, until when, and what came of them.
+
+Everything here runs on the organ's loop. A task costs one asyncio task (its user code needs one of its own to be
+cancelled in) and one timer, no matter whether it came alone or in a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from seedcore.core.errors import Executed
+from seedcore.core.spec import OrganSpec
+from seedcore.core.task import Task, failure, task_type_of
+from seedcore.core.task_counters import TaskCounts
+from seedcore.organ.agent import AgentRunner
+from seedcore.organ.stream import Emit
+from seedcore.organ.user_code import Raised
+
+logger = logging.getLogger(__name__)
+
+# Code that has been cancelled and goes on for so long does not mean to end.
+STUCK_AFTER_S = 1.0
+# What a refused caller is told before it is known how long tasks take here, and the bounds of what it is told then.
+RETRY_AFTER_S = 1.0
+# Somebody else will soon do what this organ does not do any more, or never did.
+ELSEWHERE_AFTER_S = 0.1
+_MIN_RETRY_AFTER_S = 0.05
+_MAX_RETRY_AFTER_S = 60.0
+
+
+def settle(answer: asyncio.Future[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Make what gives a future its result, unless its caller has gone in the same turn of the loop."""
+
+    def done(result: dict[str, Any]) -> None:
+        if not answer.done():
+            answer.set_result(result)
+
+    return done
+
+
+class Seat:
+    """One agent, or several that share a thread, and how many tasks they are doing."""
+
+    __slots__ = ("agents", "load", "open", "stuck")
+
+    def __init__(self) -> None:
+        self.agents: deque[AgentRunner] = deque()
+        self.load = 0
+        self.stuck = 0
+        self.open = True
+
+
+class Seats:
+    """The agents that can take a task: the one with the least to do first, among equals the one free for longest.
+
+    Args:
+        capacity: Tasks that one agent does at a time.
+
+    Attributes:
+        limit: Tasks that can be done at a time, whatever the number of agents; None for no limit.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.limit: int | None = None
+        self._capacity = capacity
+        # Open seats by their load; a full seat is in none. It grows as far as loads really go.
+        self._by_load: list[OrderedDict[Seat, None]] = [OrderedDict()]
+        self._lowest = 0
+        self._of: dict[Hashable, Seat] = {}
+        self._agents = 0
+        self._running = 0
+        self._stuck = 0
+        self._stuck_agents = 0
+
+    @property
+    def count(self) -> int:
+        """Tasks that can be done at a time."""
+        places = len(self._of) * self._capacity
+        return places if self.limit is None else min(places, self.limit)
+
+    @property
+    def stuck_agents(self) -> int:
+        """Agents of those here that can do nothing: code that does not end holds all their places, or all threads."""
+        blocked = self.limit is not None and self._stuck >= self.limit
+        return self._agents if blocked else self._stuck_agents
+
+    @property
+    def able(self) -> int:
+        """Agents that can do something, at once or later."""
+        return self._agents - self.stuck_agents
+
+    def add(self, agent: AgentRunner) -> None:
+        """Let an agent work."""
+        self.remove(agent)
+        seat = self._of.get(agent.place)
+        if seat is None:
+            seat = self._of[agent.place] = Seat()
+            self._put(seat)
+        seat.agents.append(agent)
+        self._agents += 1
+        self._stuck_agents += self._is_stuck(seat)
+
+    def remove(self, agent: AgentRunner) -> None:
+        """Give an agent no more tasks; those that it is doing go on."""
+        seat = self._of.get(agent.place)
+        if seat is None or agent not in seat.agents:
+            return
+        self._agents -= 1
+        self._stuck_agents -= self._is_stuck(seat)
+        seat.agents.remove(agent)
+        if not seat.agents:
+            del self._of[agent.place]
+            seat.open = False
+            self._pull(seat)
+
+    def take(self) -> tuple[Seat, AgentRunner] | None:
+        """Choose an agent for one more task."""
+        if self.limit is not None and self._running >= self.limit:
+            return None
+        while self._lowest < len(self._by_load):
+            seats = self._by_load[self._lowest]
+            if seats:
+                seat, _ = seats.popitem(last=False)
+                agent = seat.agents[0]
+                seat.agents.rotate(-1)
+                self._fill(seat, agent)
+                return seat, agent
+            self._lowest += 1
+        return None
+
+    def reserve(self, agent: AgentRunner) -> Seat | None:
+        """Keep other work from an agent that has nothing to do; None if it has."""
+        seat = self._of.get(agent.place)
+        if seat is None or seat.load or agent not in seat.agents:
+            return None
+        self._pull(seat)
+        self._fill(seat, agent)
+        return seat
+
+    def give_back(self, seat: Seat, agent: AgentRunner) -> None:
+        """Note that what :meth:`take` or :meth:`reserve` gave something to do has really ended."""
+        self._running -= 1
+        agent.leave()
+        if seat.open:  # else its agent was taken out, or has begun a new life with a seat of its own
+            self._pull(seat)
+        seat.load -= 1
+        if seat.open:
+            self._put(seat)
+
+    def mark_stuck(self, seat: Seat, change: int) -> None:
+        """Note that code outlives what it was called for, or that it has ended after that."""
+        before = self._is_stuck(seat)
+        self._stuck += change
+        seat.stuck += change
+        if seat.open:
+            self._stuck_agents += (self._is_stuck(seat) - before) * len(seat.agents)
+
+    def _is_stuck(self, seat: Seat) -> bool:
+        return seat.stuck >= self._capacity
+
+    def _fill(self, seat: Seat, agent: AgentRunner) -> None:
+        self._running += 1
+        seat.load += 1
+        agent.load += 1
+        self._put(seat)
+
+    def _put(self, seat: Seat) -> None:
+        if seat.load >= self._capacity:
+            return
+        if seat.load == len(self._by_load):
+            self._by_load.append(OrderedDict())
+        self._by_load[seat.load][seat] = None
+        self._lowest = min(self._lowest, seat.load)
+
+    def _pull(self, seat: Seat) -> None:
+        if seat.load < self._capacity:
+            del self._by_load[seat.load][seat]
+
+
+class Work:
+    """One task on its way through the organ; ``done`` is called exactly once with its answer, unless it is cancelled.
+
+    A deadline holds even if the user's code ignores its cancellation: the task is answered, and its place in the agent
+    is given back when the code has really ended, so that the bound on concurrency is true.
+    """
+
+    __slots__ = (
+        "_began",
+        "_direct",
+        "_done",
+        "_emit",
+        "_is_stuck",
+        "_limit_s",
+        "_patience",
+        "_queue",
+        "_running",
+        "_seat",
+        "_started",
+        "_timer",
+        "agent",
+        "task",
+    )
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        task: Task,
+        limit_s: float,
+        done: Callable[[dict[str, Any]], None],
+        emit: Emit | None,
+        *,
+        direct: bool,
+    ) -> None:
+        self.task = task
+        self._direct = direct
+        self._emit = emit
+        self._queue = queue
+        self._limit_s = limit_s
+        self._done: Callable[[dict[str, Any]], None] | None = done
+        self.agent: AgentRunner | None = None
+        self._seat: Seat | None = None
+        self._running: asyncio.Task[Any] | None = None
+        self._is_stuck = False
+        self._patience: asyncio.TimerHandle | None = None
+        self._started = self._began = time.monotonic()
+        self._timer = queue.loop.call_later(limit_s, self._late)
+
+    def start(self, seat: Seat, agent: AgentRunner) -> None:
+        """Let an agent do it."""
+        self._seat, self.agent = seat, agent
+        self._began = time.monotonic()
+        self._running = self._queue.loop.create_task(agent.execute(self.task, self._emit))
+        self._running.add_done_callback(self._ended)
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._done is not None:
+            self._done = None
+            self._timer.cancel()
+            self._abandon()
+            self._queue.leave(self)
+
+    def abort(self, text: str) -> None:
+        """Answer a task that is under way and cancel it: its process is about to end."""
+        if self._done is None or self.agent is None:
+            return
+        self._abandon()
+        self._fail("OrganUnavailableError", text, "unknown")
+
+    def refuse(self, error_type: str, error: str, **extra: Any) -> None:
+        """Answer without having done anything."""
+        self._fail(error_type, error, "no", **extra)
+
+    def _late(self) -> None:
+        limit = f"{self._limit_s:g} s"
+        self._abandon()
+        if self._seat is None:
+            self.refuse("TimeoutError", f"no agent was free within {limit}")
+            return
+        self._queue.note_pace(time.monotonic() - self._began)
+        self._fail("TimeoutError", f"no answer within {limit}", "unknown")
+
+    def _abandon(self) -> None:
+        if self._running is None:
+            self._queue.forget(self)
+        else:
+            # Most code ends in the next turns of the loop: a process must not be replaced for that.
+            self._patience = self._queue.loop.call_later(STUCK_AFTER_S, self._call_stuck)
+            self._running.cancel()
+
+    def _call_stuck(self) -> None:
+        if self._seat is not None:
+            self._is_stuck = True
+            self._queue.mark_stuck(self._seat, 1)
+
+    def _ended(self, running: asyncio.Task[Any]) -> None:
+        if self._seat is None or self.agent is None:
+            return
+        if self._done is None:
+            if self._patience is not None:
+                self._patience.cancel()
+            if self._is_stuck:
+                self._queue.mark_stuck(self._seat, -1)
+            if not running.cancelled():
+                running.exception()  # looked at, or asyncio complains
+        elif running.cancelled():
+            self._finish(Raised("cancelled", "CancelledError", ""), self.agent)
+        else:
+            error = running.exception()
+            self._finish(running.result() if error is None else Raised.of(error), self.agent)
+        self._queue.give_back(self._seat, self.agent)
+
+    def _finish(self, outcome: Any, agent: AgentRunner) -> None:
+        self._queue.note_pace(time.monotonic() - self._began)
+        if isinstance(outcome, Raised):
+            logger.warning(
+                "task failed: id=%s organ=%s agent=%s type=%s error=%s: %s",
+                self.task.id,
+                self._queue.spec.id,
+                agent.agent_id,
+                self.task.type,
+                outcome.error_type,
+                outcome.error,
+            )
+            self._fail(outcome.error_type, outcome.error, "yes")
+        elif isinstance(outcome, Mapping) and outcome.get("success") is False:
+            # `success` is that of the work itself: an agent that says it failed has failed.
+            reason = outcome.get("error")
+            text = str(reason) if reason else "the agent reported a failure"
+            self._fail(str(outcome.get("error_type") or "AgentReportedError"), text, "yes", result=outcome)
+        else:
+            self._answer(
+                {
+                    "success": True,
+                    "result": outcome,
+                    "organ_id": self._queue.spec.id,
+                    "agent_id": agent.agent_id,
+                    "task_type": self.task.type,
+                    "duration_s": round(time.monotonic() - self._started, 6),
+                }
+            )
+
+    def _fail(self, error_type: str, error: str, executed: Executed, **extra: Any) -> None:
+        if self.agent is not None:
+            extra["agent_id"] = self.agent.agent_id
+        self._answer(self._queue.failed(self.task, error_type, error, executed=executed, **extra))
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            self._timer.cancel()
+            self._queue.leave(self)
+            seconds = time.monotonic() - self._started
+            self._queue.count(self.task, answer, seconds, direct=self._direct)
+            logger.debug(
+                "task answered: id=%s organ=%s agent=%s type=%s success=%s seconds=%.3f",
+                self.task.id, self._queue.spec.id, answer.get("agent_id"), self.task.type, answer["success"], seconds,
+            )  # fmt: skip
+            done(answer)
+
+
+class WorkQueue:
+    """Takes an organ's tasks and hands them to its agents, within the organ's bounds.
+
+    Args:
+        spec: The organ; ``max_concurrency`` and ``queue_limit`` are its bounds.
+        on_change: Called when code has become stuck, or has ended after that.
+        before_start: Called before a task that waited is started; it may send back what waits.
+
+    Attributes:
+        in_flight: Tasks accepted and not yet answered.
+        stuck: Tasks answered at their deadline, or given up, whose code has not ended STUCK_AFTER_S later.
+        seats: The agents that are open for tasks.
+        counts: Tasks answered so far.
+    """
+
+    def __init__(
+        self, spec: OrganSpec, *, on_change: Callable[[], None], before_start: Callable[[], None] = lambda: None
+    ) -> None:
+        self.spec = spec
+        self._before_start = before_start
+        self.loop = asyncio.get_running_loop()
+        self.in_flight = 0
+        self.stuck = 0
+        self.counts = TaskCounts()
+        self._known_types = spec.all_task_types()
+        self._stopping = f"organ {spec.id} is being stopped"
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._active: set[Work] = set()
+        # Seconds that a task takes here, the newest counting most.
+        self._mean_s: float | None = None
+        self._on_change = on_change
+        self.seats = Seats(spec.max_concurrency)
+        # A dict in order and not a deque: a task that leaves at its deadline may be anywhere in it.
+        self._waiting: OrderedDict[Work, None] = OrderedDict()
+
+    @property
+    def queued(self) -> int:
+        """Tasks that wait for an agent."""
+        return len(self._waiting)
+
+    def submit(
+        self,
+        raw: Mapping[str, Any],
+        limit_s: float,
+        done: Callable[[dict[str, Any]], None],
+        *,
+        emit: Emit | None = None,
+        direct: bool = False,
+    ) -> Work | None:
+        """Take one task, which has ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape.
+
+        Args:
+            raw: ``Task.to_dict()``.
+            limit_s: Seconds that it has.
+            done: Called once.
+            emit: Gets, before that, each item that an agent yields which is a generator.
+            direct: A client sends it, whose routes may be old: its type must be one of the organ's.
+
+        Returns:
+            The work, or None if it was refused for its shape or its type (``done`` has been called).
+        """
+        try:
+            task = Task(**raw)
+        except Exception as error:
+            # A caller that does not check its tasks must not get Ray's traceback for an answer.
+            done(failure(error, task_type=task_type_of(raw), executed="no", organ_id=self.spec.id))
+            return None
+        if direct and not self._takes(task):
+            text = f"organ {self.spec.id} takes no task of type {task.type!r} in {task.domain or 'no'} domain"
+            done(self.failed(task, "UnknownTaskTypeError", text, retry_after_s=ELSEWHERE_AFTER_S))
+            return None
+        work = Work(self, task, limit_s, done, emit, direct=direct)
+        self.in_flight += 1
+        self._active.add(work)
+        seat = self.seats.take() if not self._waiting and not self._closed else None
+        if seat is not None:
+            work.start(*seat)
+        elif self._closed:
+            work.refuse("OrganUnavailableError", self._stopping, retry_after_s=ELSEWHERE_AFTER_S)
+        elif len(self._waiting) >= self.spec.queue_limit:
+            text = f"{len(self._waiting)} tasks are waiting already"
+            work.refuse("OverloadedError", text, retry_after_s=self._retry_after_s())
+        else:
+            self._waiting[work] = None
+        return work
+
+    def open(self, agent: AgentRunner) -> None:
+        """Let an agent take tasks."""
+        self.seats.add(agent)
+        self._serve()
+
+    def close(self, agent: AgentRunner) -> None:
+        """Give an agent no more tasks."""
+        self.seats.remove(agent)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more tasks, and let those that are here end; what has not ended in time is cancelled and told so."""
+        self._closed = True
+        if self.in_flight:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                logger.warning("organ %s stops with %d tasks that have not ended", self.spec.id, self.in_flight)
+        self.close_all()
+        for work in list(self._active):
+            work.abort(f"organ {self.spec.id} was stopped before the task had ended")
+
+    def close_all(self) -> None:
+        """Take no more tasks, and send those back that wait: nothing of them was done."""
+        self._closed = True
+        self.send_back(self._stopping)
+
+    def send_back(self, why: str) -> None:
+        """Refuse what waits: nothing of it was done."""
+        while self._waiting:
+            work, _ = self._waiting.popitem(last=False)
+            work.refuse("OrganUnavailableError", why, retry_after_s=ELSEWHERE_AFTER_S)
+
+    def give_back(self, seat: Seat, agent: AgentRunner) -> None:
+        """Note that a task has really ended: its place is free."""
+        self.seats.give_back(seat, agent)
+        self._serve()
+
+    async def prove(self) -> str | None:
+        """Go the way of a task, to the thread of an agent; says why that is not possible, or None.
+
+        Agents that are all busy work, as long as one of them is not stuck.
+        """
+        if self._closed:
+            return self._stopping
+        if not self.seats.able:
+            return "no agent can take a task"
+        taken = self.seats.take()
+        if taken is not None:
+            try:
+                await taken[1].prove()
+            finally:
+                self.give_back(*taken)
+        return None
+
+    def forget(self, work: Work) -> None:
+        """Let a task leave the queue."""
+        self._waiting.pop(work, None)
+
+    def leave(self, work: Work) -> None:
+        """Note that a task has its answer, or that nobody waits for one."""
+        self._active.discard(work)
+        self.in_flight -= 1
+        if self._closed and not self.in_flight:
+            self._idle.set()
+
+    def count(self, task: Task, answer: Mapping[str, Any], seconds: float, *, direct: bool) -> None:
+        """Count one answer."""
+        self.counts.add(task.type, answer, seconds, known=self._known_types, direct=direct)
+
+    def note_pace(self, seconds: float) -> None:
+        """Note how long an agent took for a task."""
+        self._mean_s = seconds if self._mean_s is None else self._mean_s + (seconds - self._mean_s) / 16
+
+    def mark_stuck(self, seat: Seat, change: int) -> None:
+        """Note that user code has outlived its task, or has ended after it."""
+        self.stuck += change
+        self.seats.mark_stuck(seat, change)
+        self._on_change()
+
+    def failed(self, task: Task, error_type: str, error: str, **extra: Any) -> dict[str, Any]:
+        """Build the answer of a task of this organ that did not succeed."""
+        return failure(error, error_type=error_type, task_type=task.type, organ_id=self.spec.id, **extra)
+
+    def _retry_after_s(self) -> float:
+        """Seconds until about half of those that wait now will have had their turn."""
+        if self._mean_s is None:
+            return RETRY_AFTER_S
+        turns = self._mean_s * (len(self._waiting) + 1) / (2 * max(1, self.seats.count))
+        return round(min(_MAX_RETRY_AFTER_S, max(_MIN_RETRY_AFTER_S, turns)), 3)
+
+    def _takes(self, task: Task) -> bool:
+        if task.type in self.spec.task_types:
+            return True
+        return task.domain is not None and task.type in self.spec.domains.get(task.domain, ())
+
+    def _serve(self) -> None:
+        if self._waiting:
+            self._before_start()
+        while self._waiting:
+            seat = self.seats.take()
+            if seat is None:
+                return
+            work, _ = self._waiting.popitem(last=False)
+            work.start(*seat)

@@ -1,0 +1,125 @@
+"""The fence around user code: whatever it raises or returns leaves an organ as plain data.
+
+Two things make this necessary (measured on Ray 2.60): a ``SystemExit`` or ``KeyboardInterrupt`` that leaves an async
+actor method stops the actor's loop for ever while Ray still calls it ALIVE, and an exception or a result that does not
+pickle kills the worker process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from seedcore.core.errors import PayloadTooLargeError
+from seedcore.core.task import describe, is_plain, payload_bytes
+from seedcore.organ.threads import in_thread
+
+MAX_RESULT_BYTES = 64 * 1024 * 1024
+MAX_TRACEBACK_CHARS = 20_000
+_INLINE_CHECK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception as plain text."""
+
+    error: str
+    error_type: str
+    traceback_text: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        """Keep what can be kept of an exception; never raises."""
+        try:
+            text = "".join(traceback.format_exception(error))
+        except BaseException:
+            # Formatting calls the exception's own __str__, which is user code.
+            text = type(error).__name__
+        return cls(describe(error), type(error).__name__, text[-MAX_TRACEBACK_CHARS:])
+
+
+async def call(function: Callable[..., Any], *args: Any, executor: Executor, interrupt: bool = True) -> Any | Raised:
+    """Call user code, async on the loop or sync in a thread; returns its result or a :class:`Raised`.
+
+    A cancellation from outside goes through when the code has ended, everything else stays inside.
+    """
+    try:
+        if is_async(function):
+            return await function(*args)
+        result = await in_thread(lambda: _call_in_thread(function, args), executor=executor, interrupt=interrupt)
+        if inspect.isawaitable(result):
+            return await result
+    except asyncio.CancelledError as error:
+        if _being_cancelled():
+            raise
+        return Raised.of(error)
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt included: see the module's docstring.
+        return Raised.of(error)
+    return result
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Say whether calling ``function`` gives a coroutine (methods and objects with an async ``__call__`` included)."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+async def check_result(result: Any, *, executor: Executor) -> Raised | None:
+    """Say why a result cannot travel to another process, or None if it can.
+
+    Small plain data, the usual case, is looked through on the spot; anything else is pickled once in a thread.
+    """
+    if _is_small_and_plain(result):
+        return None
+    return await asyncio.get_running_loop().run_in_executor(executor, _check_thoroughly, result)
+
+
+def _is_small_and_plain(value: Any) -> bool:
+    try:
+        return payload_bytes(value, limit=_INLINE_CHECK_BYTES) <= _INLINE_CHECK_BYTES and is_plain(value)
+    except BaseException:
+        # Nested too deep, or a container of the user's that breaks when it is looked through.
+        return False
+
+
+def _check_thoroughly(value: Any) -> Raised | None:
+    """Measure and pickle a result; in a thread, because both may take long.
+
+    Size and depth come first: Ray packs lists and dicts itself, and one that contains itself ends the process.
+    """
+    from ray import cloudpickle  # noqa: PLC0415 - only organs come here, and they have Ray loaded already
+
+    kind = type(value).__name__
+    try:
+        size = payload_bytes(value, limit=MAX_RESULT_BYTES)
+        if size <= MAX_RESULT_BYTES:
+            size = len(cloudpickle.dumps(value))  # type: ignore[no-untyped-call]
+    except PayloadTooLargeError:
+        return Raised(f"the agent returned a {kind} that is nested too deep", "ResultTooLargeError", "")
+    except BaseException as error:
+        # Pickling runs the object's own code.
+        raised = Raised.of(error)
+        text = f"the agent returned a {kind} that cannot be serialized: {raised.error}"
+        return Raised(text, "UnserializableResultError", raised.traceback_text)
+    if size > MAX_RESULT_BYTES:
+        return Raised(f"the agent returned more than {MAX_RESULT_BYTES} bytes", "ResultTooLargeError", "")
+    return None
+
+
+def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> Any | Raised:
+    # Caught here and not by the future: before Python 3.12 a StopIteration would leave the awaiting side waiting
+    # for ever.
+    try:
+        return function(*args)
+    except BaseException as error:
+        return Raised.of(error)
+
+
+def _being_cancelled() -> bool:
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0

@@ -1,0 +1,8 @@
+"""What is true of a deployment now. Nothing here imports Ray."""
+
+from __future__ import annotations
+
+from seedcore.status.probing import probe, wait
+from seedcore.status.report import Report
+
+__all__ = ["Report", "probe", "wait"]

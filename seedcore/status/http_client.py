@@ -1,0 +1,197 @@
+"""JSON over HTTP with the standard library: enough to ask Ray's dashboard and the Coordinator, and quick to import.
+
+Proxies of the environment are not used: both are on the cluster's own network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import math
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from seedcore.core.errors import ClusterError
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+_CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Status code and parsed body; ``body`` is None where it is not JSON, ``retry_after_s`` where nothing is said."""
+
+    status: int
+    body: Any
+    retry_after_s: float | None = None
+
+
+class NotSentError(ConnectionError):
+    """There was no connection: nothing of the request has been sent."""
+
+
+class NotSentInTimeError(NotSentError, TimeoutError):
+    """There was no connection in time."""
+
+
+class CannotAskError(NotSentError):
+    """This host cannot ask, whatever the server does: a local file cannot be read, or the certificate is not believed.
+
+    ``untrusted`` says that it is the second.
+    """
+
+    def __init__(self, message: str, *, untrusted: bool = False) -> None:
+        super().__init__(message)
+        self.untrusted = untrusted
+
+
+def request(
+    url: str,
+    *,
+    method: str = "GET",
+    token: str | None = None,
+    body: Any = None,
+    timeout_s: float = 3.0,
+    certificate: Path | None = None,
+) -> Response:
+    """Send one request and read the whole answer within ``timeout_s`` seconds.
+
+    Args:
+        url: Where to; https only believes ``certificate`` if there is one, else what the system believes.
+        method: HTTP method.
+        token: Sent as a bearer token.
+        body: Sent as JSON.
+        timeout_s: Seconds for everything.
+        certificate: PEM file whose first certificate the server must have.
+
+    Raises:
+        NotSentError: No connection, or not in time: nothing has been done.
+        OSError: No (whole) answer in time (``TimeoutError``), or not HTTP.
+    """
+    deadline = time.monotonic() + timeout_s
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {"Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    payload = None
+    if body is not None:
+        payload = json.dumps(body).encode()
+        headers["Content-Type"] = "application/json"
+    connection = _connected(parts, certificate, timeout_s)
+    try:
+        connection.request(method, target, body=payload, headers=headers)
+        response = connection.getresponse()
+        data = _read(response, connection, deadline)
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"not an HTTP answer: {error!r}") from error
+    finally:
+        connection.close()
+    retry_after_s = _seconds(response.headers.get("Retry-After"))
+    try:
+        return Response(response.status, json.loads(data), retry_after_s)
+    except (ValueError, RecursionError):
+        return Response(response.status, None, retry_after_s)
+
+
+def check_refusal(url: str, status: int) -> None:
+    """Raise if the Coordinator at ``url`` refuses this caller.
+
+    Raises:
+        ClusterError: ``unauthorized``.
+    """
+    refusal = {401: "wants a token", 403: "refuses this token"}.get(status)
+    if refusal is not None:
+        raise ClusterError("unauthorized", f"the Coordinator at {url} {refusal} (HTTP {status})")
+
+
+def stranger(url: str, status: int, body: Any) -> ClusterError:
+    """Say that an answer is not that of a Coordinator."""
+    said = body if isinstance(body, Mapping) else {}
+    detail = said.get("message") or said.get("error") or said.get("detail")
+    text = f"{url} answers HTTP {status}" + (f": {detail}" if detail else "")
+    return ClusterError("not_responding", f"{text}, which is not the answer of a Coordinator")
+
+
+def _connected(parts: SplitResult, certificate: Path | None, timeout_s: float) -> http.client.HTTPConnection:
+    host, port = parts.hostname or "", parts.port
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        context = tls_context(certificate)
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.connect()
+    except TimeoutError as error:
+        raise NotSentInTimeError("no connection in time") from error
+    except OSError as error:
+        # Only ssl's SSLCertVerificationError has it, and ssl takes its time to import.
+        if (detail := getattr(error, "verify_message", None)) is not None:
+            text = f"the certificate of {parts.netloc} is not believed: certificate verify failed: {detail}"
+            raise CannotAskError(text, untrusted=True) from error
+        raise NotSentError(error.errno, error.strerror or str(error)) from error
+    # Without it the second half of a small request waits for an acknowledgement.
+    with contextlib.suppress(OSError):
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def tls_context(certificate: Path | None) -> ssl.SSLContext:
+    """Believe the first certificate of the file and nothing else, whatever name it is for; or what the system believes.
+
+    The server is known by its certificate, so it may listen at any address, and an authority's other certificates
+    are of no use to anybody.
+    """
+    import ssl  # noqa: PLC0415 - takes its time, and most clusters speak plain HTTP to themselves
+
+    if certificate is None:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    end = "-----END CERTIFICATE-----"
+    try:
+        first, found, _ = certificate.read_text(encoding="ascii").partition(end)
+        context.load_verify_locations(cadata=first[max(0, first.find("-----BEGIN CERTIFICATE-----")) :] + found)
+    except (OSError, ValueError, ssl.SSLError) as error:
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else "there is no certificate in it"
+        raise CannotAskError(f"cannot read the certificate {certificate}: {detail}") from error
+    return context
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _read(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, deadline: float) -> bytes:
+    """Read to the end; the deadline holds over all chunks, where a socket's own timeout starts anew with each."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the answer did not end in time")
+        if connection.sock is not None:
+            connection.sock.settimeout(remaining)
+        chunk = response.read1(_CHUNK)
+        if not chunk:
+            return b"".join(chunks)
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise ConnectionError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+        chunks.append(chunk)

@@ -1,0 +1,233 @@
+"""``probe()``: what is true now. One implementation; the CLI, the Ansible module, bootstrap and the supervisor call it.
+
+It joins what can be known without joining Ray: the Coordinator's own HTTP status, and the rows that the GCS keeps of
+nodes and actors. Neither is believed alone: a Coordinator learns of a killed organ a second later than the GCS, and
+the GCS calls an actor ALIVE that hangs.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from seedcore.core.errors import ClusterError
+from seedcore.core.settings import Settings
+from seedcore.status.http_client import Response, request
+from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad
+from seedcore.status.state_api import newest_actor, read_cluster, unwell_nodes
+from seedcore.status.verdict import PLACEMENT_S, expected, judge_coordinator, judge_head, judge_nodes, why
+
+__all__ = [
+    "HEALTHY",
+    "INITIALIZING",
+    "UNHEALTHY",
+    "Report",
+    "check_canary",
+    "check_nodes",
+    "expected",
+    "probe",
+    "wait",
+]
+
+# A placement takes about a second; what is not placed after this long waits for something.
+UNSCHEDULABLE_AFTER_S = 15.0
+# What a request of `wait` may take at least, also close to the deadline: a busy host is not a dead one.
+_MIN_REQUEST_S = 1.0
+CANARY_TIMEOUT_S = 10.0
+NODE_TIMEOUT_S = 3.0
+
+
+def probe(
+    settings: Settings,
+    *,
+    timeout_s: float = 3.0,
+    expected_release: str | None = None,
+    expected_fingerprint: str | None = None,
+    expected_nodes: int | None = None,
+    only_expected: bool = False,
+    allow_degraded: bool = False,
+) -> Report:
+    """Find out what is true now; takes milliseconds, and at most ``timeout_s`` for each of its requests.
+
+    Args:
+        settings: Where to ask.
+        timeout_s: Seconds for each request.
+        expected_release: Another release is ``wrong_release``.
+        expected_fingerprint: Another organism is ``wrong_configuration``.
+        expected_nodes: Fewer living nodes are ``nodes_missing``; names in ``settings.expected_nodes`` count too.
+        only_expected: Whether a living node that ``settings.expected_nodes`` does not name is ``nodes_unexpected``.
+        allow_degraded: Whether ``degraded`` is healthy enough.
+
+    Raises:
+        ConfigError: The token cannot be read.
+    """
+    token = settings.token()
+    answer = _ask_coordinator(settings, token=token, timeout_s=timeout_s)
+    try:
+        # After the Coordinator, so that a row which contradicts it is the newer truth.
+        cluster = read_cluster(settings, token=token, timeout_s=timeout_s)
+        rows = cluster.coordinator_rows()
+        row = _live_row(rows)
+        if row is None and rows:
+            row = newest_actor(settings, rows, token=token, timeout_s=timeout_s)
+    except ClusterError as error:
+        return judge_head(error, settings)
+    nodes = judge_nodes(cluster, settings, expected_nodes)
+    report = replace(judge_coordinator(row, answer, cluster), nodes=nodes)
+    if report.status == HEALTHY:
+        report = expected(report, release=expected_release, fingerprint=expected_fingerprint)
+    nodes = report.nodes
+    if report.status == HEALTHY and only_expected and nodes["unexpected"]:
+        text = f"nodes that are alive and not in the inventory: {', '.join(nodes['unexpected'])}"
+        text += ": put them back and run remove_node, or allow them"
+        return replace(report, healthy=False, degraded=True, reason="nodes_unexpected", message=text)
+    return report if report.status != HEALTHY else replace(report, healthy=allow_degraded or not report.degraded)
+
+
+def wait(
+    settings: Settings,
+    *,
+    timeout_s: float,
+    interval_s: float = 0.5,
+    stable_s: float = 0.0,
+    canary: bool = False,
+    on_change: Callable[[Report], None] | None = None,
+    ends: Callable[[Report], bool] | None = None,
+    **expectations: Any,
+) -> Report:
+    """Probe until the answer is healthy, cannot become healthy, or the time is over; returns the last report.
+
+    Args:
+        settings: Where to ask.
+        timeout_s: Seconds for everything.
+        interval_s: Seconds between two probes.
+        stable_s: How long it must have been healthy at a stretch, in the same process, with no organ restarted.
+        canary: Whether, before healthy counts, every node must answer itself and a nonce come back through every organ.
+        on_change: Called with each report that says something new.
+        ends: Says of a report that waiting cannot mend it, beyond those that are terminal anyway.
+        expectations: The other arguments of :func:`probe`.
+
+    Raises:
+        ConfigError: The token cannot be read.
+    """
+    deadline = time.monotonic() + timeout_s
+    watch = _Watch(stable_s)
+    said: tuple[str, str, str] | None = None
+    attempts = 0
+    while True:
+        attempts += 1
+        report = probe(settings, timeout_s=max(_MIN_REQUEST_S, min(3.0, deadline - time.monotonic())), **expectations)
+        report = replace(report, attempts=attempts)
+        remaining = deadline - time.monotonic()
+        if canary and watch.is_stable(report):
+            limit = max(_MIN_REQUEST_S, remaining)
+            report = check_nodes(settings, report, timeout_s=min(NODE_TIMEOUT_S, limit))
+            if report.healthy:
+                report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, limit))
+        if watch.is_stable(report):
+            return report
+        unplaced_s = watch.unplaced_s(report)
+        key = (report.status, report.reason, report.message)
+        # Every actor waits for its place for a moment: nothing to tell.
+        if on_change is not None and key != said and not 0.0 <= unplaced_s < PLACEMENT_S:
+            said = key
+            on_change(report)
+        # A process that some node could hold may only be slow to start, or wait for room.
+        hopeless = unplaced_s >= UNSCHEDULABLE_AFTER_S and bool(report.evidence.get("no_node_fits"))
+        if report.terminal or hopeless or (ends is not None and ends(report)):
+            return report
+        if remaining <= 0:
+            return _at_deadline(report, stable_s)
+        time.sleep(min(interval_s, remaining))
+
+
+class _Watch:
+    """Remembers since when the same processes have been healthy, and since when a process was not placed."""
+
+    def __init__(self, stable_s: float) -> None:
+        self._stable_s = stable_s
+        self._identity = ""
+        self._healthy_since = 0.0
+        self._unplaced_since: float | None = None
+
+    def is_stable(self, report: Report) -> bool:
+        """Whether it has been healthy for long enough, in the same processes."""
+        if not report.healthy:
+            self._identity = ""
+            return False
+        identity = _identity(report)
+        if identity != self._identity:
+            self._identity, self._healthy_since = identity, time.monotonic()
+        return time.monotonic() - self._healthy_since >= self._stable_s
+
+    def unplaced_s(self, report: Report) -> float:
+        """For how many seconds the Coordinator or an organ has waited for its place; -1 if none does."""
+        if report.reason != "unschedulable":
+            self._unplaced_since = None
+            return -1.0
+        if self._unplaced_since is None:
+            self._unplaced_since = time.monotonic()
+        return time.monotonic() - self._unplaced_since
+
+
+def check_nodes(settings: Settings, report: Report, *, timeout_s: float = NODE_TIMEOUT_S) -> Report:
+    """Ask every node itself; the report turns bad if one that counts as alive does not answer."""
+    try:
+        unwell = unwell_nodes(settings, token=settings.token(), timeout_s=timeout_s)
+    except ClusterError as error:
+        return bad(report, error.reason, error.message)
+    return bad(report, "nodes_missing", "; ".join(unwell)) if unwell else report
+
+
+def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
+    """Send a nonce through the Coordinator to every organ and back; the report turns bad if it does not return."""
+    nonce = secrets.token_hex(8)
+    task = {"type": "canary", "params": {"nonce": nonce}}
+    url = f"{settings.http_url}/coordinator/tasks"
+    try:
+        response = request(
+            url,
+            method="POST",
+            token=settings.token(),
+            body=task,
+            timeout_s=timeout_s,
+            certificate=settings.http_tls_cert,
+        )
+    except OSError as error:
+        return bad(report, "not_responding", f"the canary was not answered: {why(error)}")
+    body = response.body if isinstance(response.body, Mapping) else {}
+    result = body.get("result")
+    if body.get("success") is True and isinstance(result, Mapping) and result.get("nonce") == nonce:
+        return report
+    return bad(report, "organs_down", str(body.get("error") or f"the canary got HTTP {response.status}"))
+
+
+def _ask_coordinator(settings: Settings, *, token: str | None, timeout_s: float) -> Response | OSError:
+    try:
+        url = f"{settings.http_url}/coordinator/status"
+        return request(url, token=token, timeout_s=timeout_s, certificate=settings.http_tls_cert)
+    except OSError as error:
+        return error
+
+
+def _live_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return rows[0] if rows and rows[0].get("state") != "DEAD" else None
+
+
+def _at_deadline(report: Report, stable_s: float) -> Report:
+    if report.status == INITIALIZING:
+        return replace(report, message=f"still initializing: {report.message}")
+    if not report.healthy:
+        return report
+    message = f"it was not healthy for {stable_s:g} s at a stretch: a process was restarted"
+    return bad(report, "not_responding", message)
+
+
+def _identity(report: Report) -> str:
+    """Everything that must stay the same while health is watched: the processes and their restarts."""
+    organs = report.coordinator.get("organs") or ()
+    processes = [(replica["pid"], replica["restarts"]) for organ in organs for replica in organ["replicas"]]
+    return repr((report.coordinator.get("pid"), report.coordinator.get("restarts"), processes, report.nodes["names"]))

@@ -1,0 +1,237 @@
+"""What is judged from the Coordinator's answer and the rows of the GCS: neither is believed alone. It asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from seedcore.core.errors import ClusterError
+from seedcore.core.settings import ORGAN_NAME_PREFIX, Settings
+from seedcore.status.gcs_store import damage
+from seedcore.status.host_processes import has_lost_its_raylet, is_actor_of, is_living_actor
+from seedcore.status.http_client import CannotAskError, Response
+from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad, report_of
+from seedcore.status.state_api import ClusterState
+
+PLACEMENT_S = 4.0
+_STATES_BEFORE_A_PROCESS = frozenset({"DEPENDENCIES_UNREADY", "PENDING_CREATION"})
+
+
+def expected(report: Report, *, release: str | None, fingerprint: str | None) -> Report:
+    """Turn a healthy report bad if another release or organism answers, or nodes are missing."""
+    own, nodes = report.coordinator, report.nodes
+    if release is not None and own.get("release") != release:
+        return bad(report, "wrong_release", f"release {own.get('release')} answers, expected is {release}")
+    if fingerprint is not None and own.get("fingerprint") != fingerprint:
+        text = f"an organism with fingerprint {own.get('fingerprint')} answers, expected is {fingerprint}"
+        return bad(report, "wrong_configuration", text)
+    if nodes["missing"]:
+        return bad(report, "nodes_missing", f"nodes that are not alive: {', '.join(nodes['missing'])}")
+    if nodes["alive"] < nodes["expected"]:
+        return bad(report, "nodes_missing", f"{nodes['alive']} nodes are alive, expected are {nodes['expected']}")
+    return report
+
+
+def judge_head(error: ClusterError, settings: Settings) -> Report:
+    """Judge a head that cannot be asked; on the head itself, the log of its GCS may know why."""
+    why = damage(settings.ray_logs) if error.reason == "unreachable" else None
+    if why is None:
+        return report_of(UNHEALTHY, error.reason, error.message)
+    return report_of(UNHEALTHY, "state_damaged", f"Ray's head cannot open its store: {why}")
+
+
+def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int | None) -> dict[str, Any]:
+    """Return what a report says of the nodes: those that are alive, and those of the settings that are not."""
+    names = cluster.alive_names
+    expected = expected_nodes if expected_nodes is not None else max(1, len(settings.expected_nodes))
+    return {
+        "alive": len(names),
+        "expected": expected,
+        "missing": sorted(set(settings.expected_nodes) - set(names)),
+        "unexpected": sorted(set(names) - set(settings.expected_nodes)) if settings.expected_nodes else [],
+        "names": names,
+    }
+
+
+def judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, cluster: ClusterState) -> Report:
+    """Judge the Coordinator by its actor's row, its answer over HTTP, and the rows of its organs: docs/status.md."""
+    if row is None:
+        return report_of(UNHEALTHY, "absent", "there is no Coordinator")
+    state, pid = row.get("state"), row.get("pid")
+    facts = {"actor_id": row.get("actor_id"), "state": state, "pid": pid, "node_id": row.get("node_id")}
+    if state == "DEAD":
+        return _judge_dead(row, facts)
+    body = answer.body if isinstance(answer, Response) and isinstance(answer.body, Mapping) else {}
+    same_process = bool(body.get("status")) and body.get("pid") == pid
+    # The row's num_restarts counts over all processes of the actor, where the Coordinator knows only its own.
+    own = {**body, "restarts": int(row.get("num_restarts") or 0)} if same_process else {}
+    coordinator = {**own, **facts}
+    if state != "ALIVE":
+        return _judge_coming_up(row, coordinator, cluster)
+    silence = _judge_silence(row, answer, cluster, same_process=same_process)
+    if silence is not None:
+        reason, message, evidence = silence
+        return report_of(UNHEALTHY, reason, message, coordinator, evidence)
+    return _judge_answer(coordinator, cluster)
+
+
+def _judge_coming_up(row: Mapping[str, Any], coordinator: dict[str, Any], cluster: ClusterState) -> Report:
+    if row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid"):
+        evidence = {"no_node_fits": not _fits_somewhere(row, cluster)}
+        return report_of(
+            INITIALIZING, "unschedulable", f"no process yet, waits for {_needs(row)}", coordinator, evidence
+        )
+    reason = "restarting" if row.get("state") == "RESTARTING" else "starting"
+    stage = coordinator.get("stage") if coordinator.get("status") == INITIALIZING else None
+    return _judge_start(reason, str(stage or "its process is coming up"), coordinator, cluster)
+
+
+def _judge_start(reason: str, stage: str, coordinator: dict[str, Any], cluster: ClusterState) -> Report:
+    """Judge a start; one that waits for a place for a required organ does not hang, and nothing is to be killed."""
+    waiting = _unplaced_organs(coordinator, cluster)
+    message = "; ".join([stage, *(f"{row.get('name')} waits for {_needs(row)}" for row in waiting)])
+    required = {str(organ["organ_id"]): bool(organ["required"]) for organ in coordinator.get("organs") or ()}
+    needed = [row for row in waiting if required.get(_organ_id(row), True)]
+    if not needed or reason == "reloading":
+        # A reload that finds no room in time is undone.
+        return report_of(INITIALIZING, reason, message, coordinator)
+    evidence = {"no_node_fits": not all(_fits_somewhere(row, cluster) for row in needed)}
+    return report_of(INITIALIZING, "unschedulable", message, coordinator, evidence)
+
+
+def _judge_silence(
+    row: Mapping[str, Any], answer: Response | OSError, cluster: ClusterState, *, same_process: bool
+) -> tuple[str, str, dict[str, Any]] | None:
+    """Say why an actor that Ray calls ALIVE is not believed, or None: (reason, message, evidence)."""
+    pid = row.get("pid")
+    if row.get("node_id") not in cluster.alive_node_ids:
+        return "not_responding", "Ray calls it ALIVE on a node that is dead", {"zombie": True}
+    if isinstance(answer, CannotAskError):
+        # Whatever the Coordinator does: the fault is on the side that asks.
+        evidence = {"silence": "cannot_ask", "untrusted": answer.untrusted}
+        return "unreachable", f"the Coordinator cannot be asked from here: {why(answer)}", evidence
+    if isinstance(answer, OSError):
+        silence = "no_answer" if isinstance(answer, TimeoutError) else "nobody_listens"
+        return "not_responding", f"its process {pid} does not answer: {why(answer)}", {"silence": silence}
+    if answer.status in {401, 403}:
+        return "unauthorized", f"the Coordinator refuses this token (HTTP {answer.status})", {}
+    if not same_process:
+        other = f"process {answer.body['pid']}" if _has_pid(answer.body) else f"an HTTP {answer.status}"
+        return "not_responding", f"{other} answers in place of its process {pid}", {"silence": "another_answers"}
+    return None
+
+
+def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
+    """Judge what a living Coordinator says of itself, against the rows of its organs."""
+    status, reason, message = (str(coordinator.get(key, "")) for key in ("status", "reason", "message"))
+    if status == INITIALIZING:
+        return _judge_start(reason, message, coordinator, cluster)
+    if status != HEALTHY:
+        return report_of(status, reason, message, coordinator)
+    if has_lost_its_raylet(coordinator["pid"]):
+        return report_of(UNHEALTHY, "nodes_missing", "the raylet of the Coordinator's node is gone", coordinator)
+    down, missing = _contradicted_organs(coordinator, cluster)
+    if down:
+        return report_of(UNHEALTHY, "organs_down", "; ".join([*down, *missing]), coordinator)
+    if missing:
+        return report_of(HEALTHY, "degraded", "; ".join(missing), coordinator, degraded=True)
+    return report_of(status, reason, message, coordinator, degraded=bool(coordinator.get("degraded")))
+
+
+def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> tuple[list[str], list[str]]:
+    """Organs that the Coordinator counts as working and somebody knows better: (below their minimum, the rest).
+
+    The GCS knows, usually within 15 ms of a death but later on a host that is short of CPU; of processes on this very
+    host the kernel knows at once.
+    """
+    this_node = coordinator["node_id"]
+    # Off the head, its pid may be another actor's: the kernel that is asked is not that of its node.
+    is_here = is_actor_of(coordinator["pid"], node_id=this_node)
+    down: list[str] = []
+    missing: list[str] = []
+    for organ in coordinator.get("organs") or ():
+        lost, ready = [], 0
+        for replica in organ["replicas"]:
+            if replica["state"] not in {"ready", "degraded"}:
+                continue
+            row = cluster.actor(replica["actor_id"])
+            # A row that was cut off contradicts nobody.
+            row = {**replica, "state": "ALIVE"} if row is None and not cluster.complete else row or {}
+            alive = row.get("state") == "ALIVE" and row.get("node_id") in cluster.alive_node_ids
+            gone = is_here and row.get("node_id") == this_node and not is_living_actor(replica["pid"])
+            if alive and not gone and row.get("pid") == replica["pid"]:
+                ready += int(replica["ready_agents"])
+            else:
+                lost.append(f"{organ['organ_id']}: process {replica['pid']} of replica {replica['replica']} is gone")
+        if lost:
+            enough = ready >= int(organ["min_ready_agents"]) or not organ["required"]
+            (missing if enough else down).extend(lost)
+    return down, missing
+
+
+def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> list[dict[str, Any]]:
+    """Rows of organs that Ray has not placed, by name; none of those that are being placed now."""
+    if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
+        return []
+    starting = {
+        f"{ORGAN_NAME_PREFIX}{organ['organ_id']}.{replica.get('replica')}"
+        for organ in coordinator.get("organs") or ()
+        for replica in organ["replicas"]
+        # There was room for it; the row gets its pid when the process runs.
+        if replica.get("has_turn")
+    }
+    waiting = [
+        row
+        for row in cluster.actors
+        if row.get("class_name") == "Organ"
+        and row.get("state") in _STATES_BEFORE_A_PROCESS
+        and not row.get("pid")
+        and row.get("name") not in starting
+    ]
+    return sorted(waiting, key=lambda row: str(row.get("name")))
+
+
+def _organ_id(row: Mapping[str, Any]) -> str:
+    return str(row.get("name")).removeprefix(ORGAN_NAME_PREFIX).rpartition(".")[0]
+
+
+def _fits_somewhere(row: Mapping[str, Any], cluster: ClusterState) -> bool:
+    """Say whether some living node has, all in all, what the process asks for; yes where that is not known."""
+    needs = (row.get("required_resources") or {}).items()
+
+    def holds(node: Mapping[str, Any]) -> bool:
+        has = node.get("resources_total")
+        if not isinstance(has, Mapping):
+            return True
+        return all(not isinstance(total := has.get(name, 0), int | float) or total >= amount for name, amount in needs)
+
+    return any(holds(node) for node in cluster.nodes if node.get("state") == "ALIVE")
+
+
+def _needs(row: Mapping[str, Any]) -> str:
+    needs = (row.get("required_resources") or {}).items()
+    return ", ".join(f"{key}: {value:g}" for key, value in needs) or "a worker process"
+
+
+def _has_pid(body: Any) -> bool:
+    return isinstance(body, Mapping) and "pid" in body
+
+
+def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
+    cause = row.get("death_cause") or {}
+    traceback_text = (cause.get("creation_task_failure_context") or {}).get("formatted_exception_string")
+    if traceback_text:
+        lines = [line.strip() for line in str(traceback_text).splitlines() if line.strip()]
+        last = next((line for line in reversed(lines) if "Coordinator initialization failed" in line), lines[-1])
+        message = last.removeprefix("RuntimeError: ")
+        return report_of(UNHEALTHY, "init_failed", message, facts, {"traceback": traceback_text})
+    # Whichever context Ray has filled in: node death, out of memory, a runtime environment, no place.
+    contexts = [context for context in cause.values() if isinstance(context, Mapping) and context.get("error_message")]
+    died = dict(contexts[0]) if contexts else {}
+    detail = str(died.get("error_message") or "Ray gives no reason").strip().splitlines()[0]
+    return report_of(UNHEALTHY, "absent", f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})
+
+
+def why(error: OSError) -> str:
+    """Say in a few words why there is no answer."""
+    return "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))

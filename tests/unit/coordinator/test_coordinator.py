@@ -1,0 +1,206 @@
+"""A whole Coordinator in this process, with real organs, HTTP and a client; only Ray is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedcore.client import AsyncClient
+from seedcore.coordinator.coordinator import Coordinator
+from seedcore.coordinator.organ_actors import organ_name
+from seedcore.coordinator.placement import Node
+from seedcore.core.settings import Settings
+from seedcore.core.spec import OrganismSpec, OrganSpec
+from seedcore.core.task import Task
+from seedcore.organ.organ import Organ
+
+
+class Method:
+    """A method of an actor."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.remote = function
+
+
+class Handle:
+    """An actor that lives here."""
+
+    class _actor_id:  # noqa: N801 - Ray's name
+        @staticmethod
+        def hex() -> str:
+            return "a1"
+
+    def __init__(self, organ: Organ) -> None:
+        self.organ = organ
+
+    def _get_local_state(self) -> int:
+        return 2
+
+    def __getattr__(self, name: str) -> Method:
+        return Method(getattr(self.organ, name))
+
+
+class Runtime:
+    """Starts organs as plain objects."""
+
+    def __init__(self) -> None:
+        self.living: dict[str, Handle] = {}
+
+    async def find(self, spec: OrganSpec, replica: int) -> Handle | None:
+        return self.living.get(organ_name(spec.id, replica))
+
+    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> Handle:
+        name = organ_name(spec.id, replica)
+        if name not in self.living:
+            organ = Organ.__new__(Organ)
+            await organ.__init__(spec.to_dict(), replica, identity)  # type: ignore[misc]
+            self.living[name] = Handle(organ)
+        return self.living[name]
+
+    async def kill(self, handle: Handle, *, restart: bool) -> None:
+        self.living = {name: one for name, one in self.living.items() if one is not handle}
+
+    async def row(self, handle: Handle) -> None:
+        return None
+
+    async def others(self, keep: set[str]) -> dict[str, Handle]:
+        return {name: handle for name, handle in self.living.items() if name not in keep}
+
+    async def places(self) -> list[Node]:
+        return []
+
+    async def ask_agents(self) -> dict[str, bool]:
+        return {}
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return []
+
+
+class Record:
+    """Keeps nothing."""
+
+    async def read(self) -> None:
+        return None
+
+    async def write(self, data: Any) -> None:
+        pass
+
+
+def work(task: Task) -> str:
+    """Do a task, as an agent."""
+    if task.type == "fail":
+        raise OSError("no such file")
+    return task.type
+
+
+@pytest.fixture
+def runtime() -> Runtime:
+    return Runtime()
+
+
+@pytest.fixture
+async def coordinator(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Coordinator]:
+    organ = OrganSpec(id="one", type="Test", agent=f"{__name__}:work", task_types=("do", "fail"), agent_count=2)
+    made = Coordinator.__new__(Coordinator)
+    settings = {"namespace": "test", "http_host": "127.0.0.1", "http_port": 0, "dashboard_url": "http://127.0.0.1:1"}
+    await made.__init__(  # type: ignore[misc]
+        OrganismSpec(organs=(organ,)).to_dict(), settings, runtime=runtime, record=Record()
+    )
+    yield made
+    await made.shutdown()
+    await made._http.stop()
+    tasks = [made._beat, *made._watches]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def client(coordinator: Coordinator) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(Settings(http_port=coordinator._http.port), transport="http") as made:
+        yield made
+
+
+async def lately(coordinator: Coordinator, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Wait for what the last ten minutes say."""
+    async with asyncio.timeout(60):
+        while not condition(said := coordinator.activity()):  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.05)
+    return said
+
+
+def per_s(said: dict[str, Any], column: str) -> float:
+    return float(sum(said["samples"][column]))
+
+
+async def test_each_task_is_counted_once_where_it_was_done(coordinator: Coordinator, client: AsyncClient) -> None:
+    kinds = ["do"] * 5 + ["fail"] * 2 + ["unheard"] * 3 + ["get_metrics"]
+
+    answers = await client.submit_many([{"type": kind} for kind in kinds])
+    said = await lately(coordinator, lambda now: per_s(now, "failed_per_s") > 0.9 * per_s(now, "done_per_s") > 0)
+
+    assert [answer["success"] for answer in answers] == [True] * 5 + [False] * 5 + [True]
+    assert (said["organs"][0]["done"], said["organs"][0]["failed"]) == (5, 2)
+    # Five of each, also those of no organ, in an interval of two seconds or a little more.
+    assert per_s(said, "failed_per_s") <= 2.5
+    causes = {(one["error_type"], one["count"]) for one in said["failures"]}
+    assert causes == {("OSError", 2), ("UnknownTaskTypeError", 3)}
+    assert all("directly" not in one["error"] for one in said["failures"])
+
+
+async def test_failures_of_tasks_that_came_directly_are_told(coordinator: Coordinator, runtime: Runtime) -> None:
+    (handle,) = runtime.living.values()
+    for kind in ("do", "fail"):
+        await handle.organ.call((Task(type=kind).to_dict(), 30.0, True))
+
+    said = await lately(coordinator, lambda now: now["failures"])
+
+    assert (said["organs"][0]["done"], said["organs"][0]["failed"]) == (1, 1)
+    (failure,) = said["failures"]
+    assert (failure["count"], failure["error_type"]) == (1, "OSError")
+    assert "directly" in failure["error"]
+
+
+async def test_types_that_callers_invent_are_not_kept(coordinator: Coordinator) -> None:
+    for number in range(300):
+        inner = {"organ_id": "one", "task_data": {"type": f"type-{number}"}}
+        assert (await coordinator.handle({"type": "execute_on_organ", "params": inner}))["success"]
+
+    said = await lately(coordinator, lambda now: now["organs"] and now["organs"][0]["done"] == 300)
+    assert said["organs"][0]["failed"] == 0
+    assert len(coordinator._activity._counted["one"]) == 1
+    assert len(coordinator.metrics()["organs"][0]["tasks"]) == 1
+
+
+async def test_an_executed_batch_answers_in_order_for_who_wants_no_lines(coordinator: Coordinator) -> None:
+    tasks = [{"type": "do"}, {"type": "fail"}, {"type": "do"}]
+    answer = await coordinator.handle({"type": "execute_many", "params": {"tasks": tasks}})
+
+    assert [one["success"] for one in answer["result"]] == [True, False, True]
+
+
+async def test_moves_are_planned_and_made_one_at_a_time_and_refused_in_the_documented_shape(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await coordinator.moves() == {"success": True, "moves": []}
+    moved = asyncio.Event()
+
+    async def move(organ_id: str, index: int, *, timeout_s: float) -> str:
+        await asyncio.wait_for(moved.wait(), timeout_s)
+        return f"node of {organ_id}[{index}]"
+
+    monkeypatch.setattr(coordinator._life.organism, "move", move)
+    first = asyncio.create_task(coordinator.move("one", 0, 60.0))
+    await asyncio.sleep(0)
+    second = await coordinator.move("one", 1, 60.0)
+    assert (second["success"], second["error"]) == (False, "another replica is being moved")
+    moved.set()
+    assert await first == {"success": True, "to": "node of one[0]"}
+
+    await coordinator.shutdown()
+    refused = await coordinator.moves()
+    assert (refused["success"], refused["error_type"]) == (False, "OrganUnavailableError")
