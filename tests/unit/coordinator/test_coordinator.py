@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from seedcore.client import AsyncClient
-from seedcore.coordinator.coordinator import Coordinator
+from seedcore.coordinator.coordinator import STALE_AFTER_S, Coordinator
 from seedcore.coordinator.organ_actors import organ_name
 from seedcore.coordinator.placement import Node
 from seedcore.core.settings import Settings
@@ -204,3 +206,20 @@ async def test_moves_are_planned_and_made_one_at_a_time_and_refused_in_the_docum
     await coordinator.shutdown()
     refused = await coordinator.moves()
     assert (refused["success"], refused["error_type"]) == (False, "OrganUnavailableError")
+
+
+@pytest.mark.parametrize("wall_clock_s", [-3600.0, 0.0, 30.0])
+async def test_a_hung_loop_is_told_and_only_that_whatever_is_done_to_the_clock_of_the_host(
+    wall_clock_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = Coordinator.__new__(Coordinator)
+    coordinator._snapshot, coordinator._snapshot_born = {"status": "healthy", "snapshot_at": time.time()}, 100.0
+    now = 100.0 + STALE_AFTER_S
+    clock = SimpleNamespace(monotonic=lambda: now, time=lambda: time.time() + wall_clock_s)
+    monkeypatch.setattr("seedcore.coordinator.coordinator.time", clock)
+
+    assert (await coordinator.get_status())["status"] == "healthy"
+    now += 1.0
+    hung = await coordinator.get_status()
+
+    assert (hung["status"], hung["reason"], hung["age_s"]) == ("unhealthy", "stale", STALE_AFTER_S + 1.0)
