@@ -29,6 +29,8 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.timeout(900)
 
 _numbers = itertools.count(1)
+# Each costs some two seconds of a core.
+REPLICAS = 12
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,35 @@ def busy(organism: Organism, organ_id: str) -> list[int]:
     organs = organism.probe().coordinator["organs"]
     replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
     return [replica["in_flight"] for replica in replicas]
+
+
+def test_many_replicas_start_as_many_at_a_time_as_there_are_cores_and_the_stage_says_who_waits(
+    organism: Organism, cluster: RayHead
+) -> None:
+    cores = 2 * (1 + len(cluster.nodes))
+    many = {"id": "many", "replicas": REPLICAS, "agent_count": REPLICAS, "num_cpus": 0.02}
+    starting = organism.start("bootstrap", "--config", str(organism.config(many)), "--wait-timeout", "400")
+    at_once, stages = 0, []
+
+    def is_over() -> bool:
+        nonlocal at_once
+        state = read_cluster(cluster.settings, token=cluster.settings.token(), timeout_s=60)
+        rows = Counter(row["state"] for row in state.actors if str(row["name"]).startswith("seedcore_organ.many."))
+        report = organism.probe()
+        organs = (report.coordinator or {}).get("organs", [])
+        turns = sum(replica["has_turn"] for organ in organs for replica in organ["replicas"])
+        at_once = max(at_once, rows["PENDING_CREATION"] + rows["DEPENDENCIES_UNREADY"], turns)
+        stages.append((report.reason, report.message))
+        return starting.poll() is not None
+
+    eventually(is_over, timeout_s=420, interval_s=0.3, what="the end of the bootstrap")
+
+    assert starting.returncode == 0, starting.communicate()
+    assert 1 <= at_once <= cores
+    assert organism.probe().healthy
+    assert len(nodes_of(organism)["many"]) == REPLICAS
+    assert any("processes wait for their turn to start" in message for _, message in stages), stages
+    assert not [stage for stage in stages if stage[0] in {"unschedulable", "organs_down"} and "many" in stage[1]]
 
 
 def test_a_start_with_a_part_of_it_is_degraded_and_heals_when_there_is_room(
@@ -216,9 +247,9 @@ def test_what_the_nodes_can_send_each_other_is_found_out_by_sending_it(organism:
     assert found["transfers"] == 6
 
     with frozen(cluster, "worker"):
-        done = organism.run("network", "--timeout", "4")
+        done = organism.run("network", "--timeout", "20")
     assert done.returncode == 1
-    assert done.stdout.splitlines() == ["worker starts no process for the head within 4 s"]
+    assert done.stdout.splitlines() == ["worker starts no process for the head within 20 s"]
 
 
 def test_what_piled_up_while_a_node_was_away_is_spread_again_by_a_rebalance(
