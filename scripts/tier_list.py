@@ -93,13 +93,8 @@ TIERS = {
         Tier("sanity", [[".ci/sanity"]]),
         Tier("unit-quick", _pytest("tests/unit", *_PARALLEL, "worksteal", "--hypothesis-profile=quick")),
         Tier("unit", _pytest("tests/unit", *_PARALLEL, "worksteal")),
-        Tier("integration", _pytest(*_RAY, *_PARALLEL, "loadfile", "-m", "not alone and not open_fault")),
-        Tier(
-            "alone-integration",
-            _pytest("tests/integration", "-m", "alone and not open_fault"),
-            skip_codes=_NOTHING_ALONE,
-        ),
-        Tier("open-faults", _pytest("tests/integration", "-m", "open_fault"), skip_codes={5: "no fault is open"}),
+        Tier("integration", _pytest(*_RAY, *_PARALLEL, "loadfile", "-m", "not alone")),
+        Tier("alone-integration", _pytest("tests/integration", "-m", "alone"), skip_codes=_NOTHING_ALONE),
         # The shortest way through a whole deployment on this machine.
         Tier("deploy-local", _pytest(CHECKOUT, "-m", "smoke_deploy")),
         Tier("deploy-checkout", _pytest(CHECKOUT, "-m", "not alone"), limit_s=3600.0),
@@ -125,5 +120,5 @@ PLANS: dict[str, Plan] = {
     "deploy-test": [[["deploy-checkout"], ["deploy"]], [["alone-deploy"]]],
     "check": [[["lint", "unit", "integration"], ["sanity", "deploy-local"]], [["alone-integration"]]],
     "test": _TEST,
-    "test-all": [*_TEST, [["open-faults"]], [["other-containers"]], [["soak"]]],
+    "test-all": [*_TEST, [["other-containers"]], [["soak"]]],
 }
