@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 
-from seedcore.cli.app import cli
+try:
+    from seedcore.cli.app import cli
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}. Let this shell use the deployment's Python first: . ~/.local/share/seedcore/bin/activate")
 
 if __name__ == "__main__":
     cli.main(["bootstrap", *sys.argv[1:]], prog_name="seedcore")

@@ -17,18 +17,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import click
-import ray
-from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError
+try:
+    import click
+    import ray
+    from ray.actor import ActorHandle
+    from ray.exceptions import ActorDiedError
 
-from seedcore.config.organism_file import load_config
-from seedcore.coordinator import actors as actor
-from seedcore.core.errors import SeedCoreError
-from seedcore.core.settings import Settings
-from seedcore.core.spec import OrganismSpec
-from seedcore.status.probing import probe
-from seedcore.status.state_api import read_cluster
+    from seedcore.config.organism_file import load_config
+    from seedcore.coordinator import actors as actor
+    from seedcore.core.errors import SeedCoreError
+    from seedcore.core.settings import Settings
+    from seedcore.core.spec import OrganismSpec
+    from seedcore.status.probing import probe
+    from seedcore.status.state_api import read_cluster
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}. Let this shell use the deployment's Python first: . ~/.local/share/seedcore/bin/activate")
 
 ANSWER_TIMEOUT_S = 30.0
 INIT_TIMEOUT_S = 120.0

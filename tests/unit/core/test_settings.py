@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -258,3 +260,16 @@ def test_a_shell_that_says_where_the_cluster_is_is_believed(fresh_shell: Path, n
 def test_without_a_deployment_there_are_the_defaults(fresh_shell: Path) -> None:
     fresh_shell.unlink()
     assert Settings.from_env().address is None
+
+
+@pytest.mark.parametrize("script", ["bootstrap_coordinator.py", "test_coordinator_async_init.py"])
+def test_a_script_under_a_python_without_its_packages_says_what_to_type(script: str) -> None:
+    path = Path(__file__).parents[2] / "scripts" / script
+
+    # -S: as the Python of a checkout that has deployed and nothing else.
+    run = subprocess.run([sys.executable, "-S", str(path)], capture_output=True, text=True, timeout=60, check=False)
+
+    assert run.returncode == 1
+    assert run.stderr.startswith("No module named ")
+    assert run.stderr.endswith("first: . ~/.local/share/seedcore/bin/activate\n")
+    assert len(run.stderr.splitlines()) == 1
