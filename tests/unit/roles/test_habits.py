@@ -37,6 +37,18 @@ def test_what_runs_on_the_controller_runs_as_whoever_started_it() -> None:
     assert [path for path, task in local if (task.get("vars") or {}).get("ansible_become") is not False] == []
 
 
+def test_facts_are_gathered_without_what_sudo_leaves_in_the_environment() -> None:
+    # SUDO_COMMAND holds the mark by which Ansible knows that sudo has answered; Ansible drops the line with it, and the
+    # facts are in it.
+    gathered = [
+        task["ansible.builtin.setup"]["gather_subset"] for _, task in tasks() if "ansible.builtin.setup" in task
+    ]
+
+    assert len(gathered) > 3
+    # Those of the hardware are for what an inventory makes of facts, of the environment as well.
+    assert [subset for subset in gathered if "!env" not in subset] == [["hardware"]]
+
+
 def test_packages_are_installed_where_there_are_no_lists_of_packages_yet(rendered: Callable[..., Any]) -> None:
     place = "There is the package {{ __ray_package }}: args"
 
