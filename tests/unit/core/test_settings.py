@@ -264,7 +264,7 @@ def test_without_a_deployment_there_are_the_defaults(fresh_shell: Path) -> None:
 
 @pytest.mark.parametrize("script", ["bootstrap_coordinator.py", "test_coordinator_async_init.py"])
 def test_a_script_under_a_python_without_its_packages_says_what_to_type(script: str) -> None:
-    path = Path(__file__).parents[2] / "scripts" / script
+    path = Path(__file__).parents[3] / "scripts" / script
 
     # -S: as the Python of a checkout that has deployed and nothing else.
     run = subprocess.run([sys.executable, "-S", str(path)], capture_output=True, text=True, timeout=60, check=False)
