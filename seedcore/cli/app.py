@@ -55,7 +55,7 @@ def cli() -> None:
     Data goes to standard output, words go to standard error. Colours are for terminals, and NO_COLOR turns them off.
     """
     if os.environ.get("SEEDCORE_LOG_LEVEL"):
-        from seedcore import logs  # noqa: PLC0415 - only where it is asked for
+        from seedcore.core import logs  # noqa: PLC0415 - only where it is asked for
 
         logs.configure()
 

@@ -90,6 +90,13 @@ def test_a_bad_environment_is_named(cluster: FakeCluster) -> None:
     ]
 
 
+def test_a_deployment_may_set_the_log_level_of_every_command(cluster: FakeCluster) -> None:
+    argv, env = command(cluster, "ping")
+    done = subprocess.run(argv, env={**env, "SEEDCORE_LOG_LEVEL": "DEBUG"}, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "pong\n"), done.stderr
+
+
 def test_a_token_that_cannot_be_read_is_a_fault_of_the_configuration(cluster: FakeCluster) -> None:
     cluster.token_path.unlink()
 
