@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +31,18 @@ def test_an_old_name_is_the_same_module_and_says_the_new_one(old: str, new: str)
 def test_a_name_that_never_was_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"seedcore\.nothing"):
         __import__("seedcore.nothing")
+
+
+def test_what_is_imported_from_a_package_that_loads_its_names_late_is_there() -> None:
+    """A type checker believes any name of a module that has a ``__getattr__``, also one that has moved."""
+    late = {name: importlib.import_module(name) for name in ("seedcore", "seedcore.config", "seedcore.coordinator")}
+    missing = [
+        f"{path.name}:{node.lineno} from {node.module} import {name.name}"
+        for path in Path(late["seedcore"].__path__[0]).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in late
+        for name in node.names
+        if name.name not in {*late[node.module].__all__, *dir(late[node.module])}
+        and find_spec(f"{node.module}.{name.name}") is None
+    ]
+    assert missing == []
