@@ -108,6 +108,10 @@ class BadDays(RuleBasedStateMachine):
         self.cluster.kills_arrive = kills_arrive
         self.run(self.do(self.cluster.freeze, *nodes))
 
+    @rule(blocked=st.sampled_from([False, False, True]))
+    def agents_can_be_reached_or_not(self, *, blocked: bool) -> None:
+        self.cluster.agents_are_blocked = blocked
+
     @rule()
     def the_organism_is_reloaded(self) -> None:
         if self.reload is None or self.reload.done():
@@ -217,6 +221,7 @@ class BadDays(RuleBasedStateMachine):
     async def recover(self) -> None:
         self.manager.leave(frozenset())
         self.cluster.draining = frozenset()
+        self.cluster.agents_are_blocked = False
         self.cluster.freeze()
         for actor in self.cluster.actors.values():
             actor.go_on()
