@@ -17,6 +17,7 @@ from benchmarks.chaos.faults import faults
 from benchmarks.chaos.places import Containers, Localhost
 
 SHOWN = 20
+LOGGED = 80
 
 
 def _history() -> Path:
@@ -74,6 +75,8 @@ def _print(result: Result) -> None:
             click.echo(f"{title}: {line}")
         if len(lines) > SHOWN:
             click.echo(f"{title}: and {len(lines) - SHOWN} more")
+    for line in result.log[-LOGGED:]:
+        click.echo(f"log: {line}")
     if result.cut_short:
         click.echo(f"cut short: {result.cut_short}")
 

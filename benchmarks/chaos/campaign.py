@@ -43,6 +43,7 @@ class Result:
     tasks: int = 0
     statuses: int = 0
     cut_short: str = ""
+    log: list[str] = field(default_factory=list)
 
     def late(self) -> list[str]:
         """Return a line for every kind of fault whose median recovery misses its goal."""
@@ -122,7 +123,16 @@ def run(
         wrong_answers(record.asked, ledger(place, ledger_path), sent=record.sent),
         unprovoked(record.replaced, result.injections, slack_s=SLACK_S),
     )
+    result.log = [line for each in result.verdict.killed for line in _log_of(place, each.partition(" ")[0])]
     return result
+
+
+def _log_of(place: Place, what: str) -> list[str]:
+    """Return what the Coordinators have logged of a process, in the order of time."""
+    organ, _, replica = what.partition("/")
+    text = f"organ {organ}[{replica}]:"
+    found = place.run(place.head, "grep", "-rhsF", "--include=worker-*", text, f"{place.prefix}/tmp", check=False)
+    return sorted(set(found.splitlines()))
 
 
 def _one(on: Campaign, fault: Fault, result: Result, say: Callable[[str], None]) -> None:

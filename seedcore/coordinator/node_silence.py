@@ -14,6 +14,11 @@ from collections.abc import Collection, Iterable
 MAX_STEP_S = 3.0
 # From then on the agents of all nodes are asked.
 SUSPECT_AFTER_S = 2.5
+# From then on its agent has been asked and has not answered at once.
+AWAY_AFTER_S = 4.0
+# A connection that was cut off sends again after pauses that double: at most as long after the outage as it has lasted,
+# and a first pause, which is longer where packets were lost before.
+FIRST_PAUSE_S = 3.0
 # By then Ray has given up each node that is frozen or cut off: of one that is still alive, only the agent is out of
 # reach, behind a firewall for one. A process that hangs there is replaced where it is.
 RAY_DECIDES_AFTER_S = 90.0
@@ -26,6 +31,7 @@ class NodeSilence:
         self._clock = 0.0
         self._stepped_at: float | None = None
         self._heard: dict[str, float] = {}
+        self._reconnects_until: dict[str, float] = {}
         self._unanswered: frozenset[str] = frozenset()
         self._answered: frozenset[str] = frozenset()
 
@@ -42,7 +48,8 @@ class NodeSilence:
         self._stepped_at = now
         # A silent one that everything has moved away from is avoided until it is heard, or Ray gives it up.
         self._heard = {node: self._heard.get(node, self._clock) for node in {*used, *self._unanswered}}
-        self._heard.update(dict.fromkeys(reported, self._clock))
+        self._hear(reported)
+        self._reconnects_until = {node: at for node, at in self._reconnects_until.items() if at > self._clock}
 
     def asked(self, *, answered: Iterable[str], unanswered: Iterable[str]) -> None:
         """Take in which agents have answered the last question, and which have not; the Coordinator's own is neither.
@@ -50,7 +57,14 @@ class NodeSilence:
         Where nobody could be asked, both are empty.
         """
         self._answered, self._unanswered = frozenset(answered), frozenset(unanswered)
-        self._heard.update({node: self._clock for node in self._answered if node in self._heard})
+        self._hear(self._answered & self._heard.keys())
+
+    def _hear(self, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            away_s = self.silent_s(node)
+            if away_s >= AWAY_AFTER_S:
+                self._reconnects_until[node] = self._clock + away_s + FIRST_PAUSE_S
+            self._heard[node] = self._clock
 
     def silent_s(self, node: str) -> float:
         """Seconds since the last sign of life; 0 for a node that nothing is known of."""
@@ -67,6 +81,11 @@ class NodeSilence:
         return frozenset(
             node for node in self._unanswered if SUSPECT_AFTER_S <= self.silent_s(node) < RAY_DECIDES_AFTER_S
         )
+
+    @property
+    def unreachable(self) -> frozenset[str]:
+        """Nodes that are silent, or were until now: not all connections to their processes may be back."""
+        return self.silent | self._reconnects_until.keys()
 
     def is_lost(self, node: str | None, limit_s: float) -> bool:
         """Say whether a node is to be given up after ``limit_s`` seconds of silence.

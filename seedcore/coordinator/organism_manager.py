@@ -373,7 +373,7 @@ class OrganismManager:
                 runtime=self._runtime,
                 placer=self._placer,
                 is_leaving=lambda node_id: node_id in self._leaving,
-                silent=lambda: self._silence.silent,
+                unreachable=lambda: self._silence.unreachable,
                 on_change=self._notice,
             )
             for index in range(organ.replicas)

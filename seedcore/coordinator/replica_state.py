@@ -157,8 +157,8 @@ class Process:
             self.cause = self._died_with = None
         return Action.ASK
 
-    def silent(self, row: Row | None, now: float, *, threshold: int, is_node_silent: bool = False) -> Action:
-        """Take in that no answer has come in time, what the GCS says, and whether its node does not answer either."""
+    def silent(self, row: Row | None, now: float, *, threshold: int, is_node_away: bool = False) -> Action:
+        """Take in that no answer has come in time, what the GCS says, and whether its node is or was cut off, too."""
         awaited = self.is_awaited
         if not awaited:
             self._missed += 1
@@ -166,9 +166,9 @@ class Process:
         if row is None:
             # The head does not answer. A kill might reach the process much later, when it is well again.
             return Action.WAIT
-        if not awaited or is_node_silent:
-            # Nobody on a silent node hears of a kill. It would meet the process when it is back, and perhaps well.
-            is_to_wait = self._missed < threshold or is_node_silent
+        if not awaited or is_node_away:
+            # Nobody on such a node hears of a kill. It would meet the process when it is back, and perhaps well.
+            is_to_wait = self._missed < threshold or is_node_away
             return Action.WAIT if is_to_wait else self._kill("its process did not answer", now)
         if row.state == "DEAD":
             return self.dead(row.cause or DIED, now)

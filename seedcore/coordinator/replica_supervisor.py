@@ -48,7 +48,7 @@ class Replica:
         runtime: Where it runs.
         placer: Says when its process may start, and on which node.
         is_leaving: Says whether a node is to leave the cluster.
-        silent: Gives the ids of the nodes that do not answer now.
+        unreachable: Gives the ids of the nodes that do not answer, or whose processes may not be reached again yet.
         on_change: Called, on the loop, whenever what is known changes.
     """
 
@@ -61,7 +61,7 @@ class Replica:
         runtime: OrganRuntime,
         placer: Placer,
         is_leaving: Callable[[str], bool],
-        silent: Callable[[], Collection[str]] = tuple,
+        unreachable: Callable[[], Collection[str]] = tuple,
         on_change: Callable[[], None],
     ) -> None:
         self.spec = spec
@@ -73,7 +73,7 @@ class Replica:
         self._runtime = runtime
         self._placer = placer
         self._is_leaving = is_leaving
-        self._silent = silent
+        self._unreachable = unreachable
         self._on_change = on_change
         self._process = Process()
         self._handle: Any = None
@@ -358,8 +358,8 @@ class Replica:
         if not asking.done():
             row = await self._row()
         if not asking.done():
-            is_silent = self.place in self._silent()
-            return process.silent(row, _now(), threshold=spec.failure_threshold, is_node_silent=is_silent)
+            is_away = self.place in self._unreachable()
+            return process.silent(row, _now(), threshold=spec.failure_threshold, is_node_away=is_away)
         self._asking = None
         if self._leaves_because is not None and self._answers:
             return process.retire(self._leaves_because)

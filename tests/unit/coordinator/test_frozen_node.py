@@ -80,6 +80,39 @@ def story(body: Callable[[World], Any]) -> None:
     run_virtual(tell())
 
 
+def test_a_connection_that_is_back_later_than_its_node_costs_no_process() -> None:
+    async def body(world: World) -> None:
+        process, node = world.actor.process, world.actor.node_id
+        for offset in range(8):
+            await asyncio.sleep(20 + offset / 2)
+            world.cluster.freeze(node)
+            await asyncio.sleep(5.5)
+            # A new connection is there at once; the old one sends again when its pause, which has doubled, is over.
+            world.cluster.change(frozen=frozenset())
+            await asyncio.sleep(5.5)
+            world.cluster.freeze()
+            await world.until(world.is_well)
+            assert world.actor.process is process
+            assert process is not None
+            assert not process.died.is_set()
+
+    story(body)
+
+
+def test_a_process_that_hangs_after_its_node_was_away_is_replaced() -> None:
+    async def body(world: World) -> None:
+        old, node = world.actor.process, world.actor.node_id
+        world.cluster.freeze(node)
+        await asyncio.sleep(5.5)
+        world.cluster.freeze()
+        world.actor.hang()
+        actors = world.cluster.actors
+        assert await world.until(lambda: NAME in actors and actors[NAME].process not in {old, None}) < 25
+        await world.until(world.is_well)
+
+    story(body)
+
+
 def test_work_gets_done_elsewhere_after_node_silence_s_and_the_old_process_takes_none() -> None:
     async def body(world: World) -> None:
         for kills_arrive in (True, False):

@@ -128,3 +128,21 @@ def test_only_what_an_agent_says_is_a_sign_of_life(agent: str) -> None:
                 return await agent_answers("127.0.0.1", port, timeout_s=5)
 
     assert asyncio.run(ask()) is (agent == "answers")
+
+
+def test_a_node_that_is_back_may_not_be_reached_on_old_connections_for_as_long_again() -> None:
+    watch = Watch()
+    watch.passes(6, reporting="b", answering="b", silent="a")
+    watch.passes(1, reporting="b", answering="ab")
+    assert watch.silence.silent == frozenset()
+    assert watch.silence.unreachable == {"a"}
+    watch.passes(9, reporting="b", answering="ab")
+    assert watch.silence.unreachable == {"a"}
+    watch.passes(1, reporting="b", answering="ab")
+    assert watch.silence.unreachable == frozenset()
+
+
+def test_a_node_that_always_answered_is_reached_at_once() -> None:
+    watch = Watch()
+    watch.passes(6, reporting="b", answering="ab")
+    assert watch.silence.unreachable == frozenset()

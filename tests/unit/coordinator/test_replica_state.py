@@ -35,7 +35,7 @@ class Story:
             "answers": lambda snapshot: process.answered(snapshot, self.now),
             "leaves": lambda snapshot: process.answered(snapshot, self.now, leaving=True),
             "silent": lambda row: process.silent(row, self.now, threshold=2),
-            "silent with its node": lambda row: process.silent(row, self.now, threshold=2, is_node_silent=True),
+            "silent with its node": lambda row: process.silent(row, self.now, threshold=2, is_node_away=True),
             "given up": process.given_up,
             "lost": lambda row: process.lost(None, row, self.now),
             "fails": lambda text: process.lost(text, Row("ALIVE", 0), self.now),
