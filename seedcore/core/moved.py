@@ -20,6 +20,13 @@ MOVED = {
     "seedcore.spec": "seedcore.core.spec",
     "seedcore.task": "seedcore.core.task",
 }
+# Where the classes of actors were. Ray loads the class of a running actor by the name that it was started under, and an
+# upgrade calls the actors of the release before it.
+ACTORS = {
+    "seedcore.actor": "seedcore.coordinator.actors",
+    "seedcore.organism": "seedcore.organ",
+    "seedcore.organism.organ": "seedcore.organ.organ",
+}
 
 
 class _Finder:
@@ -29,7 +36,7 @@ class _Finder:
     def find_spec(name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
         """Find the module, if it is one that has moved."""
         # A Loader by duck typing: importlib.abc would be imported by every user of the library.
-        return ModuleSpec(name, _Finder) if name in MOVED else None  # type: ignore[arg-type]
+        return ModuleSpec(name, _Finder) if name in MOVED or name in ACTORS else None  # type: ignore[arg-type]
 
     @staticmethod
     def create_module(_spec: ModuleSpec) -> None:
@@ -39,11 +46,14 @@ class _Finder:
     def exec_module(module: ModuleType) -> None:
         """Put the module of the new name in its place."""
         old = module.__name__
-        warnings.warn(f"{old} is now {MOVED[old]}; the old name goes in release 0.3", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = import_module(MOVED[old])
+        new = MOVED.get(old) or ACTORS[old]
+        if old in MOVED:
+            warnings.warn(f"{old} is now {new}; the old name goes in release 0.3", DeprecationWarning, stacklevel=2)
+        sys.modules[old] = import_module(new)
 
 
 def accept_old_names() -> None:
     """Let ``import`` find moved modules by their old names."""
     if _Finder not in sys.meta_path:
-        sys.meta_path.append(_Finder)
+        # Before the finder of paths, which would load a module of a package that has moved once more.
+        sys.meta_path.insert(0, _Finder)

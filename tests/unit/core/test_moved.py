@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pickle
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from seedcore.coordinator.actors import CoordinatorActor
 from seedcore.core.moved import MOVED
+from seedcore.organ.organ import Organ
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())
@@ -46,3 +49,12 @@ def test_what_is_imported_from_a_package_that_loads_its_names_late_is_there() ->
         and find_spec(f"{node.module}.{name.name}") is None
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("name", "actor"),
+    [(b"seedcore.actor\nCoordinatorActor", CoordinatorActor), (b"seedcore.organism.organ\nOrgan", Organ)],
+)
+def test_the_class_of_an_actor_that_an_older_release_has_started_is_found(name: bytes, actor: type) -> None:
+    # As Ray keeps it. The methods of a class that is not found take no arguments, and an upgrade ended with just that.
+    assert pickle.loads(b"c" + name + b"\n.") is actor
