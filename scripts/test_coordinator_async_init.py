@@ -18,6 +18,11 @@ from dataclasses import replace
 from typing import Any
 
 try:
+    from seedcore.core.settings import Settings, adopt_deployment
+
+    # Before Ray, which reads how it authenticates when it is imported.
+    adopt_deployment()
+
     import click
     import ray
     from ray.actor import ActorHandle
@@ -26,7 +31,6 @@ try:
     from seedcore.config.organism_file import load_config
     from seedcore.coordinator import actors as actor
     from seedcore.core.errors import SeedCoreError
-    from seedcore.core.settings import Settings
     from seedcore.core.spec import OrganismSpec
     from seedcore.status.probing import probe
     from seedcore.status.state_api import read_cluster

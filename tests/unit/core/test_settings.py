@@ -273,3 +273,15 @@ def test_a_script_under_a_python_without_its_packages_says_what_to_type(script: 
     assert run.stderr.startswith("No module named ")
     assert run.stderr.endswith("first: . ~/.local/share/seedcore/bin/activate\n")
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_the_check_of_a_cluster_knows_the_deployment_before_ray_is_imported(fresh_shell: Path, tmp_path: Path) -> None:
+    path = Path(__file__).parents[3] / "scripts" / "test_coordinator_async_init.py"
+    (tmp_path / "ray.py").write_text("import os\nraise ModuleNotFoundError(os.environ['RAY_AUTH_MODE'])\n")
+    environ = {"HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+
+    run = subprocess.run(
+        [sys.executable, str(path)], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert run.stderr.startswith("token. ")
