@@ -25,7 +25,7 @@ class Play:
     def run(self, module: str, *arguments: str, **options: Any) -> tuple[int, str]:
         path = self.directory / "play.json"
         configuration = self.directory / "ansible.cfg"
-        configuration.touch()
+        configuration.write_text("[defaults]\ninternal_poll_interval = 0.005\n")
         task = {f"seedcore.cluster.{module}": options, "register": "result"}
         path.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
         done = subprocess.run(
