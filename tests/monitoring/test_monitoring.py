@@ -59,6 +59,8 @@ class Watched:
         deployment.variables |= {
             "monitoring_port": free_ports(1)[0],
             "monitoring_scrape_interval": 1,
+            # Each costs a CPU-second, and actors with an environment of their own do not take them.
+            "ray_environment": {"RAY_prestart_worker_first_driver": "0"},
             "monitoring_grafana_provisioning": str(self.grafana),
             "monitoring_tls_server_name": "head.example",
             "seedcore_config": str(config),
