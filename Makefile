@@ -26,7 +26,9 @@ given = -e '{"$(1)": "$(subst ','\'',$(2))"}'
 variables := $(strip \
   $(foreach name,seedcore_config seedcore_extra_requirements ray_wheelhouse,$(if $($(name)),$(call given,$(name),$($(name))))) \
   $(if $(ray_prefix),$(call given,ray_prefix,$(if $(filter /%,$(ray_prefix)),,$(CURDIR)/)$(ray_prefix))))
-playbook = $(VENV)/bin/ansible-playbook $(variables) $(ARGS)
+# Ansible writes there, too, and ends with a traceback where it cannot.
+home_fault = $(shell [ -z "$$HOME" ] || [ -w "$$HOME" ] || echo "HOME is $$HOME, and nothing can be written there. Name a directory that can hold files: HOME=PATH make $@")
+playbook = $(if $(home_fault),$(error $(home_fault)))$(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
 # Processes of pytest for the unit and the integration tests.
 WORKERS ?= 2

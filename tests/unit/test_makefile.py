@@ -116,6 +116,23 @@ def test_the_locale_is_one_that_the_machine_has(settings: dict[str, str]) -> Non
     assert done.stdout.strip().upper() == "UTF-8", done.stderr
 
 
+@pytest.mark.parametrize("target", ["deploy", "status", "teardown"])
+def test_a_home_that_cannot_be_written_is_named_with_the_remedy(target: str) -> None:
+    def planned(**home: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", "--dry-run", target],
+            cwd=ROOT, env={"PATH": os.environ["PATH"], **home}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    refused = planned(HOME="/nonexistent")
+    assert refused.returncode == 2
+    assert "HOME is /nonexistent, and nothing can be written there." in refused.stderr
+    assert f"HOME=PATH make {target}" in refused.stderr
+    assert planned(HOME=str(ROOT)).returncode == 0
+    # The user's own is in passwd.
+    assert planned().returncode == 0
+
+
 @pytest.mark.parametrize("name", ["plain", "with a blank"])
 def test_an_environment_that_was_moved_or_whose_python_is_gone_is_made_anew(tmp_path: Path, name: str) -> None:
     checkout = tmp_path / name
