@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -495,3 +496,34 @@ def test_only_a_worker_that_still_has_its_cluster_is_drained_before_its_restart(
     found = ask({"roles": ["ray"], "steps": ["compare"], "extra": {}, "known": known})
     facts = found["head-1: ray/compare: Whether the node has to be restarted is known: args"]
     assert (facts["__ray_restarts"], facts["__ray_cut_off"]) == (True, cut_off)
+
+
+def test_the_watchdog_is_restarted_for_each_file_that_it_is_made_of() -> None:
+    files = ROOT / "roles" / "ray" / "files"
+    pending, made_of = ["watch_ray_node.py"], set()
+    while pending:
+        name = pending.pop()
+        made_of.add(name)
+        imported = re.findall(r"^(?:from|import) (\w+)", (files / name).read_text(), re.MULTILINE)
+        pending += [
+            f"{module}.py" for module in imported if (files / f"{module}.py").exists() and f"{module}.py" not in made_of
+        ]
+
+    revision = json.dumps([task for path, task in tasks() if path == "roles/ray/tasks/watchdog.yml"])
+
+    assert len(made_of) > 1
+    assert [name for name in sorted(made_of) if f"'{name}'" not in revision] == []
+
+
+def test_two_deployments_with_a_host_of_the_same_name_have_evidence_of_their_own(variable: Callable[..., Any]) -> None:
+    def path(**given: Any) -> Any:
+        return variable("seedcore_gate_evidence_path", "seedcore_gate", ray_gcs_address="10.0.0.1:6379", **given)
+
+    paths = [
+        path(ray_prefix="/opt/a"),
+        path(ray_prefix="/opt/b"),
+        path(ray_prefix="/opt/a", seedcore_namespace="other"),
+    ]
+
+    assert len(set(paths)) == len(paths)
+    assert path(ray_prefix="/opt/a") == paths[0]
