@@ -21,10 +21,12 @@ from seedcore.cli.app import cli
 from seedcore.config.schema import config_schema
 from seedcore.coordinator.http.app import create_app
 from seedcore.coordinator.http.metrics import CoordinatorCollector
+from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+STATUS_PAGE = ROOT / "docs" / "status.md"
 HEAD = "<!-- Made from the code by `make docs`: change it there. -->\n\n"
 ROLES = ("ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "monitoring", "service")
 EXAMPLE = """\
@@ -53,6 +55,11 @@ def main(arguments: list[str]) -> int:
         if "--check" not in arguments:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
+    text = STATUS_PAGE.read_text(encoding="utf-8")
+    if (wanted := with_reasons(text)) != text:
+        outdated.append(STATUS_PAGE.name)
+        if "--check" not in arguments:
+            STATUS_PAGE.write_text(wanted, encoding="utf-8")
     known = {*PAGES}
     outdated += [path.name for path in REFERENCE.glob("*") if path.name not in known]
     if "--check" in arguments and outdated:
@@ -269,6 +276,21 @@ PAGES: dict[str, Callable[[], str]] = {
     "http.md": http,
     "metrics.md": metrics,
 }
+
+
+def with_reasons(text: str) -> str:
+    """Return a page with the table of reasons between its two marks, as the code has it."""
+    head, tail = "by `make docs` -->\n", "<!-- end of reasons -->"
+    before, _, rest = text.partition(head)
+    _, _, after = rest.partition(tail)
+    rows = ["| reason | status | exit code | does waiting help? | what to do |", "|---|---|---|---|---|"]
+    for reason in Reason:
+        if reason in {Reason.UNKNOWN, Reason.CLOSED}:
+            continue
+        name = f"[{reason.value}](#{reason.value})"
+        cells = (name, reason.status, str(int(reason.exit_code)), "no" if reason.terminal else "", reason.remedy)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "".join((before, head, "\n", "\n".join(rows), "\n\n", tail, after))
 
 
 def attribute_docs(of: type) -> dict[str, str]:

@@ -38,7 +38,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
             progress.show(self._execute_module(module_args=now, task_vars=task_vars), elapsed_s=elapsed_s)
 
         first = self._execute_module(module_args=now, task_vars=task_vars)
-        if first.get("failed") or first.get("reason") == "not_installed":
+        if first.get("failed") or first.get("reason") == cli.NOT_INSTALLED:
             # Nothing is to be left on a host without a deployment, not even the directory of a job.
             return {**result, **status.failure(first, elapsed_s=first.get("elapsed", 0.0))}
         progress.show(first, elapsed_s=0.0)

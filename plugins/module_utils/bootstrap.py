@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.seedcore.cluster.plugins.module_utils import status
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, status
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "wait_timeout": {"type": "int", "default": 60},
@@ -48,7 +48,7 @@ def outcome(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> di
 
 def prediction(dry: Mapping[str, Any], expected_release: str | None) -> dict[str, Any]:
     """Turn the outcome of a dry run into what a real run would do once the expected release is active."""
-    if dry["reason"] in {"not_installed", "unreachable"}:
+    if dry["reason"] in {cli.NOT_INSTALLED, "unreachable"}:
         # A host without a release, or a Ray that the same play is yet to start: the Coordinator is yet to be made.
         return {**dry, "changed": True, "action": "create"}
     running = dry["coordinator"].get("release")

@@ -18,6 +18,13 @@ from typing import Any
 from ansible_collections.seedcore.cluster.plugins.module_utils import users
 
 USAGE_ERROR = 2
+# The reasons that the command line itself cannot give, and what to do about each.
+NOT_INSTALLED = "not_installed"
+_REMEDIES = {
+    NOT_INSTALLED: "Deploy.",
+    "cli_failed": "Read what the command line said last, in the message.",
+    "usage": "Mend the arguments that the message names.",
+}
 # What a shell, and our own wrapper, answer when there is nothing to run.
 _NOT_THERE = frozenset({3, 126, 127})
 _MAX_OUTPUT_BYTES = 8 * 1024 * 1024
@@ -114,7 +121,7 @@ def report(found: Mapping[str, Any] | None, answer: Answer, *, what: str, timeou
     if answer.rc is None:
         return unhealthy("cli_failed", f"{what} gave no answer within {timeout_s:g} s")
     if answer.rc in _NOT_THERE or answer.rc < 0:
-        return unhealthy("not_installed", f"{what} cannot be run: {last[0]}")
+        return unhealthy(NOT_INSTALLED, f"{what} cannot be run: {last[0]}")
     return unhealthy("cli_failed", f"{what} ended with exit code {answer.rc} and no report: {last[0]}")
 
 
@@ -126,11 +133,14 @@ def unhealthy(reason: str, message: str) -> dict[str, Any]:
 def complete(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return every documented key of a report, whatever a release prints."""
     nodes = dict(found.get("nodes") or {})
+    reason = str(found.get("reason") or "unknown")
     return {
         "healthy": bool(found.get("healthy", False)),
         "status": str(found.get("status") or "unhealthy"),
-        "reason": str(found.get("reason") or "unknown"),
+        "reason": reason,
         "message": str(found.get("message") or ""),
+        "remedy": str(found.get("remedy") or _REMEDIES.get(reason, "")),
+        "help": "" if reason == "ready" else f"docs/status.md#{reason}",
         "degraded": bool(found.get("degraded", False)),
         "coordinator": dict(found.get("coordinator") or {}),
         "nodes": {

@@ -97,6 +97,16 @@ message:
   description: One line for a person.
   returned: always
   type: str
+remedy:
+  description: What to do about it; empty where there is nothing to do.
+  returned: always
+  type: str
+  sample: "Wait: seedcore status --wait."
+help:
+  description: The section of the documentation on the reason; empty if all is well.
+  returned: always
+  type: str
+  sample: docs/status.md#starting
 degraded:
   description: Healthy, but not everything is there.
   returned: always

@@ -14,12 +14,13 @@ from seedcore.cli import INTERRUPTED
 from seedcore.cli.output import keep_descriptor, reserved
 from seedcore.cli.render import say
 from seedcore.core.errors import ClusterError, ConfigError, SeedCoreError
+from seedcore.core.reason import ExitCode
 
 if TYPE_CHECKING:
     from seedcore.core.settings import Settings
     from seedcore.core.spec import OrganismSpec
 
-OK, FAILED, USAGE, NOT_RUNNING, UNKNOWN, INITIALIZING = range(6)
+OK, FAILED, USAGE, NOT_RUNNING, UNKNOWN, INITIALIZING = ExitCode
 STATUS_CODES = (
     "0  healthy",
     "1  unhealthy or degraded",

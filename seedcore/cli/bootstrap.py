@@ -72,7 +72,7 @@ def bootstrap(
         if outcome.cause:
             # Ray puts an empty line after each line; the document of --json holds it as it is.
             say("\n".join(printable(line) for line in outcome.cause.splitlines() if line.strip()))
-    if dry_run or outcome.report.exit_code == OK:
+    if dry_run or outcome.report.healthy:
         return OK
     # Last, because a log is read from its end.
     say(f"{outcome.report.reason}: {plain(outcome.report.message)}")

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 from seedcore.status.http_client import Response, check_refusal, request, stranger
 from seedcore.status.probing import probe
 
@@ -81,13 +82,13 @@ def explain(settings: Settings, error: Exception) -> ClusterError:
     if isinstance(error, ClusterError):
         return error
     report = probe(settings)
-    if report.reason == "absent":
-        return ClusterError("absent", f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
+    if report.reason == Reason.ABSENT:
+        return ClusterError(Reason.ABSENT, f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
     if report.status != "healthy":
         return ClusterError(report.reason, report.message)
     told = error.strerror if isinstance(error, OSError) else None
     detail = "no answer in time" if isinstance(error, TimeoutError) else told or str(error)
-    return ClusterError("not_responding", f"the connection to {settings.http_url} failed: {detail}")
+    return ClusterError(Reason.NOT_RESPONDING, f"the connection to {settings.http_url} failed: {detail}")
 
 
 def _get(settings: Settings, path: str, *, timeout_s: float) -> Response:

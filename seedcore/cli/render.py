@@ -72,8 +72,10 @@ def report_block(report: Report) -> str:
         lines.append(f"coordinator  {_coordinator_line(own)}")
     listed = (own.get("nodes") or {}).get("list") or ()
     lines.append(f"nodes        {_nodes_line(report.nodes, listed)}")
-    if report.reason != "ready":
-        lines.append(f"help         docs/status.md#{report.reason}")
+    if report.case.remedy:
+        lines.append(f"remedy       {report.case.remedy}")
+    if report.help:
+        lines.append(f"help         {report.help}")
     organs = own.get("organs")
     if isinstance(organs, Sequence) and organs:
         lines += ["", *table(organs, names={str(node["node_id"]): str(node["node_name"]) for node in listed})]

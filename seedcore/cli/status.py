@@ -15,6 +15,7 @@ from seedcore.cli.params import Seconds, Text
 from seedcore.cli.progress import Progress
 from seedcore.cli.render import out, out_json, plain, report_block, say
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def ping(*, timeout: float) -> int:
     except ClusterError as trouble:
         say(f"{trouble.reason}: {plain(trouble)}")
         # Something answers there, and it is no Coordinator.
-        return UNKNOWN if trouble.reason == "unauthorized" else FAILED
+        return UNKNOWN if trouble.reason == Reason.UNAUTHORIZED else FAILED
     out("pong")
     say(
         f"pid {answer.get('pid')} in {1000 * (time.monotonic() - started):.0f} ms, "

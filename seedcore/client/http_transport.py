@@ -13,6 +13,7 @@ from typing import Any
 from seedcore.client.http_connection import Wire
 from seedcore.client.retry import Attempts, Sink, closed_answer, parse
 from seedcore.core.errors import ClusterError, DeadlineError, OrganUnavailableError, SeedCoreError
+from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.task import LINES_MEDIA_TYPE, describe, failure
 from seedcore.status.http_client import NotSentError, Response, check_refusal, request, stranger
@@ -64,7 +65,7 @@ class HttpLink:
             response = self._request("GET", "/coordinator/status", None, timeout_s)
         except OSError as error:
             report = probe(self._settings)
-            reason = "not_responding" if report.status == "healthy" else report.reason
+            reason = Reason.NOT_RESPONDING if report.status == Status.HEALTHY else report.reason
             raise ClusterError(reason, report.message if report.status != "healthy" else _text(error)) from error
         if not isinstance(response.body, dict) or "status" not in response.body:
             raise stranger(self._settings.http_url, response.status, response.body)
@@ -331,7 +332,7 @@ def _lost(error: Exception, entry: _Entry) -> NoAnswer:
         text = f"the Coordinator: {_text(error)}"
         answer = failure(text, error_type="TimeoutError", task_type=entry.type, executed="unknown")
     elif isinstance(error, ClusterError):
-        executed: Any = "no" if error.reason == "unauthorized" else "unknown"
+        executed: Any = "no" if error.reason == Reason.UNAUTHORIZED else "unknown"
         answer = failure(error, task_type=entry.type, executed=executed)
     elif isinstance(error, SeedCoreError):
         # The token cannot be read.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from seedcore.core.errors import ClusterError, Executed, SeedCoreError
+from seedcore.core.reason import Reason
 from seedcore.core.task import Task, describe, failure, parse_sized, task_type_of
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -97,5 +98,5 @@ def parse(raw: Any) -> tuple[Task, int] | dict[str, Any]:
 
 def closed_answer(raw: Any, *, executed: Executed = "no") -> dict[str, Any]:
     """Answer a task that a closed client was given, or had under way; ``raw`` is the task or its type."""
-    error = ClusterError("closed", "the client was closed")
+    error = ClusterError(Reason.CLOSED, "the client was closed")
     return failure(error, task_type=raw if isinstance(raw, str) else task_type_of(raw), executed=executed)

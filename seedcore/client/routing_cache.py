@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayError
 
 from seedcore.core.errors import ClusterError, OrganUnavailableError, SeedCoreError
+from seedcore.core.reason import Reason
 from seedcore.core.settings import COORDINATOR_NAME
 from seedcore.dispatch.routing import RoutingTable
 from seedcore.dispatch.sender import is_down
@@ -107,7 +108,7 @@ class Routes:
             try:
                 handle = ray.get_actor(COORDINATOR_NAME, namespace=self.namespace)
             except ValueError as error:
-                raise ClusterError("absent", f"there is no Coordinator in namespace {self.namespace!r}") from error
+                raise ClusterError(Reason.ABSENT, f"there is no Coordinator in namespace {self.namespace!r}") from error
             self._coordinator = handle
         return handle
 
@@ -166,7 +167,7 @@ class Routes:
             self._later(RETRY_S)
         except AttributeError as error:
             # A Coordinator of a release that has no routing table.
-            self._error = ClusterError("wrong_release", f"the Coordinator is of another release: {error}")
+            self._error = ClusterError(Reason.WRONG_RELEASE, f"the Coordinator is of another release: {error}")
             self._tell()
             self._later(RETRY_S)
         except Exception as error:

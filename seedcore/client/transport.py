@@ -6,6 +6,7 @@ import sys
 from typing import Any, Literal
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 
 Transport = Literal["auto", "ray", "http"]
 
@@ -24,7 +25,7 @@ def choose(transport: Transport) -> Literal["ray", "http"]:
     # Who has not imported Ray has not joined it.
     joined = "ray" in sys.modules and _is_member()
     if transport == "ray" and not joined:
-        raise ClusterError("unreachable", "this process has not joined Ray: call ray.init() first, or use HTTP")
+        raise ClusterError(Reason.UNREACHABLE, "this process has not joined Ray: call ray.init() first, or use HTTP")
     return "ray" if joined else "http"
 
 

@@ -28,6 +28,7 @@ from seedcore.coordinator.nodes import NodeList
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.core import logs, release
 from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError, TaskError
+from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec
 from seedcore.core.task import BUILTIN_TASK_TYPES, Task, describe, failure, inner_tasks, task_type_of
@@ -142,8 +143,9 @@ class Coordinator:
         return {
             **snapshot,
             "age_s": round(age, 3),
-            "status": "unhealthy",
-            "reason": "stale",
+            "status": Status.UNHEALTHY.value,
+            "reason": Reason.STALE.value,
+            "remedy": Reason.STALE.remedy,
             "coordinator": "error",
             "message": message,
             "error": message,
@@ -294,9 +296,11 @@ class Coordinator:
         if (status, reason) != self._said:
             self._said, self._since = (status, reason), _now()
         body: dict[str, Any] = {
-            "status": status,
-            "reason": reason,
+            # Plain words: a client of another release reads them.
+            "status": status.value,
+            "reason": reason.value,
             "message": message,
+            "remedy": reason.remedy,
             "organism_initialized": life.phase in {Phase.RUNNING, Phase.RELOADING},
             "coordinator": _COORDINATOR_WORD[status],
             "degraded": bool(degraded),

@@ -17,6 +17,7 @@ from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.backoff import Backoff
 from seedcore.core.errors import InitializationError, OrganUnavailableError
+from seedcore.core.reason import Reason, Status
 from seedcore.core.spec import OrganismSpec
 from seedcore.core.task import describe
 
@@ -157,22 +158,22 @@ class Lifecycle:
         if self.phase is Phase.RELOADING:
             raise OrganUnavailableError("the organism is being reloaded")
 
-    def judge(self, *, restarted: bool) -> tuple[str, str, str, list[str]]:
+    def judge(self, *, restarted: bool) -> tuple[Status, Reason, str, list[str]]:
         """Sum up: (status, reason, message, what is missing)."""
         organism = self.organism
         if self.phase is Phase.STARTING:
-            reason = "restarting" if restarted and self.init_seconds is None else "starting"
-            return "initializing", reason, organism.stage, []
+            reason = Reason.RESTARTING if restarted and self.init_seconds is None else Reason.STARTING
+            return Status.INITIALIZING, reason, organism.stage, []
         if self.phase is Phase.RELOADING:
-            return "initializing", "reloading", f"reloading: {organism.stage}", []
+            return Status.INITIALIZING, Reason.RELOADING, f"reloading: {organism.stage}", []
         if self.phase is Phase.FAILED:
-            return "unhealthy", "init_failed", self.failure or "", []
+            return Status.UNHEALTHY, Reason.INIT_FAILED, self.failure or "", []
         down, degraded = (["the organism was shut down"], []) if self.phase is Phase.STOPPED else organism.missing()
         if down:
-            return "unhealthy", "organs_down", "; ".join(down), [*down, *degraded]
+            return Status.UNHEALTHY, Reason.ORGANS_DOWN, "; ".join(down), [*down, *degraded]
         if degraded:
-            return "healthy", "degraded", "; ".join(degraded), degraded
-        return "healthy", "ready", f"{organism.stage}, all agents ready", []
+            return Status.HEALTHY, Reason.DEGRADED, "; ".join(degraded), degraded
+        return Status.HEALTHY, Reason.READY, f"{organism.stage}, all agents ready", []
 
     async def _start_again(self) -> None:
         try:

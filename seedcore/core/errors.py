@@ -113,11 +113,14 @@ class InitializationError(SeedCoreError):
 
 
 class ClusterError(SeedCoreError):
-    """The cluster cannot be asked; ``reason`` is ``unreachable`` or ``unauthorized``."""
+    """The Coordinator cannot be asked, or cannot do it.
+
+    ``reason`` is the word of a :class:`~seedcore.core.reason.Reason`, as text, which any release can read.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
+        super().__init__(str(reason), message)
+        self.reason = str(reason)
         self.message = message
 
     def __str__(self) -> str:

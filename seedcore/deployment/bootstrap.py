@@ -19,6 +19,7 @@ from typing import Any
 from seedcore.core import release
 from seedcore.core.backoff import Backoff
 from seedcore.core.errors import ClusterError, ConfigError, DeadlineError, Fault
+from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec
 from seedcore.deployment import desired_state as desired
@@ -238,7 +239,7 @@ class _Run:
                 return report
             silent = "silence" in report.evidence
             comes_up = report.status == INITIALIZING and not Identity.is_told(report)
-            if not (silent and now < patience) and not (comes_up and report.reason != "unschedulable"):
+            if not (silent and now < patience) and not (comes_up and report.reason != Reason.UNSCHEDULABLE):
                 return report
             if comes_up:
                 self._tell(report)
@@ -271,7 +272,7 @@ class _Run:
         )
         if self.has_failed_to_create(report):
             # Whatever Ray has called it: the creation that was just asked for has ended, without a Coordinator.
-            return dataclasses.replace(report, reason="init_failed")
+            return dataclasses.replace(report, reason=Reason.INIT_FAILED)
         return self.verified(report)
 
     def has_failed_to_create(self, report: Report) -> bool:
@@ -332,7 +333,7 @@ class _Run:
         if report.coordinator.get("organism_initialized") and not self.driver.quiesce(self.remaining() * QUIESCE_SHARE):
             self.say("not every task in flight has ended in time")
         self.driver.kill_coordinator()
-        if report.reason == "not_responding":
+        if report.reason == Reason.NOT_RESPONDING:
             # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
             processes.kill_actor(pid, node_id=node_id, started=started)
 
@@ -346,7 +347,7 @@ class _Run:
             self.cause = str(answer.get("traceback") or "")
             message = f"the running organism was not changed: {answer['error']}"
             return dataclasses.replace(
-                before, healthy=False, status=UNHEALTHY, reason="init_failed", message=message,
+                before, healthy=False, status=UNHEALTHY, reason=Reason.INIT_FAILED, message=message,
                 evidence={"traceback": self.cause},
             )  # fmt: skip
         return self.wait()

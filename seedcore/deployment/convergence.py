@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from seedcore.core.reason import Reason
 from seedcore.status.probing import HEALTHY, INITIALIZING, Report, expected
 
 Act = Literal["create", "replace", "reload", "wait", "give_up"]
@@ -56,11 +57,11 @@ def decide(report: Report, ours: Identity, *, replace: bool = False, repeats: bo
     untrusted = bool(report.evidence.get("untrusted")) and not repeats
     if report.unknown and not untrusted:
         return Decision("give_up", report.message)
-    if report.exit_code == 3 or (reason == "init_failed" and found.get("state") == "DEAD"):  # noqa: PLR2004 - absent
+    if report.absent or (reason == Reason.INIT_FAILED and found.get("state") == "DEAD"):
         return Decision("create")
     if replace:
         return Decision("replace", "asked to")
-    if untrusted or reason in {"not_responding", "init_failed"}:
+    if untrusted or reason in {Reason.NOT_RESPONDING, Reason.INIT_FAILED}:
         return Decision("replace", report.message)
     if not Identity.is_told(report):
         return Decision("wait")
@@ -72,13 +73,13 @@ def _decide_on_an_answer(report: Report, ours: Identity) -> Decision:
     match ours.difference(report):
         case "release":
             return Decision("replace", f"it is of release {found.get('release')}, not {ours.release}")
-        case "fingerprint" if report.status == INITIALIZING and found.get("reason") == "reloading":
+        case "fingerprint" if report.status == INITIALIZING and found.get("reason") == Reason.RELOADING:
             # It is about to become another one, maybe this one.
             return Decision("wait")
         case "fingerprint":
             why = "its configuration is another one"
             return Decision("reload" if found.get("organism_initialized") else "replace", why)
-    if report.reason == "organs_down" and not found.get("organism_initialized"):
+    if report.reason == Reason.ORGANS_DOWN and not found.get("organism_initialized"):
         return Decision("replace", report.message)
     return Decision("wait")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 
 if TYPE_CHECKING:
     from seedcore.core.settings import Settings
@@ -66,9 +67,9 @@ class Driver:
         thread.start()
         thread.join(min(JOIN_TIMEOUT_S, self._remaining()))
         if thread.is_alive():
-            raise ClusterError("unreachable", f"Ray at {self._settings.address} does not let a driver in")
+            raise ClusterError(Reason.UNREACHABLE, f"Ray at {self._settings.address} does not let a driver in")
         if failure:
-            raise ClusterError("unreachable", f"cannot join Ray at {self._settings.address}: {failure[0]}")
+            raise ClusterError(Reason.UNREACHABLE, f"cannot join Ray at {self._settings.address}: {failure[0]}")
         self._joined = True
 
     def leave(self) -> None:
@@ -138,14 +139,16 @@ class Driver:
 
         handle = actor.coordinator_handle(self._settings.namespace)
         if handle is None:
-            raise ClusterError("absent", "there is no Coordinator any more")
+            raise ClusterError(Reason.ABSENT, "there is no Coordinator any more")
         if not hasattr(handle, method):
-            raise ClusterError("wrong_release", "the Coordinator is of a release that cannot do this: deploy first")
+            raise ClusterError(
+                Reason.WRONG_RELEASE, "the Coordinator is of a release that cannot do this: deploy first"
+            )
         try:
             answer: dict[str, Any] = ray.get(getattr(handle, method).remote(*args), timeout=timeout_s + _WAY_BACK_S)
         except (RayError, TimeoutError) as error:
             text = f"the Coordinator did not answer: {str(error).splitlines()[0]}"
-            raise ClusterError("not_responding", text) from error
+            raise ClusterError(Reason.NOT_RESPONDING, text) from error
         return answer
 
     def quiesce(self, timeout_s: float) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from seedcore.core.backoff import Backoff
+from seedcore.core.reason import Reason
 
 if TYPE_CHECKING:
     from seedcore.status.probing import Report
@@ -159,17 +160,17 @@ class Judge:
         policy, own = self._policy, report.coordinator
         process = (own.get("actor_id"), own.get("pid"))
         match report.reason:
-            case "not_responding" if report.evidence.get("zombie"):
+            case Reason.NOT_RESPONDING if report.evidence.get("zombie"):
                 # A head that has just come back may say so for a moment, until it has sorted out its own past.
                 return _Trouble(("zombie", *process), "bootstrap", policy.hang_timeout_s)
-            case "not_responding" if report.evidence.get("silence") in {"nobody_listens", "another_answers"}:
+            case Reason.NOT_RESPONDING if report.evidence.get("silence") in {"nobody_listens", "another_answers"}:
                 # It does not hang: it is not where the settings say, and a new process of it would not be there either.
                 return _Trouble(("elsewhere", *process), "replace", policy.hang_timeout_s)
-            case "not_responding":
+            case Reason.NOT_RESPONDING:
                 return self._kill(("hung", *process), policy.hang_timeout_s)
-            case "absent" | "init_failed":
+            case Reason.ABSENT | Reason.INIT_FAILED:
                 return _Trouble((report.reason,), "bootstrap", policy.absent_timeout_s)
-            case "starting" | "restarting":
+            case Reason.STARTING | Reason.RESTARTING:
                 where = (own.get("state"), own.get("stage"), repr(own.get("progress")), own.get("init_attempts"))
                 # An organism whose agents may take an hour says so; its own timeout has to have had its turn.
                 allowed = 2 * _seconds(own.get("start_timeout_s"))

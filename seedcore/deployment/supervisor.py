@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from seedcore.core.errors import ConfigError, Fault
+from seedcore.core.reason import Reason
 from seedcore.deployment import desired_state as desired
 from seedcore.deployment.journal import Journal
 from seedcore.deployment.sd_notify import notify, watchdog_s
@@ -144,7 +145,7 @@ class Supervisor:
             except Exception as error:
                 # A token that is being replaced, an answer nobody foresaw: we know nothing, and go on watching.
                 text = f"the probe failed: {type(error).__name__}: {error}"
-                report = Report(healthy=False, status=UNHEALTHY, reason="unknown", message=text)
+                report = Report(healthy=False, status=UNHEALTHY, reason=Reason.UNKNOWN, message=text)
             self._events.put(report)
 
     def _consider(self, report: Report, now: float) -> None:

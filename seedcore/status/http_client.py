@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 
 if TYPE_CHECKING:
     import ssl
@@ -111,7 +112,7 @@ def check_refusal(url: str, status: int) -> None:
     """
     refusal = {401: "wants a token", 403: "refuses this token"}.get(status)
     if refusal is not None:
-        raise ClusterError("unauthorized", f"the Coordinator at {url} {refusal} (HTTP {status})")
+        raise ClusterError(Reason.UNAUTHORIZED, f"the Coordinator at {url} {refusal} (HTTP {status})")
 
 
 def stranger(url: str, status: int, body: Any) -> ClusterError:
@@ -119,7 +120,7 @@ def stranger(url: str, status: int, body: Any) -> ClusterError:
     said = body if isinstance(body, Mapping) else {}
     detail = said.get("message") or said.get("error") or said.get("detail")
     text = f"{url} answers HTTP {status}" + (f": {detail}" if detail else "")
-    return ClusterError("not_responding", f"{text}, which is not the answer of a Coordinator")
+    return ClusterError(Reason.NOT_RESPONDING, f"{text}, which is not the answer of a Coordinator")
 
 
 def _connected(parts: SplitResult, certificate: Path | None, timeout_s: float) -> http.client.HTTPConnection:

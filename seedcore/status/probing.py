@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 from seedcore.status.http_client import Response, request
 from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad
@@ -83,7 +84,7 @@ def probe(
     if report.status == HEALTHY and only_expected and nodes["unexpected"]:
         text = f"nodes that are alive and not in the inventory: {', '.join(nodes['unexpected'])}"
         text += ": put them back and run remove_node, or allow them"
-        return replace(report, healthy=False, degraded=True, reason="nodes_unexpected", message=text)
+        return replace(report, healthy=False, degraded=True, reason=Reason.NODES_UNEXPECTED, message=text)
     return report if report.status != HEALTHY else replace(report, healthy=allow_degraded or not report.degraded)
 
 
@@ -165,7 +166,7 @@ class _Watch:
 
     def unplaced_s(self, report: Report) -> float:
         """For how many seconds the Coordinator or an organ has waited for its place; -1 if none does."""
-        if report.reason != "unschedulable":
+        if report.reason != Reason.UNSCHEDULABLE:
             self._unplaced_since = None
             return -1.0
         if self._unplaced_since is None:
@@ -179,7 +180,7 @@ def check_nodes(settings: Settings, report: Report, *, timeout_s: float = NODE_T
         unwell = unwell_nodes(settings, token=settings.token(), timeout_s=timeout_s)
     except ClusterError as error:
         return bad(report, error.reason, error.message)
-    return bad(report, "nodes_missing", "; ".join(unwell)) if unwell else report
+    return bad(report, Reason.NODES_MISSING, "; ".join(unwell)) if unwell else report
 
 
 def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
@@ -197,12 +198,12 @@ def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANAR
             certificate=settings.http_tls_cert,
         )
     except OSError as error:
-        return bad(report, "not_responding", f"the canary was not answered: {why(error)}")
+        return bad(report, Reason.NOT_RESPONDING, f"the canary was not answered: {why(error)}")
     body = response.body if isinstance(response.body, Mapping) else {}
     result = body.get("result")
     if body.get("success") is True and isinstance(result, Mapping) and result.get("nonce") == nonce:
         return report
-    return bad(report, "organs_down", str(body.get("error") or f"the canary got HTTP {response.status}"))
+    return bad(report, Reason.ORGANS_DOWN, str(body.get("error") or f"the canary got HTTP {response.status}"))
 
 
 def _ask_coordinator(settings: Settings, *, token: str | None, timeout_s: float) -> Response | OSError:
@@ -223,7 +224,7 @@ def _at_deadline(report: Report, stable_s: float) -> Report:
     if not report.healthy:
         return report
     message = f"it was not healthy for {stable_s:g} s at a stretch: a process was restarted"
-    return bad(report, "not_responding", message)
+    return bad(report, Reason.NOT_RESPONDING, message)
 
 
 def _identity(report: Report) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-HEALTHY, INITIALIZING, UNHEALTHY = "healthy", "initializing", "unhealthy"
-_ABSENT = frozenset({"absent", "not_installed"})
-_UNKNOWN = frozenset({"unreachable", "unauthorized"})
-# Waiting does not mend these. `absent` and `unreachable` may pass while something starts or restarts.
-_TERMINAL = frozenset({"init_failed", "unauthorized", "not_installed", "wrong_release", "wrong_configuration"})
+from seedcore.core.reason import ExitCode, Reason, Status
+
+HEALTHY, INITIALIZING, UNHEALTHY = Status.HEALTHY, Status.INITIALIZING, Status.UNHEALTHY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,36 +37,51 @@ class Report:
     attempts: int = 1
 
     @property
-    def exit_code(self) -> int:
-        """0 healthy, 1 unhealthy or degraded, 3 not running, 4 unknown, 5 initializing."""
+    def case(self) -> Reason:
+        """The reason; ``UNKNOWN`` for one of another release."""
+        return Reason.of(self.reason)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """How a command ends that asked for it."""
         if self.healthy:
-            return 0
+            return ExitCode.OK
         if self.status == INITIALIZING:
-            return 5
-        if self.reason in _ABSENT:
-            return 3
-        return 4 if self.reason in _UNKNOWN else 1
+            return ExitCode.INITIALIZING
+        return self.case.exit_code or ExitCode.FAILED
+
+    @property
+    def help(self) -> str:
+        """Where the documentation explains it; a word of another release stays as it is."""
+        return "" if self.case is Reason.READY else f"docs/status.md#{self.reason}"
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is no Coordinator."""
+        return self.case.exit_code is ExitCode.NOT_RUNNING
 
     @property
     def unknown(self) -> bool:
         """Whether nothing is known of the Coordinator, so that there is nothing to decide on."""
-        return self.reason in _UNKNOWN or self.reason == "state_damaged"
+        return self.case.blind
 
     @property
     def terminal(self) -> bool:
         """Whether waiting cannot mend it."""
-        return self.reason in _TERMINAL
+        return self.case.terminal
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; ``release`` and ``since`` of the Coordinator stand at the top as well."""
         return {
             "healthy": self.healthy,
-            "status": self.status,
-            "reason": self.reason,
+            "status": str(self.status),
+            "reason": str(self.reason),
             "message": self.message,
             "degraded": self.degraded,
             "terminal": self.terminal,
-            "exit_code": self.exit_code,
+            "exit_code": int(self.exit_code),
+            "remedy": self.case.remedy,
+            "help": self.help,
             "attempts": self.attempts,
             "release": self.coordinator.get("release"),
             "since": self.coordinator.get("since"),

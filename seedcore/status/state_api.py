@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 from seedcore.core.settings import COORDINATOR_NAME, Settings
 from seedcore.status.http_client import request
 
@@ -75,7 +76,7 @@ def read_cluster(settings: Settings, *, token: str | None, timeout_s: float) -> 
         actors, complete = [*actors, *dead], complete and all_dead
         if not complete and all(row.get("state") == "DEAD" for row in dead):
             raise ClusterError(
-                "unreachable", f"Ray's head at {settings.dashboard_url} lists only a part of the cluster's actors"
+                Reason.UNREACHABLE, f"Ray's head at {settings.dashboard_url} lists only a part of the cluster's actors"
             )
     return ClusterState(nodes, actors, complete)
 
@@ -184,7 +185,7 @@ def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float)
     except (TypeError, KeyError):
         result = rows = None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ClusterError("unreachable", f"{settings.dashboard_url} answers, but not as Ray's dashboard")
+        raise ClusterError(Reason.UNREACHABLE, f"{settings.dashboard_url} answers, but not as Ray's dashboard")
     # The source is cut first, then what is left is filtered, then that is cut once more.
     seen, total = result.get("num_after_truncation"), result.get("total")
     whole = seen is None or total is None or int(total) <= int(seen)
@@ -199,12 +200,12 @@ def _get(settings: Settings, path: str, *, token: str | None, timeout_s: float) 
         response = request(url + path, token=token, timeout_s=timeout_s)
     except OSError as error:
         detail = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
-        raise ClusterError("unreachable", f"Ray's head at {url} cannot be asked: {detail}") from error
+        raise ClusterError(Reason.UNREACHABLE, f"Ray's head at {url} cannot be asked: {detail}") from error
     if response.status in {_UNAUTHORIZED, _FORBIDDEN}:
         what = "wants a token" if response.status == _UNAUTHORIZED else "refuses this token"
-        raise ClusterError("unauthorized", f"Ray's head at {url} {what} (HTTP {response.status})")
+        raise ClusterError(Reason.UNAUTHORIZED, f"Ray's head at {url} {what} (HTTP {response.status})")
     if response.status != _OK:
         message = response.body.get("msg") if isinstance(response.body, dict) else None
         detail = f": {str(message).splitlines()[0]}" if message else ""
-        raise ClusterError("unreachable", f"Ray's head at {url} answers HTTP {response.status}{detail}")
+        raise ClusterError(Reason.UNREACHABLE, f"Ray's head at {url} answers HTTP {response.status}{detail}")
     return response.body

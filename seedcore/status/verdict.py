@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.reason import Reason
 from seedcore.core.settings import ORGAN_NAME_PREFIX, Settings
 from seedcore.status.gcs_store import damage
 from seedcore.status.host_processes import has_lost_its_raylet, is_actor_of, is_living_actor
@@ -21,23 +22,23 @@ def expected(report: Report, *, release: str | None, fingerprint: str | None) ->
     """Turn a healthy report bad if another release or organism answers, or nodes are missing."""
     own, nodes = report.coordinator, report.nodes
     if release is not None and own.get("release") != release:
-        return bad(report, "wrong_release", f"release {own.get('release')} answers, expected is {release}")
+        return bad(report, Reason.WRONG_RELEASE, f"release {own.get('release')} answers, expected is {release}")
     if fingerprint is not None and own.get("fingerprint") != fingerprint:
         text = f"an organism with fingerprint {own.get('fingerprint')} answers, expected is {fingerprint}"
-        return bad(report, "wrong_configuration", text)
+        return bad(report, Reason.WRONG_CONFIGURATION, text)
     if nodes["missing"]:
-        return bad(report, "nodes_missing", f"nodes that are not alive: {', '.join(nodes['missing'])}")
+        return bad(report, Reason.NODES_MISSING, f"nodes that are not alive: {', '.join(nodes['missing'])}")
     if nodes["alive"] < nodes["expected"]:
-        return bad(report, "nodes_missing", f"{nodes['alive']} nodes are alive, expected are {nodes['expected']}")
+        return bad(report, Reason.NODES_MISSING, f"{nodes['alive']} nodes are alive, expected are {nodes['expected']}")
     return report
 
 
 def judge_head(error: ClusterError, settings: Settings) -> Report:
     """Judge a head that cannot be asked; on the head itself, the log of its GCS may know why."""
-    why = damage(settings.ray_logs) if error.reason == "unreachable" else None
+    why = damage(settings.ray_logs) if error.reason == Reason.UNREACHABLE else None
     if why is None:
         return report_of(UNHEALTHY, error.reason, error.message)
-    return report_of(UNHEALTHY, "state_damaged", f"Ray's head cannot open its store: {why}")
+    return report_of(UNHEALTHY, Reason.STATE_DAMAGED, f"Ray's head cannot open its store: {why}")
 
 
 def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int | None) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int |
 def judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, cluster: ClusterState) -> Report:
     """Judge the Coordinator by its actor's row, its answer over HTTP, and the rows of its organs: docs/status.md."""
     if row is None:
-        return report_of(UNHEALTHY, "absent", "there is no Coordinator")
+        return report_of(UNHEALTHY, Reason.ABSENT, "there is no Coordinator")
     state, pid = row.get("state"), row.get("pid")
     facts = {"actor_id": row.get("actor_id"), "state": state, "pid": pid, "node_id": row.get("node_id")}
     if state == "DEAD":
@@ -79,9 +80,9 @@ def _judge_coming_up(row: Mapping[str, Any], coordinator: dict[str, Any], cluste
     if row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid"):
         evidence = {"no_node_fits": not _fits_somewhere(row, cluster)}
         return report_of(
-            INITIALIZING, "unschedulable", f"no process yet, waits for {_needs(row)}", coordinator, evidence
+            INITIALIZING, Reason.UNSCHEDULABLE, f"no process yet, waits for {_needs(row)}", coordinator, evidence
         )
-    reason = "restarting" if row.get("state") == "RESTARTING" else "starting"
+    reason = Reason.RESTARTING if row.get("state") == "RESTARTING" else "starting"
     stage = coordinator.get("stage") if coordinator.get("status") == INITIALIZING else None
     return _judge_start(reason, str(stage or "its process is coming up"), coordinator, cluster)
 
@@ -92,11 +93,11 @@ def _judge_start(reason: str, stage: str, coordinator: dict[str, Any], cluster: 
     message = "; ".join([stage, *(f"{row.get('name')} waits for {_needs(row)}" for row in waiting)])
     required = {str(organ["organ_id"]): bool(organ["required"]) for organ in coordinator.get("organs") or ()}
     needed = [row for row in waiting if required.get(_organ_id(row), True)]
-    if not needed or reason == "reloading":
+    if not needed or reason == Reason.RELOADING:
         # A reload that finds no room in time is undone.
         return report_of(INITIALIZING, reason, message, coordinator)
     evidence = {"no_node_fits": not all(_fits_somewhere(row, cluster) for row in needed)}
-    return report_of(INITIALIZING, "unschedulable", message, coordinator, evidence)
+    return report_of(INITIALIZING, Reason.UNSCHEDULABLE, message, coordinator, evidence)
 
 
 def _judge_silence(
@@ -105,19 +106,19 @@ def _judge_silence(
     """Say why an actor that Ray calls ALIVE is not believed, or None: (reason, message, evidence)."""
     pid = row.get("pid")
     if row.get("node_id") not in cluster.alive_node_ids:
-        return "not_responding", "Ray calls it ALIVE on a node that is dead", {"zombie": True}
+        return Reason.NOT_RESPONDING, "Ray calls it ALIVE on a node that is dead", {"zombie": True}
     if isinstance(answer, CannotAskError):
         # Whatever the Coordinator does: the fault is on the side that asks.
         evidence = {"silence": "cannot_ask", "untrusted": answer.untrusted}
-        return "unreachable", f"the Coordinator cannot be asked from here: {why(answer)}", evidence
+        return Reason.UNREACHABLE, f"the Coordinator cannot be asked from here: {why(answer)}", evidence
     if isinstance(answer, OSError):
         silence = "no_answer" if isinstance(answer, TimeoutError) else "nobody_listens"
-        return "not_responding", f"its process {pid} does not answer: {why(answer)}", {"silence": silence}
+        return Reason.NOT_RESPONDING, f"its process {pid} does not answer: {why(answer)}", {"silence": silence}
     if answer.status in {401, 403}:
-        return "unauthorized", f"the Coordinator refuses this token (HTTP {answer.status})", {}
+        return Reason.UNAUTHORIZED, f"the Coordinator refuses this token (HTTP {answer.status})", {}
     if not same_process:
         other = f"process {answer.body['pid']}" if _has_pid(answer.body) else f"an HTTP {answer.status}"
-        return "not_responding", f"{other} answers in place of its process {pid}", {"silence": "another_answers"}
+        return Reason.NOT_RESPONDING, f"{other} answers in place of its process {pid}", {"silence": "another_answers"}
     return None
 
 
@@ -129,10 +130,10 @@ def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     if status != HEALTHY:
         return report_of(status, reason, message, coordinator)
     if has_lost_its_raylet(coordinator["pid"]):
-        return report_of(UNHEALTHY, "nodes_missing", "the raylet of the Coordinator's node is gone", coordinator)
+        return report_of(UNHEALTHY, Reason.NODES_MISSING, "the raylet of the Coordinator's node is gone", coordinator)
     down, missing = _contradicted_organs(coordinator, cluster)
     if down:
-        return report_of(UNHEALTHY, "organs_down", "; ".join([*down, *missing]), coordinator)
+        return report_of(UNHEALTHY, Reason.ORGANS_DOWN, "; ".join([*down, *missing]), coordinator)
     if missing:
         return report_of(HEALTHY, "degraded", "; ".join(missing), coordinator, degraded=True)
     return report_of(status, reason, message, coordinator, degraded=bool(coordinator.get("degraded")))
@@ -224,12 +225,12 @@ def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
         lines = [line.strip() for line in str(traceback_text).splitlines() if line.strip()]
         last = next((line for line in reversed(lines) if "Coordinator initialization failed" in line), lines[-1])
         message = last.removeprefix("RuntimeError: ")
-        return report_of(UNHEALTHY, "init_failed", message, facts, {"traceback": traceback_text})
+        return report_of(UNHEALTHY, Reason.INIT_FAILED, message, facts, {"traceback": traceback_text})
     # Whichever context Ray has filled in: node death, out of memory, a runtime environment, no place.
     contexts = [context for context in cause.values() if isinstance(context, Mapping) and context.get("error_message")]
     died = dict(contexts[0]) if contexts else {}
     detail = str(died.get("error_message") or "Ray gives no reason").strip().splitlines()[0]
-    return report_of(UNHEALTHY, "absent", f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})
+    return report_of(UNHEALTHY, Reason.ABSENT, f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})
 
 
 def why(error: OSError) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from seedcore.core.reason import Reason
+
 _ORGAN: dict[str, Any] = {
     "organ_id": "cognitive_organ_1",
     "organ_type": "Cognitive",
@@ -35,8 +37,9 @@ _ORGAN: dict[str, Any] = {
 }
 _HEALTHY: dict[str, Any] = {
     "status": "healthy",
-    "reason": "ready",
+    "reason": Reason.READY.value,
     "message": "1 of 1 organs ready, all agents ready",
+    "remedy": "",
     "organism_initialized": True,
     "coordinator": "available",
     "degraded": False,
@@ -71,7 +74,8 @@ _HEALTHY: dict[str, Any] = {
 _STARTING = {
     **_HEALTHY,
     "status": "initializing",
-    "reason": "starting",
+    "reason": Reason.STARTING.value,
+    "remedy": Reason.STARTING.remedy,
     "message": "0 of 1 organs ready; starting: cognitive_organ_1",
     "organism_initialized": False,
     "coordinator": "unavailable",
@@ -81,7 +85,8 @@ _STARTING = {
 _DOWN = {
     **_HEALTHY,
     "status": "unhealthy",
-    "reason": "organs_down",
+    "reason": Reason.ORGANS_DOWN.value,
+    "remedy": Reason.ORGANS_DOWN.remedy,
     "message": "cognitive_organ_1: 0 of 2 agents ready (its report is overdue)",
     "coordinator": "error",
     "error": "cognitive_organ_1: 0 of 2 agents ready (its report is overdue)",

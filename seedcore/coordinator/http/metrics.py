@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from seedcore.core.reason import Reason, Status
 from seedcore.core.task_counters import BUCKETS_S
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from seedcore.coordinator.http.view import CoordinatorView
 
-STATUSES = ("healthy", "initializing", "unhealthy")
 ORGAN_STATUSES = ("ready", "starting", "degraded", "down", "stopped")
 
 
@@ -60,8 +60,14 @@ def _status(status: Mapping[str, Any]) -> Iterator[Metric]:
     family = GaugeMetricFamily(
         "seedcore_coordinator_status", "1 for the status that the Coordinator has.", labels=["status"]
     )
-    for name in STATUSES:
-        family.add_metric([name], float(status.get("status") == name))
+    for name in Status:
+        family.add_metric([name.value], float(status.get("status") == name))
+    yield family
+    family = GaugeMetricFamily(
+        "seedcore_coordinator_reason", "1 for the reason of the status, see docs/status.md.", labels=["reason"]
+    )
+    for reason in Reason:
+        family.add_metric([reason.value], float(status.get("reason") == reason))
     yield family
     yield GaugeMetricFamily(
         "seedcore_coordinator_degraded",

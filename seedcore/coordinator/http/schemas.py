@@ -65,6 +65,7 @@ class Status(BaseModel):
     coordinator: Literal["available", "unavailable", "error"]
     reason: Annotated[str, Field(description="Which case of the status this is, for programs.")]
     message: Annotated[str, Field(description="One line for people.")]
+    remedy: Annotated[str, Field(description="What to do about it; empty where there is nothing to do.")] = ""
     release: Annotated[str, Field(description="Id of the release that answers.")]
     degraded: Annotated[bool, Field(description="Healthy, but something that is not required is missing.")]
     since: Annotated[str, Field(description="When status or reason last changed, ISO 8601.")]

@@ -232,6 +232,7 @@ function show(body, lately) {
   showWord(word, kindOf(word));
   const message = body.message || body.error || "";
   setText($("message"), there(body.reason) && body.reason !== "ready" && body.reason !== word ? `${body.reason}: ${message}` : message);
+  setText($("remedy"), body.remedy || "");
   setText($("trouble"), "");
   const progress = body.progress || {};
   $("progress").hidden = body.status !== "initializing" || !progress.agents;
