@@ -18,6 +18,7 @@ from seedcore.core.settings import Settings
 from seedcore.status.probing import Report, probe
 from seedcore.status.state_api import read_cluster
 from tests.support.ray_head import RayHead
+from tests.support.waiting import eventually
 
 # What a shell starts in the background ignores Ctrl-C, and would hand that on to what it starts itself.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -108,6 +109,15 @@ class Organism:
     def probe(self, **expectations: Any) -> Report:
         """Ask for the truth, in this process."""
         return probe(self.settings, **expectations)
+
+    def told(self) -> dict[str, Any]:
+        """Return what the Coordinator says, asked again where a busy machine has kept it from an answer in time."""
+
+        def answer() -> dict[str, Any] | None:
+            body = self.probe().coordinator
+            return body if "organs" in body else None
+
+        return eventually(answer, what="an answer of the Coordinator")
 
     def submit(self, kind: str, params: dict[str, Any] | None = None, *more: str) -> dict[str, Any]:
         """Submit one task by the command line."""

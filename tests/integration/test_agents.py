@@ -14,7 +14,7 @@ def test_what_an_agent_has_spawned_ends_with_its_process(organism: Organism) -> 
 
     first = organism.submit("spawn", {"seconds": 600})["result"]
     assert Path(f"/proc/{first}").exists()
-    kill(organism.probe().coordinator["organs"][0]["replicas"][0]["pid"])
+    kill(organism.told()["organs"][0]["replicas"][0]["pid"])
     eventually(lambda: not Path(f"/proc/{first}").exists(), timeout_s=30, what="the child of a killed organ has ended")
 
     eventually(lambda: organism.probe().healthy, timeout_s=60, what="healthy again")

@@ -76,8 +76,7 @@ def names_of(organism: Organism) -> dict[str, list[str]]:
 def nodes_of(organism: Organism) -> dict[str, list[str]]:
     """Organ to the ids of the nodes that its replicas are on."""
     return {
-        organ["organ_id"]: [replica["node_id"] for replica in organ["replicas"]]
-        for organ in organism.probe().coordinator["organs"]
+        organ["organ_id"]: [replica["node_id"] for replica in organ["replicas"]] for organ in organism.told()["organs"]
     }
 
 
@@ -107,7 +106,7 @@ def note(organism: Organism, n: int, seconds: float) -> dict[str, Any]:
 
 def replica_of(organism: Organism, organ_id: str) -> dict[str, Any]:
     """What the Coordinator says of an organ's one replica."""
-    organs = organism.probe().coordinator["organs"]
+    organs = organism.told()["organs"]
     replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
     (replica,) = replicas
     return dict(replica)
@@ -115,12 +114,12 @@ def replica_of(organism: Organism, organ_id: str) -> dict[str, Any]:
 
 def nodes_now(organism: Organism) -> list[dict[str, Any]]:
     """What the Coordinator knows of each node."""
-    return list(organism.probe().coordinator["nodes"]["list"])
+    return list(organism.told()["nodes"]["list"])
 
 
 def busy(organism: Organism, organ_id: str) -> list[int]:
     """How many tasks each replica of an organ has."""
-    organs = organism.probe().coordinator["organs"]
+    organs = organism.told()["organs"]
     replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
     return [replica["in_flight"] for replica in replicas]
 

@@ -110,7 +110,7 @@ say(seen)
 
 def test_no_status_is_better_than_the_last_answer_to_a_task(organism: Organism) -> None:
     organism.up(*ORGANS)
-    pid = organism.probe().coordinator["organs"][1]["replicas"][0]["pid"]
+    pid = organism.told()["organs"][1]["replicas"][0]["pid"]
 
     seen = organism.drive(_KILL_AND_ASK.replace("PID", str(pid)))
 
@@ -158,13 +158,13 @@ def test_a_stopped_coordinator_does_not_respond_and_bootstrap_replaces_it(organi
 
 def test_a_stopped_organ_is_replaced(organism: Organism) -> None:
     organism.up({"id": "one", "health_timeout_s": 1, "failure_threshold": 2})
-    pid = organism.probe().coordinator["organs"][0]["replicas"][0]["pid"]
+    pid = organism.told()["organs"][0]["replicas"][0]["pid"]
 
     kill(pid, signal.SIGSTOP)
     try:
         eventually(lambda: not organism.probe().healthy, timeout_s=10, what="the stopped organ is noticed")
         eventually(lambda: organism.probe().healthy, timeout_s=60, what="a new process")
-        assert organism.probe().coordinator["organs"][0]["replicas"][0]["pid"] != pid
+        assert organism.told()["organs"][0]["replicas"][0]["pid"] != pid
         eventually(lambda: not Path(f"/proc/{pid}").exists(), timeout_s=20, what="the end of the stopped process")
     finally:
         kill(pid)
@@ -228,10 +228,10 @@ def test_a_process_that_dies_again_and_again_is_left_alone_and_told_with_its_cau
     blocker = tmp_path / "blocker"
     dies = {"agent": "helpers:DiesWhileFileExists", "options": {"path": str(blocker)}}
     organism.up({"id": "calm"}, {"id": "weak", "task_types": ["weak"], **dies})
-    calm = organism.probe().coordinator["organs"][0]["replicas"][0]["pid"]
+    calm = organism.told()["organs"][0]["replicas"][0]["pid"]
 
     blocker.touch()
-    kill(organism.probe().coordinator["organs"][1]["replicas"][0]["pid"])
+    kill(organism.told()["organs"][1]["replicas"][0]["pid"])
 
     def left_alone() -> Report | None:
         report = organism.probe()
@@ -251,7 +251,7 @@ def test_a_process_that_dies_again_and_again_is_left_alone_and_told_with_its_cau
 
     blocker.unlink()
     eventually(lambda: organism.probe().healthy, timeout_s=90, what="the organ works again")
-    assert organism.probe().coordinator["organs"][0]["replicas"][0]["pid"] == calm
+    assert organism.told()["organs"][0]["replicas"][0]["pid"] == calm
 
 
 def test_a_process_that_dies_while_it_starts_fails_the_first_start_at_once(organism: Organism, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_none_stands_for_a_default_and_types_are_normalised(shared: Organism) ->
 
 def test_a_hostile_agent_hurts_nobody_else(shared: Organism) -> None:
     shared.up(CALM, HOSTILE)
-    before = shared.probe().coordinator
+    before = shared.told()
 
     kinds = [
         ("raise", "ValueError"), ("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"),
@@ -99,7 +99,7 @@ def test_a_hostile_agent_hurts_nobody_else(shared: Organism) -> None:
         assert answer["task_type"] == "do"
         assert entry["seconds"] < 6
     assert answers[-1]["answer"]["success"] is True
-    after = shared.probe().coordinator
+    after = shared.told()
     assert (after["pid"], after["restarts"]) == (before["pid"], 0)
     pids = [[replica["pid"] for replica in organ["replicas"]] for organ in after["organs"]]
     assert pids == [[replica["pid"] for replica in organ["replicas"]] for organ in before["organs"]]
@@ -114,7 +114,7 @@ def test_an_agent_that_kills_or_wedges_its_process_is_back_by_itself(organism: O
         assert entry["answer"]["error_type"] in {error_type, "OrganUnavailableError"}
         eventually(lambda: organism.probe().healthy, timeout_s=40, what=f"healthy after {what}")
         assert organism.submit("do")["success"] is True
-    (hostile,) = [organ for organ in organism.probe().coordinator["organs"] if organ["organ_id"] == "hostile"]
+    (hostile,) = [organ for organ in organism.told()["organs"] if organ["organ_id"] == "hostile"]
     assert hostile["replicas"][0]["restarts"] == 2
 
 
@@ -145,10 +145,10 @@ def test_the_built_in_types(organism: Organism) -> None:
     canary = organism.submit("canary", {"nonce": "abc"})
     assert canary["result"]["replicas"][0]["ok"] is True
 
-    before = organism.probe().coordinator["organs"][0]["replicas"][0]["pid"]
+    before = organism.told()["organs"][0]["replicas"][0]["pid"]
     assert organism.submit("initialize_organism")["result"] == {"status": "initializing"}
     eventually(lambda: organism.probe().healthy, timeout_s=30, what="initialized again")
-    assert organism.probe().coordinator["organs"][0]["replicas"][0]["pid"] != before
+    assert organism.told()["organs"][0]["replicas"][0]["pid"] != before
 
     assert organism.submit("shutdown_organism")["result"] == {"stopped": ["calm"]}
     assert organism.actors() == ["seedcore_coordinator"]

@@ -105,7 +105,7 @@ def test_it_tells_what_was_done_lately_and_where(organism: Organism) -> None:
     assert [duration for duration in lately["samples"]["p95_s"] if duration]
     (failure,) = lately["failures"]
     assert (failure["kind"], failure["agent_id"], failure["error"]) == ("task", "one_agent_0", "a plain failure")
-    assert organism.probe().coordinator["nodes"]["names"] == ["head"]
+    assert organism.told()["nodes"]["names"] == ["head"]
 
 
 def test_many_tasks_survive_the_death_of_the_coordinator(organism: Organism) -> None:

@@ -57,7 +57,7 @@ def test_what_an_agent_logs_is_in_the_log_of_its_process(organism: Organism) -> 
     organism.up({"id": "speaker", "agent": "helpers:says"})
     answer = organism.submit("task_1", {"text": "forty lines\nand a forged one"})
     assert answer["success"], answer
-    replica = organism.probe().coordinator["organs"][0]["replicas"][0]
+    replica = organism.told()["organs"][0]["replicas"][0]
     assert replica["pid"] == answer["result"]
     (log,) = logs_of(organism).glob(f"worker-*-{replica['pid']}.err")
     (printed,) = logs_of(organism).glob(f"worker-*-{replica['pid']}.out")

@@ -92,14 +92,14 @@ def test_a_deadline_says_what_it_waits_for_and_the_start_goes_on(organism: Organ
 
 def test_a_second_bootstrap_changes_nothing(shared: Organism) -> None:
     shared.up({"id": "one"})
-    before = shared.probe().coordinator
+    before = shared.told()
 
     done = shared.run("bootstrap", "--config", str(shared.config({"id": "one"})), "--json")
 
     assert done.returncode == 0
     outcome = json.loads(done.stdout)
     assert (outcome["action"], outcome["changed"]) == ("none", False)
-    after = shared.probe().coordinator
+    after = shared.told()
     assert after["pid"] == before["pid"]
     assert [organ["replicas"][0]["pid"] for organ in after["organs"]] == [
         organ["replicas"][0]["pid"] for organ in before["organs"]
@@ -176,7 +176,7 @@ def test_the_gate_expectations_are_checked(shared: Organism) -> None:
 
     assert shared.probe(expected_release="9.9.9").reason == "wrong_release"
     assert shared.probe(expected_nodes=2).reason == "nodes_missing"
-    ours = shared.probe().coordinator["fingerprint"]
+    ours = shared.told()["fingerprint"]
     assert shared.run("status", "--expected-fingerprint", ours).returncode == 0
     other = shared.run("status", "--expected-fingerprint", "0123456789ab")
     assert other.returncode == 1
