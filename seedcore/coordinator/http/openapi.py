@@ -1,4 +1,4 @@
-"""What /openapi.json says beyond what FastAPI can know: the task's schema, the token, headers, and examples."""
+"""What /openapi.json says beyond what FastAPI can know: the token, and headers that all routes have."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
-from seedcore.coordinator.http import examples, schemas
+from seedcore.coordinator.http.answers import examples_of, failed
 from seedcore.coordinator.http.middleware import OPEN_PATHS, REQUEST_ID
+from seedcore.coordinator.http.routes.tasks import TaskIn
 
-_EXAMPLES: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]] = {
-    ("/coordinator/status", "get"): examples.STATUS,
-    ("/coordinator/activity", "get"): examples.ACTIVITY,
-    ("/organism/status", "get"): examples.ORGANISM,
-    ("/livez", "get"): examples.ALIVE,
-    ("/readyz", "get"): examples.READY,
-    ("/coordinator/tasks", "post"): examples.TASKS,
+_NO_TOKEN = failed("send the cluster's token as Authorization: Bearer <token>", "Unauthorized")
+_REFUSALS = {
+    "401": ("No token.", {"no token": {"value": _NO_TOKEN}}),
+    "403": ("The token is wrong.", {"wrong token": {"value": failed("the token is wrong", "Forbidden")}}),
 }
 _RETRY = {"description": "Seconds after which to ask again; only where that is safe.", "schema": {"type": "integer"}}
 _RETRY_CODES = frozenset({"429", "503"})
@@ -37,8 +36,10 @@ def add_document(app: FastAPI, *, needs_token: bool) -> None:
 def _document(app: FastAPI, *, needs_token: bool) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
-    task = schemas.TaskIn.model_json_schema(ref_template="#/components/schemas/{model}")
-    components.setdefault("schemas", {})["TaskIn"] = task
+    # The body of a task is read by hand, so that FastAPI does not know its model.
+    components.setdefault("schemas", {})["TaskIn"] = TaskIn.model_json_schema(
+        ref_template="#/components/schemas/{model}"
+    )
     components["headers"] = {
         REQUEST_ID: {
             "description": "The id of the request: the one that was sent, else a new one. It stands in the logs, too.",
@@ -47,13 +48,20 @@ def _document(app: FastAPI, *, needs_token: bool) -> dict[str, Any]:
     }
     if needs_token:
         _add_security(document)
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
+    for operations in document["paths"].values():
+        for operation in operations.values():
             _add_headers(operation)
-            _add_examples(operation, _EXAMPLES.get((path, method), {}))
-    body = document["paths"]["/coordinator/tasks"]["post"]["requestBody"]["content"]["application/json"]
-    body["examples"] = {name: {"value": value} for name, value in examples.TASKS_IN.items()}
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                _add_examples(document["paths"][route.path][method.lower()], *examples_of(route.endpoint))
     return document
+
+
+def _add_examples(operation: dict[str, Any], answers: Mapping[int, Mapping[str, Any]], body: Mapping[str, Any]) -> None:
+    contents = [(operation["responses"][str(code)], named) for code, named in answers.items()]
+    for described, named in [*contents, *([(operation["requestBody"], body)] if body else [])]:
+        described["content"]["application/json"]["examples"] = {name: {"value": value} for name, value in named.items()}
 
 
 def _add_headers(operation: dict[str, Any]) -> None:
@@ -73,15 +81,6 @@ def _add_headers(operation: dict[str, Any]) -> None:
             headers["Retry-After"] = _RETRY
 
 
-def _add_examples(operation: dict[str, Any], known: Mapping[int, Mapping[str, Any]]) -> None:
-    named = {"401": {"no token": examples.UNAUTHORIZED}, "403": {"wrong token": examples.FORBIDDEN}}
-    for code, response in operation["responses"].items():
-        found = known.get(int(code)) or named.get(code)
-        content = response.get("content", {}).get("application/json")
-        if found and content is not None:
-            content["examples"] = {name: {"value": value} for name, value in found.items()}
-
-
 def _add_security(document: dict[str, Any]) -> None:
     document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]
@@ -91,6 +90,6 @@ def _add_security(document: dict[str, Any]) -> None:
             if path in OPEN_PATHS:
                 operation["security"] = []
                 continue
-            for code, description in (("401", "No token."), ("403", "The token is wrong.")):
-                content = {"application/json": {"schema": schema}}
+            for code, (description, examples) in _REFUSALS.items():
+                content = {"application/json": {"schema": schema, "examples": examples}}
                 operation["responses"][code] = {"description": description, "content": content}

@@ -175,7 +175,7 @@ async def test_half_a_second_request_is_let_go_too(start: Start) -> None:
 
 
 async def test_a_body_that_does_not_arrive_is_408(start: Start, view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedcore.coordinator.http.app.BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("seedcore.coordinator.http.routes.tasks.BODY_TIMEOUT_S", 0.2)
     server = await start(token=None)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(

@@ -1,0 +1,256 @@
+"""``POST /coordinator/tasks``: a task as JSON.
+
+Every body, also of an error, has ``success``; ``success: true`` is 200 and
+nothing else is, so that ``curl --fail`` and ``raise_for_status`` tell the truth:
+
+======  =====================================================================================================
+200     done
+400     the body is not JSON, is nested too deep, or is not a task
+401     no token
+403     the token is wrong, or a browser sends this for a page of another site
+404     no organ takes this type; the error lists the types that are known
+408     the body did not arrive in time
+413     larger than allowed
+415     not application/json
+429     a bound is reached and nothing was started: try again after Retry-After
+500     the work failed (``agent_id`` says where, ``error_type`` is the agent's own), or its result cannot be JSON
+503     no organ can do this now: not up yet (Retry-After), down, or its process died with the task (half done?)
+504     no answer within the task's time, which may be half done; or an agent raised TimeoutError
+======  =====================================================================================================
+
+Who accepts ``application/x-ndjson`` gets 200 and each answer as a line of its own, as soon as it is there; those of the
+tasks in one of type ``execute_many`` as well: see ``answer_lines.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from seedcore.coordinator.http.answer_lines import Lines, tasks_of
+from seedcore.coordinator.http.answers import INITIALIZING_RETRY_S, Failed, as_json, failed, with_examples
+from seedcore.coordinator.http.body import BODY_TIMEOUT_S, Intake
+from seedcore.coordinator.http.encode import UnserializableResultError, encode, encode_own
+from seedcore.coordinator.http.middleware import request_id
+from seedcore.core.errors import SeedCoreError
+from seedcore.core.reason import Status
+from seedcore.core.task import LINES_MEDIA_TYPE, failure, task_type_of
+
+if TYPE_CHECKING:
+    from seedcore.coordinator.http.view import CoordinatorView
+
+logger = logging.getLogger(__name__)
+
+# An error of these types is ours if no agent has seen the task; an agent may raise what it likes.
+_BEFORE_ANY_AGENT = {
+    "TaskError": 400,
+    "UnknownTaskTypeError": 404,
+    "PayloadTooLargeError": 413,
+    "OverloadedError": 429,
+    "OrganUnavailableError": 503,
+    "InitializationError": 503,
+}
+# Beside those of the codes themselves, which say for people what each means.
+_MEANINGS = {
+    400: "Not JSON, nested too deep, or not a task.",
+    404: "No organ takes this type; the error lists those that are known.",
+    408: "The body did not arrive in time.",
+    413: "Larger than allowed.",
+    415: "Not application/json.",
+    429: "A bound is reached, nothing was started: try again after Retry-After.",
+    500: "The work failed, or its result cannot be JSON.",
+    503: "No organ can do this now, or its process died with the task.",
+    504: "No answer within the task's time, or an agent raised TimeoutError.",
+}
+
+
+class TaskIn(BaseModel):
+    """A task. null for an optional key means its default; unknown keys are ignored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"type": "get_organism_status"}]})
+
+    type: Annotated[str, Field(description="What to do; compared stripped and in lower case. `task_type` also works.")]
+    params: Annotated[dict[str, Any] | None, Field(description="The work's arguments.")] = None
+    description: Annotated[str | None, Field(description="For people.")] = None
+    domain: Annotated[str | None, Field(description="Narrows the choice of the organ.")] = None
+    drift_score: Annotated[float | None, Field(description="Carried along for agents that want it.")] = None
+    id: Annotated[str | None, Field(description="Your own id of the task.")] = None
+    timeout_s: Annotated[float | None, Field(gt=0, description="Seconds you are willing to wait.")] = None
+
+
+class Done(BaseModel):
+    """A task that succeeded."""
+
+    model_config = ConfigDict(extra="allow")
+
+    success: Literal[True]
+    result: Annotated[
+        Any,
+        Field(
+            description="What the agent returned. NaN and infinities are strings, bytes are "
+            '`{"base64": "..."}`, tuples and sets are arrays, dates are ISO 8601 strings.'
+        ),
+    ]
+    organ_id: Annotated[str | None, Field(description="null if the Coordinator did it itself.")]
+    agent_id: Annotated[str | None, Field(description="null if the Coordinator did it itself.")]
+    task_type: str
+    duration_s: Annotated[float, Field(description="Seconds.")]
+
+
+_TASKS = {
+    "no params": {"type": "node_facts"},
+    "with params": {"type": "echo", "params": {"text": "hi"}, "timeout_s": 5},
+    "on one organ": {
+        "type": "execute_on_organ",
+        "params": {"organ_id": "utility_organ_1", "task_data": {"type": "echo", "params": {"text": "hi"}}},
+        "timeout_s": 5,
+    },
+}
+_AGENT = {"organ_id": "cognitive_organ_1", "agent_id": "cognitive_organ_1_agent_0"}
+_EXAMPLES: dict[int, dict[str, Any]] = {
+    200: {
+        "done": {
+            "success": True,
+            "result": {"words": 6, "keywords": [{"word": "agents", "count": 2}]},
+            **_AGENT,
+            "task_type": "keywords",
+            "duration_s": 0.000677,
+        }
+    },
+    400: {
+        "not JSON": failed("the body is not JSON: expected value at line 1 column 1", "TaskError"),
+        "not a task": failed("key 'type' is missing, it says what to do", "TaskError"),
+    },
+    404: {
+        "no such type": failed(
+            "no organ takes task type 'nope', known types are: keywords, summarize", "UnknownTaskTypeError", "nope"
+        )
+    },
+    408: {"too slow": failed("the body did not arrive within 60 s", "TimeoutError")},
+    413: {"too large": failed("the body is larger than the 16777216 bytes allowed", "PayloadTooLargeError")},
+    415: {"no JSON": failed("send the task as Content-Type: application/json, not text/plain", "TaskError")},
+    429: {
+        "queue full": failed(
+            "1000 tasks are waiting already",
+            "OverloadedError",
+            "keywords",
+            organ_id="cognitive_organ_1",
+            retry_after_s=1.0,
+        )
+    },
+    500: {
+        "the agent raised": failed(
+            "params key 'text' has to be a string, not NoneType", "BadTaskError", "keywords", "yes", **_AGENT
+        )
+    },
+    503: {
+        "initializing": failed(
+            "the organism is initializing: 0 of 1 organs ready; starting: cognitive_organ_1",
+            "OrganUnavailableError",
+            "keywords",
+        ),
+        "its process died": failed(
+            "the process of organ cognitive_organ_1 (replica 0) died with the task",
+            "OrganUnavailableError",
+            "keywords",
+            "unknown",
+        ),
+    },
+    504: {"too long": failed("no answer within 60 s", "TimeoutError", "keywords", "unknown", **_AGENT)},
+}
+
+
+def router(view: CoordinatorView) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter(tags=["tasks"])
+    intake = Intake(timeout_s=BODY_TIMEOUT_S)
+    task_in = {"schema": {"$ref": "#/components/schemas/TaskIn"}}
+    responses: dict[int | str, dict[str, Any]] = {
+        code: {"model": Failed, "description": text} for code, text in _MEANINGS.items()
+    }
+    responses[200] = {"content": {LINES_MEDIA_TYPE: {"schema": {"type": "string"}}}}
+
+    @routes.post(
+        "/coordinator/tasks",
+        summary="Do a task",
+        response_description="Done.",
+        response_model=Done,
+        responses=responses,
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": task_in}}},
+    )
+    @with_examples(_EXAMPLES, body=_TASKS)
+    async def tasks(request: Request) -> Response:
+        task, held = await intake.read(request)
+        if isinstance(task, dict) and task.get("id") is None:
+            # Whoever looks for a request finds what became of it, in the logs of the agents, too.
+            task["id"] = request_id(request.scope)
+        if LINES_MEDIA_TYPE in request.headers.get("accept", ""):
+            try:
+                return Lines(tasks_of(task), _work(view), done=partial(intake.release, held))
+            except SeedCoreError as error:
+                intake.release(held)
+                refusal = failure(error, task_type=task_type_of(task))
+                return as_json(refusal, status_code(refusal))
+        try:
+            answer = await view.handle(task)
+        finally:
+            intake.release(held)
+        body, code = await _written(answer, task)
+        return Response(body, code, _retry_after(answer, code, view), media_type="application/json")
+
+    return routes
+
+
+def status_code(answer: Mapping[str, Any]) -> int:
+    """Return the HTTP status code of a task's answer: see the module's table."""
+    if answer.get("success") is True:
+        return 200
+    error_type = answer.get("error_type")
+    if error_type == "TimeoutError":
+        return 504
+    if not answer.get("agent_id") and isinstance(error_type, str):
+        return _BEFORE_ANY_AGENT.get(error_type, 500)
+    return 500
+
+
+def _work(view: CoordinatorView) -> Callable[[Any], Awaitable[bytes]]:
+    async def work(task: Any) -> bytes:
+        try:
+            answer = await view.handle(task)
+        except Exception:
+            # A fault of ours ends with this task; the others of the request go on.
+            logger.exception("task failed: type=%r", task_type_of(task))
+            text = "the Coordinator's HTTP server failed, see its log"
+            answer = failure(text, error_type="InternalError", executed="unknown", task_type=task_type_of(task))
+        return (await _written(answer, task))[0]
+
+    return work
+
+
+async def _written(answer: Mapping[str, Any], task: Any) -> tuple[bytes, int]:
+    """Return an answer as JSON, with its status code; one that JSON cannot hold is another answer, which says so."""
+    try:
+        return await encode(answer), status_code(answer)
+    except UnserializableResultError as error:
+        kept = {key: answer[key] for key in ("organ_id", "agent_id") if isinstance(answer.get(key), str)}
+        text = f"the work ended, but its result cannot be sent as JSON: {error}"
+        refusal = failure(text, error_type=type(error).__name__, task_type=task_type_of(task), **kept)
+        return encode_own(refusal), 500
+
+
+def _retry_after(answer: Mapping[str, Any], code: int, view: CoordinatorView) -> dict[str, str]:
+    """Say when to try again, where trying again is safe: nothing of the task has been done."""
+    if code == HTTPStatus.TOO_MANY_REQUESTS:
+        said = answer.get("retry_after_s")
+        seconds = math.ceil(said) if isinstance(said, int | float) and math.isfinite(said) else 1
+        return {"Retry-After": str(max(1, seconds))}
+    if code == HTTPStatus.SERVICE_UNAVAILABLE and view.status().get("status") == Status.INITIALIZING:
+        return {"Retry-After": str(INITIALIZING_RETRY_S)}
+    return {}
