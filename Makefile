@@ -85,6 +85,7 @@ wheelhouse: $(VENV)/deploy ## dist/wheelhouse.tar, for hosts that reach no packa
 
 docs: $(VENV)/dev ## docs/reference from the code, and the documentation as a site in dist/site
 	$(VENV)/bin/python -m scripts.dashboard
+	$(VENV)/bin/python -m scripts.packages
 	$(VENV)/bin/python -m scripts.reference
 	$(VENV)/bin/mkdocs build --quiet
 

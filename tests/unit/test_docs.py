@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import reference
+from scripts import packages, reference
 from seedcore.core.reason import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,13 @@ def test_the_reference_is_what_the_code_says(name: str) -> None:
     assert (reference.REFERENCE / name).read_text() == reference.PAGES[name](), (
         "run `make docs` and commit what it writes"
     )
+
+
+def test_the_picture_of_the_packages_is_what_the_code_says() -> None:
+    assert packages.TARGET.read_text() == packages.picture(), "run `make docs` and commit what it draws"
+    for package in (ROOT / "seedcore").iterdir():
+        if (package / "__init__.py").exists():
+            assert f">{package.name}</text>" in packages.picture()
 
 
 def test_the_table_of_reasons_is_what_the_code_says() -> None:
