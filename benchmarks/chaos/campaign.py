@@ -109,7 +109,13 @@ def run(
                 result.cut_short = f"not calm within {RECOVERY_DEADLINE_S:g} s"
                 break
             drawn = drawn or rng.sample(list(faults), len(faults))
-            _one(on, drawn.pop(), result, stamped)
+            fault = drawn.pop()
+            try:
+                _one(on, fault, result, stamped)
+            except Exception as error:
+                # What was found until now counts, whatever has become of this fault.
+                result.cut_short = f"{fault.name} cannot be injected: {type(error).__name__}: {error}"
+                break
     finally:
         probes.stop()
     record = probes.record

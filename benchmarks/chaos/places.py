@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +39,7 @@ _PORTS = (
     "seedcore_http_port",
 )
 # Runs on a host with its own Python: prints the pids whose command line has a word that contains each argument.
+_LOOKS, _LOOK_AGAIN_S = 5, 1.0
 _FIND = """
 import os, sys
 for entry in os.listdir("/proc"):
@@ -100,8 +102,17 @@ class Place(Protocol):
 
 
 def find(place: Place, host: str, *parts: str) -> list[int]:
-    """Return the processes of a host whose command line has all ``parts``."""
-    return [int(word) for word in place.run(host, "python3", "-c", _FIND, *parts).split()]
+    """Return the processes of a host whose command line has all ``parts``; at least one that has to be there.
+
+    Raises:
+        LookupError: There is none.
+    """
+    # Docker may lose the output of a command that ends before its reader has come, so one look proves nothing.
+    for _ in range(_LOOKS):
+        if found := place.run(host, "python3", "-c", _FIND, *parts).split():
+            return [int(word) for word in found]
+        time.sleep(_LOOK_AGAIN_S)
+    raise LookupError(f"{host}: no process with {' and '.join(parts)}")
 
 
 def ledger(place: Place, path: str) -> Counter[int]:
