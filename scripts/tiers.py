@@ -124,6 +124,8 @@ class Runner:
         """Run one command to its end, or to the tier's limit; returns its exit code."""
         argv = [part.format_map({**self.variables, "report": str(report)}) for part in command]
         environ = {**os.environ, **({"PATH": f"{self.variables['bin']}:{os.environ['PATH']}"} if tier.on_path else {})}
+        # Without bytecode, each process compiles what it imports: Ray takes twice the CPU to start.
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
         target = None if self.live else output
         # A group of its own, so that what it has started can be ended with it.
         process = subprocess.Popen(  # noqa: S603 - what the list of tiers names
@@ -222,8 +224,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", default="2", help="processes of pytest for unit and integration tests")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, interrupt)
-    # Without bytecode, each of the processes compiles what it imports: Ray and its worker take twice the CPU to start.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # What a shell starts in the background ignores Ctrl-C, and would hand that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     plan: Plan = [phase for name in options.names for phase in PLANS.get(name, [[[name]]])]

@@ -54,6 +54,16 @@ def test_a_tier_runs_all_its_commands_and_fails_with_any(tmp_path: Path, capsys:
     assert "first\nsecond\n" in capsys.readouterr().out
 
 
+def test_what_a_tier_runs_writes_bytecode_also_where_a_shell_says_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    run(tmp_path, [[["asked"]]], sh("asked", 'echo "said: $PYTHONDONTWRITEBYTECODE"'))
+
+    assert (tmp_path / "asked.log").read_text() == "said: \n"
+
+
 def test_lanes_run_side_by_side_and_phases_one_after_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
