@@ -132,7 +132,7 @@ def site(make_deployment: Callable[..., Deployment]) -> Site:
 @pytest.fixture(scope="session")
 def red(site: Site) -> Run:
     """The first run, on a blank host: everything is made, but an organ does not start."""
-    return site.run("deploy", seedcore_bootstrap_wait_timeout=120)
+    return site.run("deploy", seedcore_bootstrap_wait_timeout=300)
 
 
 @pytest.fixture(scope="session")
