@@ -166,7 +166,7 @@ class PlanExecutor:
         step = _mapping("step", step)
         operation = self._operations.get(str(step.get("op")))
         if operation is None:
-            raise BadTaskError(f"'op' is {step.get('op')!r}, allowed are {', '.join(self._operations)}")
+            raise BadTaskError(f"'op' is {step.get('op')!r}, expected one of: {', '.join(self._operations)}")
         return operation(state, _string(step, "key"), step)
 
 
@@ -296,7 +296,7 @@ def _checksum(text: str, algorithm: Any) -> dict[str, Any]:
     # The shake functions have no length of their own.
     allowed = sorted(name for name in hashlib.algorithms_guaranteed if not name.startswith("shake"))
     if algorithm not in allowed:
-        raise BadTaskError(f"params key 'algorithm' is {algorithm!r}, allowed are {', '.join(allowed)}")
+        raise BadTaskError(f"params key 'algorithm' is {algorithm!r}, expected one of: {', '.join(allowed)}")
     data = text.encode()
     digest = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
     return {"algorithm": algorithm, "hexdigest": digest, "bytes": len(data)}

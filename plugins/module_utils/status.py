@@ -31,24 +31,24 @@ def faults(params: Mapping[str, Any]) -> list[str]:
     found = minimum_faults(params, _MINIMUM) + empty_faults(params, _NOT_EMPTY)
     names = params.get("expected_node_names")
     if names is not None and not all(name.strip() for name in names):
-        found.append("expected_node_names has an empty name, allowed are names of nodes")
+        found.append("expected_node_names has an empty name, expected names of nodes")
     if names is not None and len(set(names)) != len(names):
-        found.append("expected_node_names has a name twice, allowed is each name once")
+        found.append("expected_node_names has a name twice, expected each name once")
     for name in ("namespace", "address"):
         if len((params.get(name) or "").split()) > 1:
-            found.append(f"{name} is {params[name]!r}, allowed is one word")
+            found.append(f"{name} is {params[name]!r}, expected one word")
     address = params.get("address")
     if address and not _is_host_and_port(address):
-        found.append(f"address is {address!r}, allowed is host:port")
+        found.append(f"address is {address!r}, expected host:port")
     if params.get("wait") and params["stable_s"] >= params["wait_timeout"] > 0:
-        found.append(f"stable_s is {params['stable_s']}, allowed is less than wait_timeout ({params['wait_timeout']})")
+        found.append(f"stable_s is {params['stable_s']}, expected less than wait_timeout ({params['wait_timeout']})")
     return found
 
 
 def minimum_faults(params: Mapping[str, Any], minimum: Mapping[str, int]) -> list[str]:
     """Say which numbers are below what is allowed."""
     return [
-        f"{name} is {params[name]}, allowed is {least} or more"
+        f"{name} is {params[name]}, expected {least} or more"
         for name, least in minimum.items()
         if params.get(name) is not None and params[name] < least
     ]
@@ -57,7 +57,7 @@ def minimum_faults(params: Mapping[str, Any], minimum: Mapping[str, int]) -> lis
 def empty_faults(params: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Say which texts are empty."""
     return [
-        f"{name} is empty, allowed is a text or no {name} at all"
+        f"{name} is empty, expected a text or no {name} at all"
         for name in names
         if params.get(name) is not None and not str(params[name]).strip()
     ]

@@ -93,7 +93,7 @@ def fault(entry: dict[str, Any], now: paths.State, *, check: bool) -> str:
     if missing:
         return f"{entry['path']}: a {entry['state']} needs {' and '.join(missing)}"
     if entry["mode"] is not None and not (entry["mode"].isdigit() and set(entry["mode"]) <= set("01234567")):
-        return f'{entry["path"]}: mode is {entry["mode"]!r}, allowed is octal text such as "0640"'
+        return f'{entry["path"]}: mode is {entry["mode"]!r}, expected octal text such as "0640"'
     if entry["state"] == "attributes":
         return (
             "" if now.kind == "file" or (check and now.kind == "absent") else f"{entry['path']} is {now.kind}, no file"

@@ -105,7 +105,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, path=path)
     if params["lease"] < 1:
-        module.fail_json(msg=f"lease is {params['lease']}, allowed is 1 or more seconds")
+        module.fail_json(msg=f"lease is {params['lease']}, expected 1 or more seconds")
     key = str(params["run"].get("key", ""))
     try:
         descriptor = lock.opened(path, timeout_s=OPEN_TIMEOUT_S)

@@ -98,7 +98,7 @@ def main() -> None:
     )
     params = module.params
     if params["timeout"] < 1:
-        module.fail_json(msg=f"timeout is {params['timeout']}, allowed is 1 or more")
+        module.fail_json(msg=f"timeout is {params['timeout']}, expected 1 or more")
     dest = Path(params["dest"])
     summary = check(module)
     before = dest.read_text(encoding="utf-8") if dest.is_file() else ""

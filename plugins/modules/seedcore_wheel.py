@@ -195,7 +195,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.params["timeout"] < 1:
-        module.fail_json(msg=f"timeout is {module.params['timeout']}, allowed is 1 or more")
+        module.fail_json(msg=f"timeout is {module.params['timeout']}, expected 1 or more")
     if not module.params["dest"]:
         module.fail_json(msg="dest is missing: the action of this name fills it in, on the controller")
     os.environ.update({name: str(value) for name, value in module.params["environment"].items()})
@@ -382,7 +382,7 @@ def version(package: str) -> str:
         return package.split("-")[1]
     match = _PINNED.fullmatch(package)
     if match is None:
-        raise PackageError(f"the package {package!r} names no single version, allowed is a path or name==version")
+        raise PackageError(f"the package {package!r} names no single version, expected a path or name==version")
     return match["version"]
 
 

@@ -110,7 +110,7 @@ def check_together(name: str, *, given: bool, needing: dict[str, bool]) -> None:
         click.UsageError: Some of ``needing`` are there, and ``name`` is not.
     """
     if not given and (alone := [option for option, present in needing.items() if present]):
-        raise click.UsageError(f"{', '.join(alone)} without {name}, allowed is only together with it")
+        raise click.UsageError(f"{' and '.join(alone)} {'require' if alone[1:] else 'requires'} {name}")
 
 
 def load(settings: Settings, config: str | None) -> OrganismSpec:

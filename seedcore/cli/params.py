@@ -28,7 +28,7 @@ class Seconds(click.ParamType[float]):
             number = math.nan
         if not (number <= MAX_SECONDS and (number > 0 or (self.zero and number == 0))):
             least = "from 0" if self.zero else "above 0"
-            text = f"{value!r} is not allowed, allowed is a number of seconds {least}, at most a year"
+            text = f"{value!r} is not allowed, expected a number of seconds {least}, at most a year"
             self.fail(text, param, ctx)
         return number
 
@@ -42,7 +42,7 @@ class Text(click.ParamType[str]):
         """Refuse what is empty."""
         text = str(value)
         if not text.strip():
-            self.fail(f"{text!r} is empty, allowed is any other text", param, ctx)
+            self.fail(f"{text!r} is empty, expected any other text", param, ctx)
         return text
 
 
@@ -70,14 +70,12 @@ def parse_object(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"line {error.lineno} column {error.colno}: {error.msg}, allowed is one JSON object"
-        ) from error
+        raise ValueError(f"line {error.lineno} column {error.colno}: {error.msg}, expected one JSON object") from error
     except (ValueError, RecursionError) as error:
         detail = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise ValueError(f"{detail}, allowed is one JSON object in UTF-8") from error
+        raise ValueError(f"{detail}, expected one JSON object in UTF-8") from error
     if not isinstance(document, dict):
-        raise ValueError(f"it is {_json_name(document)}, allowed is one JSON object")  # noqa: TRY004 - a value of JSON
+        raise ValueError(f"it is {_json_name(document)}, expected one JSON object")  # noqa: TRY004 - a value of JSON
     return document
 
 
@@ -92,7 +90,7 @@ def read_stdin() -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start + 1} is no UTF-8, allowed is one JSON object in UTF-8") from error
+        raise ValueError(f"byte {error.start + 1} is no UTF-8, expected one JSON object in UTF-8") from error
 
 
 def _refuse(constant: str) -> NoReturn:

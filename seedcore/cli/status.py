@@ -95,13 +95,13 @@ def status(
 
     settings = Settings.from_env()
     if as_json and output not in {None, "json"}:
-        raise click.UsageError(f"--json and --output {output}, allowed is one of them")
+        raise click.UsageError(f"--json and --output {output} exclude each other")
     form = "json" if as_json else output or "table"
     of_wait = {"--timeout": timeout is not None, "--stable": stable is not None, "--canary": canary}
     check_together("--wait", given=wait_, needing=of_wait)
     check_together("--watch or --wait", given=watch or wait_, needing={"--interval": interval is not None})
     if watch and wait_:
-        raise click.UsageError("--watch and --wait, allowed is one of them")
+        raise click.UsageError("--watch and --wait exclude each other")
     names = dict.fromkeys((*settings.expected_nodes, *expected_node))
     settings = dataclasses.replace(settings, expected_nodes=tuple(names))
     if expected_fingerprint == "config":

@@ -108,7 +108,7 @@ def submit(
     defaults = {key: value for key, value in given.items() if value is not None}
     if jsonl is not None:
         if task_type is not None or params is not None:
-            raise click.UsageError("--jsonl together with TYPE or --params, allowed is one or the other")
+            raise click.UsageError("--jsonl excludes TYPE and --params")
         return _many(
             Settings.from_env(), jsonl, defaults, in_flight=in_flight or DEFAULT_IN_FLIGHT, ordered=not unordered,
             patience_s=60.0 if patience is None else patience,
@@ -120,7 +120,7 @@ def submit(
     if task_type != "-":
         return _one(Settings.from_env(), {"type": task_type, "params": params or {}, **defaults})
     if params is not None:
-        raise click.UsageError("--params together with -, allowed is one of them; the task itself has params")
+        raise click.UsageError("--params and - exclude each other: the task itself has params")
     try:
         task = parse_object(read_stdin())
     except ValueError as error:

@@ -21,7 +21,7 @@ def choose(transport: Transport) -> Literal["ray", "http"]:
     if transport == "http":
         return "http"
     if transport not in {"auto", "ray"}:
-        raise ValueError(f"transport is {transport!r}, allowed are 'auto', 'ray' and 'http'")
+        raise ValueError(f"transport is {transport!r}, expected 'auto', 'ray' or 'http'")
     # Who has not imported Ray has not joined it.
     joined = "ray" in sys.modules and _is_member()
     if transport == "ray" and not joined:

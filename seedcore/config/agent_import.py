@@ -91,12 +91,12 @@ def agent_problems(agent: object, options: Mapping[str, Any] | None) -> list[Pro
     Nothing of it is constructed or called.
     """
     if any(kind.__module__ in {"ray.actor", "ray.remote_function"} for kind in type(agent).__mro__):
-        return [Problem("it is decorated with ray.remote, allowed is the plain class or function")]
+        return [Problem("it is decorated with ray.remote, expected the plain class or function")]
     if inspect.isclass(agent):
         return [*_class_problems(agent), *_call_problems(agent, options, first="the agent id")]
     if callable(agent):
         return list(_call_problems(agent, options, first="the task"))
-    return [Problem(f"it is of type {type(agent).__name__}, allowed is a class with a method 'execute' or a function")]
+    return [Problem(f"it is of type {type(agent).__name__}, expected a class with a method 'execute' or a function")]
 
 
 def _class_problems(agent: type) -> Iterable[Problem]:
@@ -108,7 +108,7 @@ def _class_problems(agent: type) -> Iterable[Problem]:
     if execute is None:
         yield Problem(f"class {agent.__name__} has no method 'execute(task)'")
     elif not callable(execute):
-        yield Problem(f"'execute' of class {agent.__name__} is of type {type(execute).__name__}, allowed is a method")
+        yield Problem(f"'execute' of class {agent.__name__} is of type {type(execute).__name__}, expected a method")
     elif not _takes(agent, "execute", 1):
         yield Problem(f"'execute' of class {agent.__name__} does not take one argument, the task")
     for name in _OPTIONAL_METHODS:
@@ -116,9 +116,9 @@ def _class_problems(agent: type) -> Iterable[Problem]:
         if method is None:
             continue
         if not callable(method):
-            yield Problem(f"{name!r} of class {agent.__name__} is of type {type(method).__name__}, allowed is a method")
+            yield Problem(f"{name!r} of class {agent.__name__} is of type {type(method).__name__}, expected a method")
         elif not _takes(agent, name, 0):
-            yield Problem(f"{name!r} of class {agent.__name__} wants arguments, allowed is none")
+            yield Problem(f"{name!r} of class {agent.__name__} wants arguments, expected none")
 
 
 def _call_problems(agent: Callable[..., Any], options: Mapping[str, Any] | None, *, first: str) -> Iterable[Problem]:
@@ -139,13 +139,13 @@ def _call_problems(agent: Callable[..., Any], options: Mapping[str, Any] | None,
         if taken is not None and option == taken.name and taken.kind in _BY_KEYWORD:
             yield Problem(f"option {option!r} of {name} is {first}, it cannot be set", option)
         elif option not in by_keyword and not anything:
-            allowed = f"allowed are: {', '.join(by_keyword)}" if by_keyword else "it takes none"
+            allowed = f"expected one of: {', '.join(by_keyword)}" if by_keyword else "it takes none"
             yield Problem(f"{name} does not take the option {option!r}, {allowed}", option)
     for parameter in rest.values():
         if parameter.default is not inspect.Parameter.empty:
             continue
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            yield Problem(f"{name} wants a second positional argument {parameter.name!r}, allowed are options by name")
+            yield Problem(f"{name} wants a second positional argument {parameter.name!r}, expected options by name")
         elif parameter.kind in _BY_KEYWORD and options is not None and parameter.name not in options:
             yield Problem(f"{name} wants the option {parameter.name!r}, which is missing")
 

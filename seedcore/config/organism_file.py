@@ -1,6 +1,6 @@
 """organism.yaml: from a file to an :class:`~seedcore.core.spec.OrganismSpec`, or to everything that is wrong with it.
 
-The keys, their defaults, what they mean and what is allowed are declared at :class:`~seedcore.core.spec.OrganSpec`.
+The keys, their defaults, what they mean and what is allowed, are declared at :class:`~seedcore.core.spec.OrganSpec`.
 Every fault is found in one go and says where it is.
 
 Which organ does a task has to be plain from the file, so a task type may have one organ at most without a domain, and
@@ -205,7 +205,7 @@ KINDS: dict[str, tuple[Any, str]] = {
         f"a string of up to {MAX_DESCRIPTION_CHARS} characters",
     ),
 }
-"""Kinds of options: how a value is checked, and the end of the sentence "... is X, allowed is"."""
+"""Kinds of options: how a value is checked, and the end of the sentence "... is X, expected"."""
 
 
 class _Strict(BaseModel):
@@ -293,17 +293,17 @@ def _validate(source: Source, root: Located) -> tuple[OrganismFile | None, set[_
             continue
         if problem["type"] == "missing":
             parent = root.find(location[:-1]) or root
-            text = f"{_title(location[:-1])} lacks the key {location[-1]!r}, allowed is {_allowed(location)}"
+            text = f"{_title(location[:-1])} lacks the key {location[-1]!r}, expected {_allowed(location)}"
             source.fault(parent.place, text)
         elif found is None:
             source.fault(root.place, f"{_title(location)} is not allowed")
         elif problem["type"] == "extra_forbidden":
             source.fault(found.key or found.place, _unknown_key(location))
         elif is_key:
-            text = f"{_title(location[:-1])} has the key {show(location[-1])}, allowed is {_allowed(location)}"
+            text = f"{_title(location[:-1])} has the key {show(location[-1])}, expected {_allowed(location)}"
             source.fault(found.key or found.place, text)
         else:
-            source.fault(found.place, f"{_title(location)} is {show(found.value)}, allowed is {_allowed(location)}")
+            source.fault(found.place, f"{_title(location)} is {show(found.value)}, expected {_allowed(location)}")
     return None, bad
 
 
@@ -345,7 +345,7 @@ def _unknown_key(location: _Location) -> str:
     known = list(model.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ","
-    return f"unknown key {show(location[-1])}{hint} allowed are: {', '.join(known)}"
+    return f"unknown key {show(location[-1])}{hint} expected one of: {', '.join(known)}"
 
 
 class _Entry:
@@ -397,7 +397,7 @@ def _check_ids(source: Source, entries: list[_Entry]) -> None:
         place = entry.at("id").used
         if organ_id in first:
             text = f"the id {organ_id!r} is that of the organ in line {first[organ_id].line}"
-            source.fault(place, f"{text}, allowed is an id of its own")
+            source.fault(place, f"{text}, expected an id of its own")
         first.setdefault(organ_id, place)
 
 
@@ -406,7 +406,7 @@ def _check_counts(source: Source, entry: _Entry) -> None:
     for key in ("replicas", "min_ready_agents"):
         value = entry.get(key)
         if agents is not None and value is not None and value > agents:
-            source.fault(entry.at(key).used, f"{key} is {value}, allowed is at most agent_count, which is {agents}")
+            source.fault(entry.at(key).used, f"{key} is {value}, expected at most agent_count, which is {agents}")
 
 
 def _check_routes(source: Source, entries: list[_Entry]) -> None:
@@ -417,15 +417,13 @@ def _check_routes(source: Source, entries: list[_Entry]) -> None:
             place = located.used
             where = f" in the domain {domain!r}" if domain is not None else ""
             if kind in BUILTIN_TASK_TYPES:
-                source.fault(
-                    located.place, f"the Coordinator itself takes the task type {kind!r}, allowed is any other"
-                )
+                source.fault(located.place, f"the Coordinator itself takes the task type {kind!r}, expected any other")
             elif (kind, domain) in taken:
                 other, first = taken[kind, domain]
                 name = other.get("id")
                 who = "this organ" if other is entry else f"the organ {name!r}" if name else "another organ"
                 text = f"the task type {kind!r}{where} is taken by {who} already, in line {first.line}"
-                source.fault(place, f"{text}, allowed is one organ for each task type and domain")
+                source.fault(place, f"{text}, expected one organ for each task type and domain")
             else:
                 taken[kind, domain] = (entry, place)
 
@@ -462,7 +460,7 @@ def _check_agents(source: Source, entries: list[_Entry]) -> None:
             agent = loaded[path]
             problems = [] if isinstance(agent, AgentStartError) else _problems(agent, entry.get("options"))
         if isinstance(agent, AgentStartError):
-            source.fault(where.place, _line(f"agent {path!r} does not load: {agent}, allowed is {ALLOWED_PATH}"))
+            source.fault(where.place, _line(f"agent {path!r} does not load: {agent}, expected {ALLOWED_PATH}"))
         for problem in problems:
             option = entry.at("options").children.get(problem.option) if problem.option is not None else None
             place = (option.key or option.place) if option is not None else where.place

@@ -101,7 +101,7 @@ def parse_source(data: bytes, *, name: str) -> Source:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        message = f"the byte 0x{data[error.start]:02x} is not UTF-8, allowed is UTF-8 text"
+        message = f"the byte 0x{data[error.start]:02x} is not UTF-8, expected UTF-8 text"
         source.fault(_place_in(data[: error.start].decode("utf-8")), message)
         return source
     node = _compose(text, source)
@@ -128,10 +128,10 @@ def _read(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            problem = "is a directory, allowed is a YAML file"
+            problem = "is a directory, expected a YAML file"
         elif not stat.S_ISREG(mode):
             # A pipe would be waited for without end, and cannot be read a second time by the supervisor.
-            problem = "is not a regular file, allowed is a YAML file"
+            problem = "is not a regular file, expected a YAML file"
         else:
             with path.open("rb") as file:
                 return file.read(MAX_FILE_BYTES + 1)
@@ -187,10 +187,10 @@ def _compose(text: str, source: Source) -> Any:
         if loader.check_node():
             node = loader.get_node()
         else:
-            source.fault(Place(1, 1), "the file is empty, allowed is a mapping with the key 'seedcore'")
+            source.fault(Place(1, 1), "the file is empty, expected a mapping with the key 'seedcore'")
         if node is not None and loader.check_node():
             place = Place.of(loader.peek_event().start_mark)
-            source.fault(place, "a second document begins here, allowed is one document a file")
+            source.fault(place, "a second document begins here, expected one document a file")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = [word for word in (error.problem, error.context) if word]
@@ -278,7 +278,7 @@ class _Values:
             return None
         if isinstance(key.value, str):
             return key.value
-        self._source.fault(key.used, f"a key is {show(key.value)}, allowed are strings: quote it")
+        self._source.fault(key.used, f"a key is {show(key.value)}, expected strings: quote it")
         return None
 
     def _merge_parts(self, node: Any) -> Iterator[Any]:
@@ -291,7 +291,7 @@ class _Values:
             if isinstance(part.node if isinstance(part, _Alias) else part, yaml.MappingNode):
                 yield part
             else:
-                message = "'<<' takes something that is not a mapping, allowed are a mapping or a list of mappings"
+                message = "'<<' takes something that is not a mapping, expected a mapping or a list of mappings"
                 self._source.fault(Place.of(part.start_mark), message)
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
@@ -308,9 +308,9 @@ class _Values:
         except (yaml.YAMLError, ValueError, LookupError, OverflowError) as error:
             raise _BadValueError(f"{shown} is not of the type {kind}") from error
         if isinstance(value, float) and not math.isfinite(value):
-            raise _BadValueError(f"{shown} is not allowed, allowed are finite numbers")
+            raise _BadValueError(f"{shown} is not allowed, expected finite numbers")
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
-            raise _BadValueError(f"{shown} is too large, allowed are 64-bit integers")
+            raise _BadValueError(f"{shown} is too large, expected 64-bit integers")
         return value
 
 
@@ -329,13 +329,13 @@ def _whole_characters(text: str) -> str:
         # JSON writes characters beyond U+FFFF as two escapes, which YAML does not put together.
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError as error:
-        raise _BadValueError("the text holds half of a surrogate pair, allowed are whole characters") from error
+        raise _BadValueError("the text holds half of a surrogate pair, expected whole characters") from error
 
 
 def _bad_tag(node: yaml.Node) -> _BadValueError:
     tag = "!!" + node.tag.removeprefix(_TAG) if node.tag.startswith(_TAG) else node.tag
     return _BadValueError(
-        f"the tag {tag[:_SHOWN_CHARS]} is not allowed, allowed are plain strings, numbers, booleans, lists and mappings"
+        f"the tag {tag[:_SHOWN_CHARS]} is not allowed, expected plain strings, numbers, booleans, lists and mappings"
     )
 
 

@@ -237,4 +237,4 @@ def _log_level_faults(level: str) -> list[Fault]:
 
 
 def _env_fault(name: str, value: str, allowed: str) -> Fault:
-    return Fault("environment", 0, 0, f"{name} is {value!r}, allowed is {allowed}")
+    return Fault("environment", 0, 0, f"{name} is {value!r}, expected {allowed}")

@@ -111,14 +111,14 @@ def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, 
     if kind is None:
         kind = raw.get("task_type")
     if not isinstance(kind, str) or not kind.strip() or len(kind) > MAX_NAME_CHARS:
-        raise TaskError(f"task key 'type' is {_short(kind)}, allowed is a string of 1 to {MAX_NAME_CHARS} characters")
+        raise TaskError(f"task key 'type' is {_short(kind)}, expected a string of 1 to {MAX_NAME_CHARS} characters")
     params = _optional(raw, "params", Mapping, {})
     if not all(isinstance(key, str) for key in params):
         raise TaskError("task key 'params' is allowed string keys only")
     domain, identity = _name(raw, "domain"), _name(raw, "id")
     timeout = _number(raw, "timeout_s", None)
     if timeout is not None and timeout <= 0:
-        raise TaskError(f"task key 'timeout_s' is {timeout}, allowed is a number of seconds above 0")
+        raise TaskError(f"task key 'timeout_s' is {timeout}, expected a number of seconds above 0")
     task = Task(
         type=normalise(kind),
         params=params,
@@ -297,14 +297,14 @@ def _optional(raw: Mapping[str, Any], key: str, kind: type | Any, default: Any) 
         return default
     if not isinstance(value, kind):
         wanted = "a mapping" if kind is Mapping else "a string"
-        raise TaskError(f"task key {key!r} is {_short(value)}, allowed is {wanted}")
+        raise TaskError(f"task key {key!r} is {_short(value)}, expected {wanted}")
     return value
 
 
 def _name(raw: Mapping[str, Any], key: str) -> str | None:
     name: str | None = _optional(raw, key, str, None)
     if name is not None and len(name) > MAX_NAME_CHARS:
-        raise TaskError(f"task key {key!r} is {_short(name)}, allowed are up to {MAX_NAME_CHARS} characters")
+        raise TaskError(f"task key {key!r} is {_short(name)}, expected up to {MAX_NAME_CHARS} characters")
     return name
 
 
@@ -319,7 +319,7 @@ def _number(raw: Mapping[str, Any], key: str, default: float | None) -> float | 
             number = math.inf
         if math.isfinite(number):
             return number
-    raise TaskError(f"task key {key!r} is {_short(value)}, allowed is a finite number")
+    raise TaskError(f"task key {key!r} is {_short(value)}, expected a finite number")
 
 
 def _short(value: Any) -> str:

@@ -50,7 +50,7 @@ def test_a_level_that_does_not_exist_is_refused_before_anything_runs(organism: O
 
     organism.settings = possible
     assert done.returncode == 2
-    assert done.stderr == "environment: SEEDCORE_LOG_LEVEL is 'LOUD', allowed is DEBUG, INFO, WARNING or ERROR\n"
+    assert done.stderr == "environment: SEEDCORE_LOG_LEVEL is 'LOUD', expected DEBUG, INFO, WARNING or ERROR\n"
 
 
 def test_what_an_agent_logs_is_in_the_log_of_its_process(organism: Organism) -> None:

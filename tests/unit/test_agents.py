@@ -129,8 +129,8 @@ async def test_an_empty_plan_does_nothing() -> None:
     ("step", "problem"),
     [
         (5, "'step' has to be a mapping, not int"),
-        ({"op": "shell"}, "'op' is 'shell', allowed are add, append, delete, render, require, set"),
-        ({"op": ["set"], "key": "a"}, "'op' is ['set'], allowed are add, append, delete, render, require, set"),
+        ({"op": "shell"}, "'op' is 'shell', expected one of: add, append, delete, render, require, set"),
+        ({"op": ["set"], "key": "a"}, "'op' is ['set'], expected one of: add, append, delete, render, require, set"),
         ({"op": "set", "value": 1}, "params key 'key' has to be a string, not NoneType"),
         ({"op": "set", "key": "a"}, "'set' wants a 'value'"),
         ({"op": "append", "key": "a"}, "'append' wants a 'value'"),
@@ -187,7 +187,7 @@ async def test_a_checksum_is_that_of_the_text(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["nope", "shake_128", None, ["sha256"]])
 async def test_another_algorithm_is_refused(algorithm: Any) -> None:
-    with pytest.raises(BadTaskError, match=r"params key 'algorithm' is .*, allowed are blake2b, .*sha256"):
+    with pytest.raises(BadTaskError, match=r"params key 'algorithm' is .*, expected one of: blake2b, .*sha256"):
         await utility(Task(type="checksum", params={"text": "", "algorithm": algorithm}))
 
 

@@ -68,7 +68,7 @@ def test_every_fault_of_the_variables_is_said_at_once(blank: Deployment) -> None
     assert "Gathering Facts" not in run.output
     assert not blank.prefix.exists()
     assert run.recap["changed"] == 0
-    assert any("only one is given, allowed is both or none" in line for line in run.last_lines)
+    assert any("only one is given, expected both or none" in line for line in run.last_lines)
     assert any(line.endswith("there is no file /no/such.pem on the controller") for line in run.last_lines)
 
 

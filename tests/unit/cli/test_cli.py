@@ -44,7 +44,7 @@ def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
         (["status", "--wait", "--timeout", "nan"], ["--timeout", "'nan'", "a number of seconds"]),
         (["status", "--wait", "--timeout", "inf"], ["--timeout", "'inf'", "a number of seconds"]),
         (["status", "--wait", "--stable", "soon"], ["--stable", "'soon'", "a number of seconds"]),
-        (["status", "--timeout", "3", "--canary"], ["--timeout, --canary", "without --wait"]),
+        (["status", "--timeout", "3", "--canary"], ["--timeout and --canary require --wait"]),
         (["status", "--expected-nodes", "0"], ["--expected-nodes", "0", "x>=1"]),
         (["status", "--expected-release", ""], ["--expected-release", "empty"]),
         (["bootstrap", "--wait-timeout", "0"], ["--wait-timeout", "'0'", "above 0"]),
@@ -85,8 +85,8 @@ def test_a_bad_environment_is_named(cluster: FakeCluster) -> None:
 
     assert done.exit_code == 2
     assert done.stderr.splitlines() == [
-        "environment: SEEDCORE_HTTP_PORT is 'http', allowed is a port from 1 to 65535",
-        "environment: RAY_AUTH_MODE is 'maybe', allowed is token or disabled",
+        "environment: SEEDCORE_HTTP_PORT is 'http', expected a port from 1 to 65535",
+        "environment: RAY_AUTH_MODE is 'maybe', expected token or disabled",
     ]
 
 

@@ -102,9 +102,9 @@ def test_one_document_in_the_form_that_is_asked_for(cluster: FakeCluster) -> Non
     ("arguments", "words"),
     [
         (["status", "-o", "xml"], ["xml", "table", "json", "yaml"]),
-        (["status", "--json", "-o", "yaml"], ["--json", "yaml", "one of them"]),
-        (["status", "--interval", "3"], ["--interval without --watch"]),
-        (["status", "--watch", "--wait"], ["--watch", "--wait", "one of them"]),
+        (["status", "--json", "-o", "yaml"], ["--json and --output yaml exclude each other"]),
+        (["status", "--interval", "3"], ["--interval requires --watch"]),
+        (["status", "--watch", "--wait"], ["--watch and --wait exclude each other"]),
         (["top", "--interval", "0"], ["--interval", "above 0"]),
         (["top", "--count", "0"], ["--count", "x>=1"]),
         (["completion", "tcsh"], ["tcsh", "bash", "zsh", "fish"]),

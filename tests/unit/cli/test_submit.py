@@ -98,7 +98,7 @@ def test_a_whole_task_comes_from_standard_input(cluster: FakeCluster) -> None:
         (["-"], "{", ["standard input", "line 1 column 2", "one JSON object"]),
         (["-"], "", ["standard input", "one JSON object"]),
         (["-"], "[]", ["an array", "one JSON object"]),
-        (["-", "--params", "{}"], "{}", ["--params", "one of them"]),
+        (["-", "--params", "{}"], "{}", ["--params", "exclude each other"]),
         (["add", "--jsonl", "-"], "", ["--jsonl", "TYPE"]),
         (["add", "--in-flight", "3"], "", ["--in-flight", "--jsonl"]),
         (["--jsonl", "/no/such/file"], "", ["/no/such/file"]),

@@ -41,7 +41,7 @@ INIT = "class x:\n def __init__(self, a): ...\n"
 )
 def test_an_agent_that_does_not_load_is_a_fault_at_its_path(module: Any, source: str, name: str, problem: str) -> None:
     m = module(source)
-    expected = f"agent '{m}:{name}' {problem.replace('{m}', m)}, allowed is {ALLOWED_PATH}"
+    expected = f"agent '{m}:{name}' {problem.replace('{m}', m)}, expected {ALLOWED_PATH}"
     assert faults(HEAD.replace(AGENT, f"{m}:{name}")) == [(6, 16, expected)]
 
 
@@ -50,7 +50,7 @@ def test_a_module_that_is_not_there_is_a_fault_at_its_path() -> None:
     begin = (
         "agent 'seedcore.nowhere:Agent' does not load: there is no module 'seedcore.nowhere' in this Python environment"
     )
-    assert faults(text) == [(6, 16, f"{begin}, allowed is {ALLOWED_PATH}")]
+    assert faults(text) == [(6, 16, f"{begin}, expected {ALLOWED_PATH}")]
 
 
 @pytest.mark.parametrize(
@@ -58,19 +58,19 @@ def test_a_module_that_is_not_there_is_a_fault_at_its_path() -> None:
 )
 def test_a_path_of_another_form_is_a_fault_without_an_import(path: str) -> None:
     text = HEAD.replace(AGENT, json.dumps(path))
-    expected = [(6, 16, f"agent is {path!r}, allowed is {ALLOWED_PATH}")]
+    expected = [(6, 16, f"agent is {path!r}, expected {ALLOWED_PATH}")]
     assert faults(text) == faults(text, check_imports=False) == expected
 
 
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("x = 3", "it is of type int, allowed is a class with a method 'execute' or a function"),
-        ("import json as x", "it is of type module, allowed is a class with a method 'execute' or a function"),
+        ("x = 3", "it is of type int, expected a class with a method 'execute' or a function"),
+        ("import json as x", "it is of type module, expected a class with a method 'execute' or a function"),
         ("class x:\n def __init__(self, agent_id): ...", "class x has no method 'execute(task)'"),
         (
             f"{INIT} execute = 1",
-            "'execute' of class x is of type int, allowed is a method",
+            "'execute' of class x is of type int, expected a method",
         ),
         (
             f"{INIT} def execute(self): ...",
@@ -78,11 +78,11 @@ def test_a_path_of_another_form_is_a_fault_without_an_import(path: str) -> None:
         ),
         (
             f"{INIT} def execute(self, task): ...\n def start(self, when): ...",
-            "'start' of class x wants arguments, allowed is none",
+            "'start' of class x wants arguments, expected none",
         ),
         (
             f"{INIT} def execute(self, task): ...\n stop = 'now'",
-            "'stop' of class x is of type str, allowed is a method",
+            "'stop' of class x is of type str, expected a method",
         ),
         (
             f"import abc\n{INIT.replace('x:', 'x(abc.ABC):')} @abc.abstractmethod\n def execute(self, task): ...",
@@ -95,7 +95,7 @@ def test_a_path_of_another_form_is_a_fault_without_an_import(path: str) -> None:
             "x takes no positional argument for the task; x wants the option 'task', which is missing",
         ),
         ("def x(task, size): ...", "x wants the option 'size', which is missing"),
-        ("def x(task, size, /): ...", "x wants a second positional argument 'size', allowed are options by name"),
+        ("def x(task, size, /): ...", "x wants a second positional argument 'size', expected options by name"),
     ],
 )
 def test_something_that_cannot_be_an_agent_is_a_fault_at_its_path(module: Any, source: str, problem: str) -> None:
@@ -112,7 +112,7 @@ def test_options_that_do_not_fit_are_faults_at_their_keys(module: Any) -> None:
     text = HEAD.replace(AGENT, f"{m}:x") + "        options:\n          knd: 1\n          agent_id: x\n"
     assert faults(text) == [
         (6, 16, f"agent '{m}:x': x wants the option 'size', which is missing"),
-        (8, 11, f"agent '{m}:x': x does not take the option 'knd', allowed are: size, kind"),
+        (8, 11, f"agent '{m}:x': x does not take the option 'knd', expected one of: size, kind"),
         (9, 11, f"agent '{m}:x': option 'agent_id' of x is the agent id, it cannot be set"),
     ]
 

@@ -14,9 +14,9 @@ from seedcore.config.yaml_source import show
 from seedcore.core.task import BUILTIN_TASK_TYPES
 from tests.support.configs import AGENT, HEAD, faults, more, organ, organism, places
 
-NOT_THERE = "allowed is a mapping with the key"
-PLAIN = "allowed are plain strings, numbers, booleans, lists and mappings"
-SECONDS = "allowed is a number of seconds above 0 and up to 604800"
+NOT_THERE = "expected a mapping with the key"
+PLAIN = "expected plain strings, numbers, booleans, lists and mappings"
+SECONDS = "expected a number of seconds above 0 and up to 604800"
 NAME = "a string of 1 to 200 characters"
 DOMAINS = "a mapping of domains, each to a list of one task type or more"
 RESOURCES = (
@@ -49,23 +49,23 @@ YAML_CASES: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     ),
     "no alias": ("a: *b", [(1, 4, "bad YAML: found undefined alias 'b'")]),
     "bad escape": ('a: "\\U00110000"', [(1, 7, "bad YAML: chr() arg not in range(0x110000)")]),
-    "not UTF-8": (b"a: b\nc: \xc3\xa9\xff", [(2, 5, "the byte 0xff is not UTF-8, allowed is UTF-8 text")]),
-    "UTF-16": ("a: b".encode("utf-16"), [(1, 1, "the byte 0xff is not UTF-8, allowed is UTF-8 text")]),
+    "not UTF-8": (b"a: b\nc: \xc3\xa9\xff", [(2, 5, "the byte 0xff is not UTF-8, expected UTF-8 text")]),
+    "UTF-16": ("a: b".encode("utf-16"), [(1, 1, "the byte 0xff is not UTF-8, expected UTF-8 text")]),
     "control character": ("a: b\nc: \x07", [(2, 4, "the character U+0007 is not allowed in YAML")]),
     "too large": (b"#" * (1024 * 1024 + 1), [(1, 1, "the file is larger than the 1048576 bytes allowed")]),
     "deep flow": ("[" * 100_000, [(1, 51, "bad YAML: nested deeper than the 50 levels allowed")]),
     "deep blocks": ("- " * 100_000, [(1, 101, "bad YAML: nested deeper than the 50 levels allowed")]),
     "deep lines": ("[\n" * 100_000, [(51, 1, "bad YAML: nested deeper than the 50 levels allowed")]),
-    "two documents": (f"{HEAD}---\nx: 1\n", [(7, 1, "a second document begins here, allowed is one document a file")]),
+    "two documents": (f"{HEAD}---\nx: 1\n", [(7, 1, "a second document begins here, expected one document a file")]),
     "anchor in itself": (more("options: {keyword_limit: &a [*a]}"), [(7, 38, "the anchor contains itself")]),
     "merge with itself": (more("options: &a {<<: *a}"), [(7, 26, "the anchor contains itself")]),
     "merge of a scalar": (
         more("options: {<<: 3}"),
-        [(7, 23, "'<<' takes something that is not a mapping, allowed are a mapping or a list of mappings")],
+        [(7, 23, "'<<' takes something that is not a mapping, expected a mapping or a list of mappings")],
     ),
     "merge of a list with a scalar": (
         more("options: {<<: [{}, 3]}"),
-        [(7, 28, "'<<' takes something that is not a mapping, allowed are a mapping or a list of mappings")],
+        [(7, 28, "'<<' takes something that is not a mapping, expected a mapping or a list of mappings")],
     ),
     "duplicate key": (
         more("agent_count: 1\nagent_count: 2"),
@@ -75,9 +75,9 @@ YAML_CASES: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
         more("options: {keyword_limit: 1, keyword_limit: 2}"),
         [(7, 37, "the key 'keyword_limit' is given twice, first in line 7")],
     ),
-    "boolean key": (more("domains: {no: [x]}"), [(7, 19, "a key is the boolean false, allowed are strings: quote it")]),
-    "number key": (more("options: {1: x}"), [(7, 19, "a key is 1, allowed are strings: quote it")]),
-    "list key": (more("options:\n  ? [a]\n  : x"), [(8, 13, "a key is a list, allowed are strings: quote it")]),
+    "boolean key": (more("domains: {no: [x]}"), [(7, 19, "a key is the boolean false, expected strings: quote it")]),
+    "number key": (more("options: {1: x}"), [(7, 19, "a key is 1, expected strings: quote it")]),
+    "list key": (more("options:\n  ? [a]\n  : x"), [(8, 13, "a key is a list, expected strings: quote it")]),
     "date": (more("description: 2024-01-01"), [(7, 22, "'2024-01-01' is read as a date: quote it")]),
     "tag": (more("description: !!binary aGk="), [(7, 22, f"the tag !!binary is not allowed, {PLAIN}")]),
     "python tag": (
@@ -88,17 +88,17 @@ YAML_CASES: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "set": (more("options: !!set {a, b}"), [(7, 18, f"the tag !!set is not allowed, {PLAIN}")]),
     "not an int": (more("agent_count: !!int x"), [(7, 22, "'x' is not of the type int")]),
     "not a bool": (more("required: !!bool maybe"), [(7, 19, "'maybe' is not of the type bool")]),
-    "huge int": (more(f"agent_count: {2**64}"), [(7, 22, f"'{2**64}' is too large, allowed are 64-bit integers")]),
-    "nan": (more("num_cpus: .nan"), [(7, 19, "'.nan' is not allowed, allowed are finite numbers")]),
-    "inf": (more("task_timeout_s: .inf"), [(7, 25, "'.inf' is not allowed, allowed are finite numbers")]),
+    "huge int": (more(f"agent_count: {2**64}"), [(7, 22, f"'{2**64}' is too large, expected 64-bit integers")]),
+    "nan": (more("num_cpus: .nan"), [(7, 19, "'.nan' is not allowed, expected finite numbers")]),
+    "inf": (more("task_timeout_s: .inf"), [(7, 25, "'.inf' is not allowed, expected finite numbers")]),
     "inf in options": (
         more("options: {keyword_limit: -.inf}"),
-        [(7, 34, "'-.inf' is not allowed, allowed are finite numbers")],
+        [(7, 34, "'-.inf' is not allowed, expected finite numbers")],
     ),
-    "overflow": (more("task_timeout_s: 1.0e+999"), [(7, 25, "'1.0e+999' is not allowed, allowed are finite numbers")]),
+    "overflow": (more("task_timeout_s: 1.0e+999"), [(7, 25, "'1.0e+999' is not allowed, expected finite numbers")]),
     "half a character": (
         more('description: "\\ud800"'),
-        [(7, 22, "the text holds half of a surrogate pair, allowed are whole characters")],
+        [(7, 22, "the text holds half of a surrogate pair, expected whole characters")],
     ),
 }
 
@@ -110,65 +110,65 @@ SCHEMA_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
     "no organism": ("seedcore: {}", [(1, 11, f"seedcore lacks the key 'organism', {NOT_THERE} 'organ_types'")]),
     "no organ_types": (
         "seedcore:\n  organism: {}",
-        [(2, 13, "seedcore.organism lacks the key 'organ_types', allowed is a list of one organ or more")],
+        [(2, 13, "seedcore.organism lacks the key 'organ_types', expected a list of one organ or more")],
     ),
     "no organs": (
         "seedcore: {organism: {organ_types: []}}",
-        [(1, 36, "organism.organ_types is an empty list, allowed is a list of one organ or more")],
+        [(1, 36, "organism.organ_types is an empty list, expected a list of one organ or more")],
     ),
     "organs are a mapping": (
         "seedcore: {organism: {organ_types: {a: 1}}}",
-        [(1, 36, "organism.organ_types is a mapping, allowed is a list of one organ or more")],
+        [(1, 36, "organism.organ_types is a mapping, expected a list of one organ or more")],
     ),
     "an organ is a string": (
         f"{HEAD}      - two\n",
-        [(7, 9, f"organ_types[1] is 'two', allowed is a mapping with the keys {KEYS}")],
+        [(7, 9, f"organ_types[1] is 'two', expected a mapping with the keys {KEYS}")],
     ),
     "an organ without anything": (
         "seedcore:\n  organism:\n    organ_types:\n      - {}\n",
         [
-            (4, 9, f"organ_types[0] lacks the key 'agent', allowed is {ALLOWED_PATH}"),
-            (4, 9, "organ_types[0] lacks the key 'id', allowed is 1 to 100 of the characters A-Z a-z 0-9 _ . -"),
-            (4, 9, f"organ_types[0] lacks the key 'type', allowed is {NAME}"),
+            (4, 9, f"organ_types[0] lacks the key 'agent', expected {ALLOWED_PATH}"),
+            (4, 9, "organ_types[0] lacks the key 'id', expected 1 to 100 of the characters A-Z a-z 0-9 _ . -"),
+            (4, 9, f"organ_types[0] lacks the key 'type', expected {NAME}"),
         ],
     ),
     "unknown top key": (
         f"{HEAD}sedcore: 1\n",
-        [(7, 1, "unknown key 'sedcore', did you mean 'seedcore'? allowed are: seedcore")],
+        [(7, 1, "unknown key 'sedcore', did you mean 'seedcore'? expected one of: seedcore")],
     ),
-    "unknown seedcore key": (f"{HEAD}  x: 1\n", [(7, 3, "unknown key 'x', allowed are: organism")]),
-    "unknown organism key": (f"{HEAD}    x: 1\n", [(7, 5, "unknown key 'x', allowed are: organ_types")]),
+    "unknown seedcore key": (f"{HEAD}  x: 1\n", [(7, 3, "unknown key 'x', expected one of: organism")]),
+    "unknown organism key": (f"{HEAD}    x: 1\n", [(7, 5, "unknown key 'x', expected one of: organ_types")]),
     "unknown organ key": (
         more("agent_cuont: 1"),
-        [(7, 9, f"unknown key 'agent_cuont', did you mean 'agent_count'? allowed are: {KEYS}")],
+        [(7, 9, f"unknown key 'agent_cuont', did you mean 'agent_count'? expected one of: {KEYS}")],
     ),
-    "negative count": (more("agent_count: -1"), [(7, 22, "agent_count is -1, allowed is an integer from 1 to 100000")]),
-    "no agents": (more("agent_count: 0"), [(7, 22, "agent_count is 0, allowed is an integer from 1 to 100000")]),
+    "negative count": (more("agent_count: -1"), [(7, 22, "agent_count is -1, expected an integer from 1 to 100000")]),
+    "no agents": (more("agent_count: 0"), [(7, 22, "agent_count is 0, expected an integer from 1 to 100000")]),
     "a million agents": (
         more("agent_count: 1000000"),
-        [(7, 22, "agent_count is 1000000, allowed is an integer from 1 to 100000")],
+        [(7, 22, "agent_count is 1000000, expected an integer from 1 to 100000")],
     ),
     "a count in words": (
         more("agent_count: two"),
-        [(7, 22, "agent_count is 'two', allowed is an integer from 1 to 100000")],
+        [(7, 22, "agent_count is 'two', expected an integer from 1 to 100000")],
     ),
     "a count in quotes": (
         more("agent_count: '2'"),
-        [(7, 22, "agent_count is '2', allowed is an integer from 1 to 100000")],
+        [(7, 22, "agent_count is '2', expected an integer from 1 to 100000")],
     ),
     "a count with a fraction": (
         more("agent_count: 2.0"),
-        [(7, 22, "agent_count is 2.0, allowed is an integer from 1 to 100000")],
+        [(7, 22, "agent_count is 2.0, expected an integer from 1 to 100000")],
     ),
     "a count that is a boolean": (
         more("agent_count: yes"),
-        [(7, 22, "agent_count is the boolean true, allowed is an integer from 1 to 100000")],
+        [(7, 22, "agent_count is the boolean true, expected an integer from 1 to 100000")],
     ),
     "a count that is empty": (
         more("agent_count:"),
-        [(7, 21, "agent_count is empty, allowed is an integer from 1 to 100000")],
+        [(7, 21, "agent_count is empty, expected an integer from 1 to 100000")],
     ),
-    "a boolean that is a number": (more("required: 1"), [(7, 19, "required is 1, allowed is true or false")]),
+    "a boolean that is a number": (more("required: 1"), [(7, 19, "required is 1, expected true or false")]),
     "seconds that are a boolean": (
         more("task_timeout_s: on"),
         [(7, 25, f"task_timeout_s is the boolean true, {SECONDS}")],
@@ -178,76 +178,76 @@ SCHEMA_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
     "too many seconds": (more("health_timeout_s: 604801"), [(7, 27, f"health_timeout_s is 604801, {SECONDS}")]),
     "no threshold": (
         more("failure_threshold: 0"),
-        [(7, 28, "failure_threshold is 0, allowed is an integer from 1 to 1000")],
+        [(7, 28, "failure_threshold is 0, expected an integer from 1 to 1000")],
     ),
     "negative queue": (
         more("queue_limit: -1"),
-        [(7, 22, "queue_limit is -1, allowed is an integer from 0 to 1000000")],
+        [(7, 22, "queue_limit is -1, expected an integer from 0 to 1000000")],
     ),
     "no concurrency": (
         more("max_concurrency: 0"),
-        [(7, 26, "max_concurrency is 0, allowed is an integer from 1 to 10000")],
+        [(7, 26, "max_concurrency is 0, expected an integer from 1 to 10000")],
     ),
     "negative cpus": (
         more("num_cpus: -1"),
-        [(7, 19, "num_cpus is -1, allowed is 0 or a number from 0.0001 to 1000000")],
+        [(7, 19, "num_cpus is -1, expected 0 or a number from 0.0001 to 1000000")],
     ),
     "cpus finer than Ray": (
         more("num_cpus: 0.00001"),
-        [(7, 19, "num_cpus is 1e-05, allowed is 0 or a number from 0.0001 to 1000000")],
+        [(7, 19, "num_cpus is 1e-05, expected 0 or a number from 0.0001 to 1000000")],
     ),
     "half a GPU too many": (
         more("num_gpus: 1.5"),
-        [(7, 19, "num_gpus is 1.5, allowed is 0, a number from 0.0001 to 1, or an integer up to 1000000")],
+        [(7, 19, "num_gpus is 1.5, expected 0, a number from 0.0001 to 1, or an integer up to 1000000")],
     ),
-    "label": (more("labels: {zone: in()}"), [(7, 24, f"labels.zone is 'in()', allowed is {LABELS}")]),
-    "label key": (more("labels: {-zone: a}"), [(7, 18, f"labels has the key '-zone', allowed is {LABELS}")]),
-    "label value": (more("labels: {gpu: true}"), [(7, 23, f"labels.gpu is the boolean true, allowed is {LABELS}")]),
+    "label": (more("labels: {zone: in()}"), [(7, 24, f"labels.zone is 'in()', expected {LABELS}")]),
+    "label key": (more("labels: {-zone: a}"), [(7, 18, f"labels has the key '-zone', expected {LABELS}")]),
+    "label value": (more("labels: {gpu: true}"), [(7, 23, f"labels.gpu is the boolean true, expected {LABELS}")]),
     "a list that is a string": (
         more("task_types: x"),
-        [(7, 21, f"task_types is 'x', allowed is a list of task types, each {NAME}")],
+        [(7, 21, f"task_types is 'x', expected a list of task types, each {NAME}")],
     ),
     "a task type that is a number": (
         more("task_types: [a, 5]"),
-        [(7, 25, f"task_types[1] is 5, allowed is a list of task types, each {NAME}")],
+        [(7, 25, f"task_types[1] is 5, expected a list of task types, each {NAME}")],
     ),
     "a task type of blanks": (
         more("task_types: ['  ']"),
-        [(7, 22, f"task_types[0] is '  ', allowed is a list of task types, each {NAME}")],
+        [(7, 22, f"task_types[0] is '  ', expected a list of task types, each {NAME}")],
     ),
-    "options that are a list": (more("options: [a]"), [(7, 18, "options is a list, allowed is a mapping")]),
+    "options that are a list": (more("options: [a]"), [(7, 18, "options is a list, expected a mapping")]),
     "a domain without types": (
         more("domains: {law: []}"),
         [
             (
                 7,
                 24,
-                f"domains.law is an empty list, allowed is {DOMAINS}",
+                f"domains.law is an empty list, expected {DOMAINS}",
             )
         ],
     ),
     "a domain of blanks": (
         more("domains: {' ': [a]}"),
-        [(7, 19, f"domains has the key ' ', allowed is {DOMAINS}")],
+        [(7, 19, f"domains has the key ' ', expected {DOMAINS}")],
     ),
     "a domain with a wrong type": (
         more("domains: {law: [a, [b]]}"),
-        [(7, 28, f"domains.law[1] is a list, allowed is {DOMAINS}")],
+        [(7, 28, f"domains.law[1] is a list, expected {DOMAINS}")],
     ),
-    "a type that is empty": (HEAD.replace("type: Test", "type: ''"), [(5, 15, f"type is '', allowed is {NAME}")]),
+    "a type that is empty": (HEAD.replace("type: Test", "type: ''"), [(5, 15, f"type is '', expected {NAME}")]),
     "a type with a line break": (
         HEAD.replace("type: Test", 'type: "a\\nb"'),
-        [(5, 15, f"type is 'a\\nb', allowed is {NAME}")],
+        [(5, 15, f"type is 'a\\nb', expected {NAME}")],
     ),
     "a description that is too long": (
         more("description: " + "x" * 10_001),
-        [(7, 22, f"description is '{'x' * 76}..., allowed is a string of up to 10000 characters")],
+        [(7, 22, f"description is '{'x' * 76}..., expected a string of up to 10000 characters")],
     ),
 }
 for bad_id in ("a b", "a/b", "", "\u00e9", "x" * 101, "a\n"):
     SCHEMA_CASES[f"id {bad_id[:3]!r}"] = (
         HEAD.replace("id: one", f"id: {json.dumps(bad_id)}"),
-        [(4, 13, f"id is {show(bad_id)}, allowed is 1 to 100 of the characters A-Z a-z 0-9 _ . -")],
+        [(4, 13, f"id is {show(bad_id)}, expected 1 to 100 of the characters A-Z a-z 0-9 _ . -")],
     )
 for own in ("CPU", "GPU", "memory", "object_store_memory"):
     SCHEMA_CASES[f"resource {own}"] = (
@@ -256,31 +256,31 @@ for own in ("CPU", "GPU", "memory", "object_store_memory"):
             (
                 7,
                 21,
-                f"resources has the key '{own}', allowed is {RESOURCES}",
+                f"resources has the key '{own}', expected {RESOURCES}",
             )
         ],
     )
 
 TWO = f"{HEAD}        task_types: [a]\n      - id: two\n        type: Test\n        agent: {AGENT}\n"
-ONE_ORGAN = "allowed is one organ for each task type and domain"
+ONE_ORGAN = "expected one organ for each task type and domain"
 
 # Everything that is wrong only in its surroundings.
 CROSS_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
     "duplicate id": (
         TWO.replace("id: two", "id: one"),
-        [(8, 13, "the id 'one' is that of the organ in line 4, allowed is an id of its own")],
+        [(8, 13, "the id 'one' is that of the organ in line 4, expected an id of its own")],
     ),
     "more replicas than agents": (
         more("agent_count: 2\nreplicas: 3"),
-        [(8, 19, "replicas is 3, allowed is at most agent_count, which is 2")],
+        [(8, 19, "replicas is 3, expected at most agent_count, which is 2")],
     ),
     "more replicas than the default": (
         more("replicas: 2"),
-        [(7, 19, "replicas is 2, allowed is at most agent_count, which is 1")],
+        [(7, 19, "replicas is 2, expected at most agent_count, which is 1")],
     ),
     "more ready than agents": (
         more("agent_count: 2\nmin_ready_agents: 3"),
-        [(8, 27, "min_ready_agents is 3, allowed is at most agent_count, which is 2")],
+        [(8, 27, "min_ready_agents is 3, expected at most agent_count, which is 2")],
     ),
     "two organs, one type": (
         f"{TWO}        task_types: [b, ' A ']\n",
@@ -306,11 +306,11 @@ CROSS_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
     ),
     "a built-in type": (
         more("task_types: [get_metrics]"),
-        [(7, 22, "the Coordinator itself takes the task type 'get_metrics', allowed is any other")],
+        [(7, 22, "the Coordinator itself takes the task type 'get_metrics', expected any other")],
     ),
     "a built-in type in a domain": (
         more("domains: {law: [Canary]}"),
-        [(7, 25, "the Coordinator itself takes the task type 'canary', allowed is any other")],
+        [(7, 25, "the Coordinator itself takes the task type 'canary', expected any other")],
     ),
 }
 

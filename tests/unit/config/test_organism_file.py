@@ -102,7 +102,7 @@ def test_a_fault_names_the_file_as_the_caller_did(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         load_config(Path("o.yaml"))
-    assert str(caught.value) == "o.yaml:1:10: seedcore is empty, allowed is a mapping with the key 'organism'"
+    assert str(caught.value) == "o.yaml:1:10: seedcore is empty, expected a mapping with the key 'organism'"
 
 
 def test_what_json_says_is_read_as_in_json() -> None:
@@ -139,8 +139,8 @@ seedcore:
     ("name", "message"),
     [
         ("missing.yaml", "there is no such file"),
-        ("", "is a directory, allowed is a YAML file"),
-        ("pipe", "is not a regular file, allowed is a YAML file"),
+        ("", "is a directory, expected a YAML file"),
+        ("pipe", "is not a regular file, expected a YAML file"),
         ("loop", "cannot be read: Too many levels of symbolic links"),
         ("x" * 300, "cannot be read: File name too long"),
         ("a\0b", "cannot be read: the path holds a character that no path can hold"),

@@ -87,13 +87,13 @@ def test_the_namespace_of_ray_goes_before_ours() -> None:
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "x", "8700 ", "1.5", "\u0663", "\u00b2", "9" * 5000])
 def test_a_port_that_cannot_be_is_refused(port: str) -> None:
     assert messages({"SEEDCORE_HTTP_PORT": port}) == [
-        f"environment: SEEDCORE_HTTP_PORT is {port!r}, allowed is a port from 1 to 65535"
+        f"environment: SEEDCORE_HTTP_PORT is {port!r}, expected a port from 1 to 65535"
     ]
 
 
 def test_a_log_level_that_does_not_exist_is_refused() -> None:
     assert messages({"SEEDCORE_LOG_LEVEL": "loud"}) == [
-        "environment: SEEDCORE_LOG_LEVEL is 'LOUD', allowed is DEBUG, INFO, WARNING or ERROR"
+        "environment: SEEDCORE_LOG_LEVEL is 'LOUD', expected DEBUG, INFO, WARNING or ERROR"
     ]
 
 
@@ -102,7 +102,7 @@ def test_a_log_level_that_does_not_exist_is_refused() -> None:
 )
 def test_a_url_that_cannot_be_is_refused(url: str) -> None:
     assert messages({"SEEDCORE_DASHBOARD_URL": url}) == [
-        f"environment: SEEDCORE_DASHBOARD_URL is {url!r}, allowed is a URL such as http://127.0.0.1:8265"
+        f"environment: SEEDCORE_DASHBOARD_URL is {url!r}, expected a URL such as http://127.0.0.1:8265"
     ]
 
 
@@ -116,7 +116,7 @@ def test_the_authentication_mode_is_read_as_ray_reads_it() -> None:
     assert not Settings.from_env({"RAY_AUTH_MODE": "Disabled"}).auth_enabled
     # Ray takes this for "disabled": whoever wrote it meant something else.
     (message,) = messages({"RAY_AUTH_MODE": "token "})
-    assert message == "environment: RAY_AUTH_MODE is 'token ', allowed is token or disabled"
+    assert message == "environment: RAY_AUTH_MODE is 'token ', expected token or disabled"
 
 
 def test_every_path_may_begin_at_home(home: Path) -> None:
@@ -134,7 +134,7 @@ def test_every_path_may_begin_at_home(home: Path) -> None:
 @pytest.mark.usefixtures("homeless")
 def test_without_a_home_directory_the_state_has_to_be_named() -> None:
     assert messages({"RAY_AUTH_MODE": "token"}) == [
-        f"environment: {name} is {path!r}, allowed is a path; there is no home directory that '~' could be"
+        f"environment: {name} is {path!r}, expected a path; there is no home directory that '~' could be"
         for name, path in [
             ("SEEDCORE_STATE_DIR", "~/.local/state/seedcore"),
             ("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"),

@@ -87,23 +87,23 @@ def test_a_domain_of_blanks_is_none() -> None:
         (None, "a task is a mapping with a 'type', not NoneType"),
         ([], "a task is a mapping with a 'type', not list"),
         ("x", "a task is a mapping with a 'type', not str"),
-        ({}, f"task key 'type' is missing, allowed is a string of 1 to {MAX_NAME_CHARS} characters"),
-        ({"type": 5}, f"task key 'type' is 5, allowed is a string of 1 to {MAX_NAME_CHARS} characters"),
-        ({"type": " "}, f"task key 'type' is ' ', allowed is a string of 1 to {MAX_NAME_CHARS} characters"),
+        ({}, f"task key 'type' is missing, expected a string of 1 to {MAX_NAME_CHARS} characters"),
+        ({"type": 5}, f"task key 'type' is 5, expected a string of 1 to {MAX_NAME_CHARS} characters"),
+        ({"type": " "}, f"task key 'type' is ' ', expected a string of 1 to {MAX_NAME_CHARS} characters"),
         (
             {"type": "x" * 201},
-            "task key 'type' is 'xxxxxxxxxxxx...xxxxxxxxxxxxx', allowed is a string of 1 to 200 characters",
+            "task key 'type' is 'xxxxxxxxxxxx...xxxxxxxxxxxxx', expected a string of 1 to 200 characters",
         ),
-        ({"type": "t", "params": [1]}, "task key 'params' is [1], allowed is a mapping"),
+        ({"type": "t", "params": [1]}, "task key 'params' is [1], expected a mapping"),
         ({"type": "t", "params": {1: 2}}, "task key 'params' is allowed string keys only"),
-        ({"type": "t", "description": 1}, "task key 'description' is 1, allowed is a string"),
-        ({"type": "t", "domain": 1}, "task key 'domain' is 1, allowed is a string"),
-        ({"type": "t", "id": 1}, "task key 'id' is 1, allowed is a string"),
-        ({"type": "t", "drift_score": "1"}, "task key 'drift_score' is '1', allowed is a finite number"),
-        ({"type": "t", "drift_score": True}, "task key 'drift_score' is True, allowed is a finite number"),
-        ({"type": "t", "timeout_s": math.nan}, "task key 'timeout_s' is nan, allowed is a finite number"),
-        ({"type": "t", "timeout_s": math.inf}, "task key 'timeout_s' is inf, allowed is a finite number"),
-        ({"type": "t", "timeout_s": 0}, "task key 'timeout_s' is 0.0, allowed is a number of seconds above 0"),
+        ({"type": "t", "description": 1}, "task key 'description' is 1, expected a string"),
+        ({"type": "t", "domain": 1}, "task key 'domain' is 1, expected a string"),
+        ({"type": "t", "id": 1}, "task key 'id' is 1, expected a string"),
+        ({"type": "t", "drift_score": "1"}, "task key 'drift_score' is '1', expected a finite number"),
+        ({"type": "t", "drift_score": True}, "task key 'drift_score' is True, expected a finite number"),
+        ({"type": "t", "timeout_s": math.nan}, "task key 'timeout_s' is nan, expected a finite number"),
+        ({"type": "t", "timeout_s": math.inf}, "task key 'timeout_s' is inf, expected a finite number"),
+        ({"type": "t", "timeout_s": 0}, "task key 'timeout_s' is 0.0, expected a number of seconds above 0"),
     ],
 )
 def test_a_task_of_another_shape_is_refused_with_the_reason(raw: Any, message: str) -> None:
@@ -114,12 +114,12 @@ def test_a_task_of_another_shape_is_refused_with_the_reason(raw: Any, message: s
 
 @pytest.mark.parametrize("key", ["drift_score", "timeout_s"])
 def test_an_integer_too_large_for_a_float_is_refused(key: str) -> None:
-    with pytest.raises(TaskError, match=f"task key '{key}' is .*, allowed is a finite number"):
+    with pytest.raises(TaskError, match=f"task key '{key}' is .*, expected a finite number"):
         Task.parse({"type": "t", key: 10**400})
 
 
 def test_a_domain_that_is_too_long_is_refused() -> None:
-    with pytest.raises(TaskError, match=r"task key 'domain' is .* allowed are up to 200 characters"):
+    with pytest.raises(TaskError, match=r"task key 'domain' is .* expected up to 200 characters"):
         Task.parse({"type": "t", "domain": "x" * 201})
 
 

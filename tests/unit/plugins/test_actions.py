@@ -97,7 +97,7 @@ def test_bad_arguments_of_a_wait_fail_before_anything_runs(play: Play, executabl
     executable.prints(HEALTHY)
     rc, screen = play.run("seedcore_status", executable=str(executable.path), wait=True, wait_timeout=-1)
     assert rc != 0
-    assert "wait_timeout is -1, allowed is 1 or more" in screen
+    assert "wait_timeout is -1, expected 1 or more" in screen
     assert executable.calls() == []
 
 

@@ -93,8 +93,8 @@ def test_a_link_to_a_directory_is_good_for_one_and_a_link_to_a_file_is_not_writt
         ({"mode": "0700"}, "a file needs content"),
         ({}, "a file needs content and mode"),
         ({"state": "link"}, "a link needs target"),
-        ({"content": "", "mode": "rw"}, "mode is 'rw', allowed is octal text such as"),
-        ({"content": "", "mode": "0888"}, "mode is '0888', allowed is octal text such as"),
+        ({"content": "", "mode": "rw"}, "mode is 'rw', expected octal text such as"),
+        ({"content": "", "mode": "0888"}, "mode is '0888', expected octal text such as"),
     ],
 )
 def test_an_entry_that_cannot_be_is_said_and_nothing_is_made(

@@ -228,7 +228,7 @@ def test_a_wheel_is_taken_as_it_is(workshop: Workshop) -> None:
 @pytest.mark.parametrize(
     ("package", "extra", "said"),
     [
-        ("seedcore>=1", [], "names no single version, allowed is a path or name==version"),
+        ("seedcore>=1", [], "names no single version, expected a path or name==version"),
         ("seedcore==1.0", ["./agents"], "'./agents' is neither a path on the controller"),
         ("seedcore==1.0", ["/no/such/agents.whl"], "'/no/such/agents.whl' is neither a path on the controller"),
         ("seedcore==1.0", ["empty"], "is no Python package: it has neither pyproject.toml nor setup.py"),
