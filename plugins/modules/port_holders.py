@@ -27,7 +27,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Who holds the ports is known
+- name: Ask who holds the ports
   seedcore.cluster.port_holders:
     ports: {ray_gcs_port: 6379, ray_dashboard_port: 8265}
     prefix: /opt/seedcore

@@ -40,12 +40,12 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: What runs from the deployment is known
+- name: List what runs from the deployment
   seedcore.cluster.prefix_processes:
     prefix: /opt/seedcore
   register: running
 
-- name: Nothing runs from the deployment
+- name: End what runs from the deployment
   seedcore.cluster.prefix_processes:
     prefix: /opt/seedcore
     state: absent

@@ -49,7 +49,7 @@ EXAMPLES = r"""
   seedcore.cluster.run_lock:
     prefix: /opt/seedcore
 
-- name: The next run may work
+- name: Release the lock
   seedcore.cluster.run_lock:
     prefix: /opt/seedcore
     state: absent

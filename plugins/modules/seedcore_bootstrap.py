@@ -57,7 +57,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: The Coordinator runs with the active release
+- name: Bootstrap the Coordinator of the active release
   seedcore.cluster.seedcore_bootstrap:
     executable: /opt/seedcore/bin/seedcore
     wait_timeout: 60

@@ -81,7 +81,7 @@ def test_a_worker_whose_host_is_gone_leaves_what_the_others_expect(site: Deploym
         assert settings.read_text() == "SEEDCORE_EXPECTED_NODES=localhost,worker-1\n"
         # Nothing is deployed here: only the gate has something to say.
         assert run.returncode != 0
-        assert "RED on localhost, at: The Coordinator is healthy" in run.output.replace(
+        assert "RED on localhost, at: Require a healthy Coordinator" in run.output.replace(
             "seedcore.cluster.seedcore_gate : ", ""
         )
         assert "not_installed" in last_line(run.output)

@@ -42,7 +42,7 @@ def test_check_mode_says_what_would_restart(deployed: Site) -> None:
 
     run = deployed.run("ray", "--check", ray_labels={"zone": "a"}).check()
 
-    assert any("The program is configured" in task for task in run.changed_tasks)
+    assert any("Write the program" in task for task in run.changed_tasks)
     assert deployed.deployment.processes() == processes
 
 

@@ -59,7 +59,7 @@ def test_the_gate_is_red_without_a_node_that_is_expected(deployed: Site) -> None
     assert re.search(r"nodes_missing: .+ \(after \d+ s\)", run.output), run.output[-4000:]
     assert "==> " in run.output, "the evidence is shown"
     # The cause is the last thing on the screen.
-    assert re.match(r"RED on localhost, at: .*The Coordinator is healthy", run.last_lines[-2]), run.output[-3000:]
+    assert re.match(r"RED on localhost, at: .*Require a healthy Coordinator", run.last_lines[-2]), run.output[-3000:]
     assert re.match(r"nodes_missing: .*worker-9.* \(after \d+ s\)$", run.last_lines[-1])
 
 
@@ -103,10 +103,10 @@ def test_a_release_is_installed_beside_the_active_one_and_replaces_it_later(depl
     assert (after["release"], after["coordinator"]["pid"]) == (before["release"], before["coordinator"]["pid"])
 
     preview = deployed.run("bootstrap", "--check").check()
-    assert any("The Coordinator runs with the active release" in task for task in preview.changed_tasks)
+    assert any("Bootstrap the Coordinator of the active release" in task for task in preview.changed_tasks)
     run = deployed.run("bootstrap").check()
 
-    assert any("The Coordinator runs with the active release" in task for task in run.changed_tasks)
+    assert any("Bootstrap the Coordinator of the active release" in task for task in run.changed_tasks)
     assert deployed.status()["release"] != before["release"]
     assert json.loads(deployed.deployment.seedcore("submit", "read").stdout)["result"] == {"edited": "small"}
     assert deployed.run("bootstrap").check().changed_tasks == []

@@ -51,7 +51,7 @@ def test_facts_are_gathered_without_what_sudo_leaves_in_the_environment() -> Non
 
 
 def test_packages_are_installed_where_there_are_no_lists_of_packages_yet(rendered: Callable[..., Any]) -> None:
-    place = "There is the package {{ __ray_package }}: args"
+    place = "Install the package {{ __ray_package }}: args"
 
     assert rendered("ray", "package", facts={"pkg_mgr": "apt"})[place]["update_cache"] is True
     assert "update_cache" not in rendered("ray", "package", facts={"pkg_mgr": "zypper"})[place]
@@ -342,8 +342,8 @@ def test_a_token_of_digits_is_a_text(variable: Callable[..., Any], rendered: Cal
     assert variable("__ray_inventory_faults", ray_auth_token=1234567890123456) == []
     assert "ray_auth_token: give at least 16" in "\n".join(variable("__ray_inventory_faults", ray_auth_token=123))
     given = rendered("ray", "token", ray_auth_token=1234567890123456)
-    assert given["The token is the given one: args"]["content"] == "1234567890123456"
-    assert given["The token is the given one: when 0"] is True
+    assert given["Write the token that is given: args"]["content"] == "1234567890123456"
+    assert given["Write the token that is given: when 0"] is True
 
 
 def test_a_certificate_without_its_key_is_named_in_preflight(variable: Callable[..., Any], tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_a_certificate_without_its_key_is_named_in_preflight(variable: Callable[
 
 def test_a_wait_counts_seconds(rendered: Callable[..., Any], variable: Callable[..., Any]) -> None:
     moved = rendered("seedcore", "moved", ray_drain_timeout="20")
-    place = "What ran on the node runs elsewhere: {{ seedcore_drained_node }}"
+    place = "Wait until what ran on the node runs elsewhere: {{ seedcore_drained_node }}"
     assert int(moved[f"{place}: retries"]) == 50, "one each second at most"
     waits = [task for path, task in tasks() if "until" in task]
     assert len(waits) == 2
@@ -375,7 +375,7 @@ def test_an_interrupted_installation_of_prometheus_knows_the_package_as_its_own(
     steps = [task for path, task in tasks() if path == "roles/monitoring/tasks/install.yml"]
     names = [task["name"] for task in steps]
     mark, package = (
-        names.index(name) for name in ("That the package is brought here is written down", "The package is installed")
+        names.index(name) for name in ("Record that this deployment installs the package", "Install the package")
     )
     stopped = next(task for task in steps if "systemd_service" in str(task))
 
@@ -470,8 +470,8 @@ def test_an_environment_that_was_made_anew_is_run_from_now_on(
     assert variable("__ray_runtime_revision") == ""
     assert variable("__ray_runtime_revision", known=known) == "20261126T210000Z"
     assert variable("__ray_runtime_revision", known={**known, "__ray_reinstalled": "now"}) == "now"
-    assert rendered("ray", "prepare", ray_reinstall="true")["Ray is installed: when 0"] is True
-    assert rendered("ray", "prepare", ray_reinstall="true")["The tools are installed: when 0"] is True
+    assert rendered("ray", "prepare", ray_reinstall="true")["Install Ray: when 0"] is True
+    assert rendered("ray", "prepare", ray_reinstall="true")["Install the tools: when 0"] is True
     assert variable("__seedcore_recognized", "seedcore", ray_reinstall="true") is False
 
 
@@ -494,7 +494,7 @@ def test_only_a_worker_that_still_has_its_cluster_is_drained_before_its_restart(
 ) -> None:
     known = {"__ray_placed": {"different": different}, "service_differs": True}
     found = ask({"roles": ["ray"], "steps": ["compare"], "extra": {}, "known": known})
-    facts = found["head-1: ray/compare: Whether the node has to be restarted is known: args"]
+    facts = found["head-1: ray/compare: Decide whether the node has to be restarted: args"]
     assert (facts["__ray_restarts"], facts["__ray_cut_off"]) == (True, cut_off)
 
 
