@@ -109,15 +109,15 @@ def test_a_unit_of_the_user_has_no_word_that_needs_root_and_starts_with_the_host
     assert with_root in "\n".join(variable("__ray_inventory_faults", ray_service_manager="systemd_user"))
 
 
-@pytest.mark.parametrize(("manager", "made"), [("systemd_user", ["/home/me/.config/systemd/user"]), ("systemd", [])])
-def test_the_directory_for_units_of_a_user_is_made(rendered: Callable[..., Any], manager: str, made: list[str]) -> None:
+@pytest.mark.parametrize(("manager", "made"), [("systemd_user", True), ("systemd", False)])
+def test_the_directory_for_units_of_a_user_is_made(rendered: Callable[..., Any], manager: str, made: Any) -> None:
     given = {"service_prefix": "/home/me/s", "service_name": "a", "service_command": ["/x"], "service_manager": manager}
-    files = rendered("service", "systemd", facts={"user_dir": "/home/me"}, **given)[
-        "Write the unit: {{ service_name }}: args"
-    ]["files"]
+    steps = rendered("service", "systemd", facts={"user_dir": "/home/me"}, **given)
+    place = "Make the directory for the units of the user: {{ service_name }}"
 
-    assert [entry["path"] for entry in files if entry.get("state") == "directory"] == made
-    assert files[-1]["content"].startswith("#")
+    assert steps[f"{place}: when 0"] is made
+    if made:
+        assert steps[f"{place}: args"]["path"] == "/home/me/.config/systemd/user"
 
 
 def test_a_unit_of_the_host_is_in_the_directory_of_root(variable: Callable[..., Any]) -> None:
