@@ -63,6 +63,7 @@ _PYTHON_LINT: list[Command] = [
     ["{bin}/ruff", "format", "--check", "."],
     ["{bin}/mypy"],
 ]
+_INSTALL = ("{bin}/uv", "pip", "install", "--quiet", "--python", "{bin}/python", "--require-hashes", "--requirement")
 # molecule/run ends with it where there is no Docker.
 _NO_DOCKER = {3: ""}
 # Of pytest, which has selected nothing.
@@ -86,6 +87,8 @@ TIERS = {
                 *_PYTHON_LINT,
                 ["{bin}/lint-imports"],
                 ["{bin}/yamllint", "--strict", "."],
+                # ansible-lint knows only the modules that are installed, and the scenarios use those for Docker.
+                [*_INSTALL, "requirements/molecule.txt"],
                 ["{bin}/ansible-lint", "--offline"],
             ],
             on_path=True,
