@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seedcore import Task
 
 
+# Room for the ledger on a disk that the campaign fills, given back bit by bit.
+_ROOM_BYTES, _BIT_BYTES = 4 * 2**20, 2**16
+
+
+def _keep_room(path: str) -> None:
+    with Path(f"{path}.room").open("ab") as room:
+        room.write(bytes(max(0, _ROOM_BYTES - room.tell())))
+
+
 def _write_down(path: str, task: Task) -> None:
-    # One short write with O_APPEND: whole, whoever else writes.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(descriptor, f"{task.params['nonce']}\n".encode())
-    finally:
-        os.close(descriptor)
+    # One short write with O_APPEND: whole, whoever else writes. Of this length, none is on two pages of a disk.
+    line = f"{task.params['nonce']:>15}\n".encode()
+    room = Path(f"{path}.room")
+    is_written = False
+    while not is_written:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            is_written = os.write(descriptor, line) == len(line)
+        except OSError as error:
+            left = room.stat().st_size
+            if error.errno != errno.ENOSPC or not left:
+                raise
+            os.truncate(room, max(0, left - _BIT_BYTES))
+        finally:
+            os.close(descriptor)
 
 
 def _hold_the_gil(seconds: float) -> None:
@@ -37,6 +57,7 @@ class Steady:
     def __init__(self, agent_id: str, path: str) -> None:
         self.agent_id = agent_id
         self.path = path
+        _keep_room(path)
 
     async def execute(self, task: Task) -> dict[str, Any]:
         """Write the task down, then do what its params say."""
@@ -53,6 +74,7 @@ class Plain:
     def __init__(self, agent_id: str, path: str) -> None:
         self.agent_id = agent_id
         self.path = path
+        _keep_room(path)
 
     def execute(self, task: Task) -> dict[str, Any]:
         """Write the task down, then do what its params say."""
