@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 import subprocess
@@ -116,7 +117,13 @@ def test_no_status_is_better_than_the_last_answer_to_a_task(organism: Organism) 
 
     failed = [entry for entry in seen if not entry["success"]]
     assert failed, "the kill was not noticed by any task"
-    assert [entry for entry in failed if entry["status"] == "healthy"] == []
+    # Green between a refused task and one that is done is true: the new process came up in that moment.
+    rosy = [
+        entry
+        for entry, after in itertools.pairwise(seen)
+        if not entry["success"] and entry["status"] == "healthy" and not after["success"]
+    ]
+    assert rosy == []
     assert seen[-1]["success"]
     # Only what was on its way when the process died is in doubt; while Ray starts it again, nothing is sent.
     assert [entry["executed"] for entry in failed[2:] if entry["executed"] != "no"] == []
