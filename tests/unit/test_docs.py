@@ -77,6 +77,14 @@ def test_links_from_the_checkout_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(target), link
 
 
+def test_prose_is_wrapped_so_that_a_diff_shows_the_sentence_that_has_changed() -> None:
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        is_code = False
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            is_code ^= line.lstrip().startswith("```")
+            assert is_code or line.startswith(("|", "![", "    ")) or len(line) <= 100, f"{page}:{number}"
+
+
 def test_the_site_can_be_built_and_has_no_dead_link(tmp_path: Path) -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
