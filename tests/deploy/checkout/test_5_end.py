@@ -62,15 +62,18 @@ def test_teardown_wants_to_be_meant(deployed: Site) -> None:
 
 @pytest.mark.smoke_deploy
 def test_teardown_leaves_nothing_and_touches_nobody_else(deployed: Site, foreign: RayHead) -> None:
-    deployment, others = deployed.deployment, marked(foreign.mark)
+    deployment, young = deployed.deployment, marked(foreign.mark)
     assert deployed.run("teardown", "--check", teardown_confirmed=True).check().recap["changed"] > 0
     assert deployment.prefix.exists()
+    # Ray itself ends some processes soon after it has started them.
+    others = young.keys() & marked(foreign.mark).keys()
+    assert others
 
     deployed.run("teardown", teardown_confirmed=True).check()
 
     assert not deployment.prefix.exists()
     assert not deployment.processes()
-    assert others.keys() <= marked(foreign.mark).keys()
+    assert others <= marked(foreign.mark).keys()
     assert foreign.process.poll() is None
     again = deployed.run("teardown", teardown_confirmed=True).check()
     assert again.recap["changed"] == 0
