@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Collection, Iterable
 
 # What one step may add to a silence: more time than this has passed only if nobody was asked meanwhile.
 MAX_STEP_S = 3.0
 # From then on the agents of all nodes are asked.
 SUSPECT_AFTER_S = 2.5
-# From then on its agent has been asked and has not answered at once.
-AWAY_AFTER_S = 4.0
+# From then on its agent has been asked and has not answered at once. One that is slow each time is only slow: so soon
+# after the last time, nobody is taken to have been cut off again.
+AWAY_AFTER_S, AWAY_AGAIN_AFTER_S = 4.0, 30.0
 # A connection that was cut off sends again after pauses that double: at most as long after the outage as it has lasted,
 # and a first pause, which is longer where packets were lost before.
 FIRST_PAUSE_S = 3.0
@@ -32,6 +34,7 @@ class NodeSilence:
         self._stepped_at: float | None = None
         self._heard: dict[str, float] = {}
         self._reconnects_until: dict[str, float] = {}
+        self._back_at: dict[str, float] = {}
         self._unanswered: frozenset[str] = frozenset()
         self._answered: frozenset[str] = frozenset()
 
@@ -50,6 +53,7 @@ class NodeSilence:
         self._heard = {node: self._heard.get(node, self._clock) for node in {*used, *self._unanswered}}
         self._hear(reported)
         self._reconnects_until = {node: at for node, at in self._reconnects_until.items() if at > self._clock}
+        self._back_at = {node: at for node, at in self._back_at.items() if node in self._heard}
 
     def asked(self, *, answered: Iterable[str], unanswered: Iterable[str]) -> None:
         """Take in which agents have answered the last question, and which have not; the Coordinator's own is neither.
@@ -62,7 +66,9 @@ class NodeSilence:
     def _hear(self, nodes: Iterable[str]) -> None:
         for node in nodes:
             away_s = self.silent_s(node)
-            if away_s >= AWAY_AFTER_S:
+            was_back_s = self._clock - self._back_at.get(node, -math.inf)
+            if away_s >= AWAY_AFTER_S and was_back_s >= AWAY_AGAIN_AFTER_S:
+                self._back_at[node] = self._clock
                 self._reconnects_until[node] = self._clock + away_s + FIRST_PAUSE_S
             self._heard[node] = self._clock
 

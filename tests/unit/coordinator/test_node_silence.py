@@ -146,3 +146,14 @@ def test_a_node_that_always_answered_is_reached_at_once() -> None:
     watch = Watch()
     watch.passes(6, reporting="b", answering="ab")
     assert watch.silence.unreachable == frozenset()
+
+
+def test_a_node_whose_agent_is_always_slow_may_not_be_out_of_reach_for_ever() -> None:
+    watch = Watch()
+    reached = 0
+    for _ in range(20):
+        # Its process hangs, and the agent takes its time each time that it is asked.
+        watch.passes(4, reporting="b", answering="b")
+        watch.passes(1, reporting="b", answering="ab")
+        reached += "a" not in watch.silence.unreachable
+    assert reached >= 10
