@@ -21,7 +21,8 @@ pytestmark = [
     ),
 ]
 
-USER = "scd-hostile"
+# One of this run alone: another run beside it, or one that was killed, has its own.
+USER = f"scd-{os.getpid()}"
 
 
 def state(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
@@ -43,7 +44,10 @@ def writable(prefix: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def account() -> Iterator[str]:
     """An account that is there before anything is deployed."""
-    subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", USER], check=True)
+    made = subprocess.run(
+        ["useradd", "--create-home", "--shell", "/bin/bash", USER], check=False, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
     yield USER
     subprocess.run(["userdel", "--remove", USER], check=False, capture_output=True)
 

@@ -191,8 +191,13 @@ async def test_a_body_that_does_not_arrive_is_408(start: Start, view: View, monk
 
 async def test_an_answer_that_nobody_reads_is_given_up(start: Start, view: View, until: Until) -> None:
     server = await start(token=None, stalled_s=0.2)
-    view.organs = [{"organ_id": "x" * 30_000_000}]
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
+    view.organs = [{"organ_id": "x" * 8_000_000}]
+    # So small a window of the reader's that the answer does not fit into the buffers between them.
+    reading = socket.socket()
+    reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reading.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(reading, ("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=reading, limit=1024)
     writer.write(b"GET /organism/status HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     assert server._server is not None
