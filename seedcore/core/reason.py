@@ -1,4 +1,4 @@
-"""Every reason of a status, once: what the status is then, how a command ends, whether waiting helps, and what does."""
+"""Define every reason of a status with its status, exit code, remedy, and whether waiting can help."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Status(StrEnum):
-    """The three words of a status."""
+    """The three values of a status."""
 
     HEALTHY = "healthy"
     INITIALIZING = "initializing"
@@ -15,7 +15,7 @@ class Status(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """How a command ends."""
+    """Exit codes of the command line."""
 
     OK = 0
     FAILED = 1
@@ -26,14 +26,14 @@ class ExitCode(IntEnum):
 
 
 class Reason(StrEnum):
-    """Which case of a status this is; ``docs/status.md`` has a section on each.
+    """Why a status is what it is; ``docs/status.md`` has a section on each reason.
 
     Attributes:
         status: The status that has this reason.
-        exit_code: How ``seedcore status`` and ``bootstrap`` end with it.
-        remedy: What to do about it, in one sentence; empty where there is nothing to do.
-        terminal: Whether waiting cannot mend it. ``absent`` and ``unreachable`` may pass while something starts.
-        blind: Whether nothing is known of the Coordinator itself, so that there is nothing to decide on.
+        exit_code: Exit code of ``seedcore status`` and ``seedcore bootstrap`` for this reason.
+        remedy: What to do about it, in one sentence; empty if there is nothing to do.
+        terminal: Whether waiting cannot help. ``absent`` and ``unreachable`` may pass while something starts.
+        blind: Whether the probe learned nothing about the Coordinator, so that no decision can be based on it.
     """
 
     status: Status
@@ -51,10 +51,10 @@ class Reason(StrEnum):
         return member
 
     READY = "ready", Status.HEALTHY, ExitCode.OK, ""
-    # As bad as FAILED unless somebody allows it, which --allow-degraded does.
+    # Exit code FAILED, unless --allow-degraded is given.
     DEGRADED = (
         "degraded", Status.HEALTHY, ExitCode.FAILED,
-        "Read which organs or agents are missing, or allow it: --allow-degraded, seedcore_gate_allow_degraded.",
+        "Check which organs or agents are missing, or accept it: --allow-degraded, seedcore_gate_allow_degraded.",
     )  # fmt: skip
     STARTING = (
         "starting", Status.INITIALIZING, ExitCode.INITIALIZING,
@@ -62,35 +62,35 @@ class Reason(StrEnum):
     )  # fmt: skip
     RESTARTING = (
         "restarting", Status.INITIALIZING, ExitCode.INITIALIZING,
-        "Wait; if it comes again and again, look why the process dies, often for lack of memory.",
+        "Wait; if it recurs, find out why the process dies, often for lack of memory.",
     )  # fmt: skip
     RELOADING = (
         "reloading", Status.INITIALIZING, ExitCode.INITIALIZING,
-        "Wait: it ends by itself, with the new organism or the one before.",
+        "Wait: the reload ends by itself, with the new organism or the previous one.",
     )  # fmt: skip
     UNSCHEDULABLE = (
         "unschedulable", Status.INITIALIZING, ExitCode.INITIALIZING,
-        "Add a node with what the message names, or let the organ ask for less.",
+        "Add a node with the resources that the message names, or reserve less for the organ.",
     )  # fmt: skip
     INIT_FAILED = (
         "init_failed", Status.UNHEALTHY, ExitCode.FAILED,
-        "Mend the agent that the message names, and deploy again.", "terminal",
+        "Fix the agent that the message names, and deploy again.", "terminal",
     )  # fmt: skip
     NOT_RESPONDING = (
         "not_responding", Status.UNHEALTHY, ExitCode.FAILED,
-        "Give the supervisor half a minute; state/seedcore/supervisor.jsonl says what it does.",
+        "Give the supervisor half a minute; state/seedcore/supervisor.jsonl records what it does.",
     )  # fmt: skip
     STALE = (
         "stale", Status.UNHEALTHY, ExitCode.FAILED,
-        "Give the supervisor half a minute: the Coordinator's loop is blocked.",
+        "Give the supervisor half a minute: the Coordinator's event loop is blocked.",
     )  # fmt: skip
     ORGANS_DOWN = (
         "organs_down", Status.UNHEALTHY, ExitCode.FAILED,
-        "Wait; if it lasts, look at the last cause in the message and at the log of the organ.",
+        "Wait; if it persists, check the last cause in the message and the log of the organ.",
     )  # fmt: skip
     WRONG_RELEASE = (
         "wrong_release", Status.UNHEALTHY, ExitCode.FAILED,
-        "Deploy again: the Coordinator is replaced.", "terminal",
+        "Deploy again; this replaces the Coordinator.", "terminal",
     )  # fmt: skip
     WRONG_CONFIGURATION = (
         "wrong_configuration", Status.UNHEALTHY, ExitCode.FAILED,
@@ -98,15 +98,15 @@ class Reason(StrEnum):
     )  # fmt: skip
     NODES_MISSING = (
         "nodes_missing", Status.UNHEALTHY, ExitCode.FAILED,
-        "Look at the service seedcore-ray on the host that the message names.",
+        "Check the service seedcore-ray on the host that the message names.",
     )  # fmt: skip
     NODES_UNEXPECTED = (
         "nodes_unexpected", Status.HEALTHY, ExitCode.FAILED,
-        "Run playbooks/remove_node.yml for the node, or allow it: seedcore_gate_allow_unexpected.",
+        "Run playbooks/remove_node.yml for the node, or accept it: seedcore_gate_allow_unexpected.",
     )  # fmt: skip
     STATE_DAMAGED = (
         "state_damaged", Status.UNHEALTHY, ExitCode.FAILED,
-        "Put the store of the GCS aside, start seedcore-ray, and deploy.", "blind",
+        "Move the store of the GCS aside, start seedcore-ray, and deploy.", "blind",
     )  # fmt: skip
     ABSENT = (
         "absent", Status.UNHEALTHY, ExitCode.NOT_RUNNING,
@@ -122,14 +122,14 @@ class Reason(StrEnum):
     )  # fmt: skip
     UNREACHABLE = (
         "unreachable", Status.UNHEALTHY, ExitCode.UNKNOWN,
-        "Look at the service seedcore-ray on the head, then at the way there: address, port, firewall.", "blind",
+        "Check the service seedcore-ray on the head, then the path to it: address, port, firewall.", "blind",
     )  # fmt: skip
-    # Of a client, not of a status: it was closed before there was an answer.
+    # Only for clients: the client was closed before an answer arrived.
     CLOSED = ("closed", Status.UNHEALTHY, ExitCode.UNKNOWN, "Open a new client.")
-    # A report that could not be made, or a word of a newer release.
+    # The probe could not make a report, or a newer release uses a reason that this one does not have.
     UNKNOWN = ("unknown", Status.UNHEALTHY, ExitCode.FAILED, "Read the message.")
 
     @classmethod
     def of(cls, text: object) -> Reason:
-        """Return the reason that a word names; ``UNKNOWN`` for a word of another release."""
+        """Return the reason with this value, or ``UNKNOWN`` if this release does not have it."""
         return next((reason for reason in cls if reason == text), cls.UNKNOWN)
