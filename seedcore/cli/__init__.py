@@ -1,6 +1,6 @@
 """The command line ``seedcore``; ``app.py`` holds the commands.
 
-This module imports nothing heavy, so that an early Ctrl-C finds somebody who handles it.
+It imports nothing heavy, so that even an early Ctrl-C is handled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,6 @@ def main() -> NoReturn:
 
         cli.main(prog_name="seedcore")
     except KeyboardInterrupt:
-        # Click handles it while a command runs; this is for the moments before and after.
+        # Click handles Ctrl-C while a command runs; this covers the time before and after.
         sys.stderr.write("interrupted\n")
     sys.exit(INTERRUPTED)

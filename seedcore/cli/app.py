@@ -1,4 +1,4 @@
-"""The command line: what there is, and what all commands have in common."""
+"""Define the top-level command, its options and its subcommands."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=manual(
         examples=[
-            ("seedcore bootstrap", "start the organism, if it is not right"),
-            ("seedcore status --watch", "how it is, again and again"),
-            ("""seedcore submit echo --params '{"text": "hi"}'""", "give it work"),
-            ("seedcore COMMAND --help", "more about each command"),
+            ("seedcore bootstrap", "start or update the organism"),
+            ("seedcore status --watch", "show the status and refresh it"),
+            ("""seedcore submit echo --params '{"text": "hi"}'""", "submit a task"),
+            ("seedcore COMMAND --help", "help of a command"),
         ],
         codes=STATUS_CODES,
     ),
@@ -49,10 +49,11 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def cli() -> None:
     """Start, watch and use a SeedCore organism on a Ray cluster.
 
-    Where the cluster is comes from the environment: RAY_ADDRESS, RAY_NAMESPACE, SEEDCORE_DASHBOARD_URL and
-    others, which a deployment writes into etc/seedcore.env.
+    The environment tells where the cluster is: RAY_ADDRESS, RAY_NAMESPACE, SEEDCORE_DASHBOARD_URL and others. A
+    deployment writes these variables into etc/seedcore.env.
 
-    Data goes to standard output, words go to standard error. Colours are for terminals, and NO_COLOR turns them off.
+    Results go to standard output, messages to standard error. Colours appear only on terminals; NO_COLOR turns them
+    off.
     """
     if os.environ.get("SEEDCORE_LOG_LEVEL"):
         from seedcore.core import logs  # noqa: PLC0415 - only where it is asked for

@@ -1,4 +1,4 @@
-"""How every command ends: one clear word, and the documented exit code."""
+"""Shared parts of all commands: exit codes, error messages, help texts, common options."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ USAGE_CODES = ("0  done", "2  usage or configuration")
 
 
 class Cli(click.Group):
-    """Turns every way a command can end into one clear word and the documented exit code.
+    """A group that reports every error in one message and ends with the documented exit code.
 
     A command returns its exit code.
     """
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run and exit."""
+        """Run a command and exit."""
         keep_descriptor()
-        # Click's own way of ending would turn Ctrl-C into exit code 1.
+        # In its standalone mode click turns Ctrl-C into exit code 1.
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
@@ -61,23 +61,23 @@ class Cli(click.Group):
             say(f"error: {error}")
             code = FAILED
         except OSError as error:
-            # Of this host, such as a disk that is full: it says nothing about the cluster.
+            # An error of this host, such as a full disk, tells nothing about the cluster.
             say(f"error: {error}")
             code = UNKNOWN
         except Exception:
-            # A fault of ours: nothing is known about the cluster, and the whole trace is what a report needs.
+            # A bug: the state of the cluster is unknown, and a bug report needs the full traceback.
             say(traceback.format_exc().rstrip())
             code = UNKNOWN
         sys.exit(code or OK)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command; what prints while it runs does not spoil what it says."""
+        """Add a command, and keep other prints out of its standard output."""
         _reserve(cmd)
         super().add_command(cmd, name)
 
 
 def _reserve(command: click.Command) -> None:
-    """Let the command, and those below it, keep standard output for what they say themselves."""
+    """Reserve standard output for the results of the command and of its subcommands."""
     if isinstance(command, click.Group):
         for below in command.commands.values():
             _reserve(below)
@@ -92,10 +92,10 @@ def _reserve(command: click.Command) -> None:
 
 
 def manual(*, examples: Sequence[tuple[str, str]], codes: Sequence[str]) -> str:
-    """Return the end of a command's help.
+    """Return the examples and exit codes for the end of a command's help.
 
     Args:
-        examples: Pairs of a command line and what it is for.
+        examples: Pairs of a command line and its purpose.
         codes: Exit codes, one line each.
     """
     width = max(len(line) for line, _ in examples)
@@ -104,18 +104,18 @@ def manual(*, examples: Sequence[tuple[str, str]], codes: Sequence[str]) -> str:
 
 
 def check_together(name: str, *, given: bool, needing: dict[str, bool]) -> None:
-    """Refuse options that mean something only together with another one.
+    """Reject options that have an effect only together with another one.
 
     Raises:
-        click.UsageError: Some of ``needing`` are there, and ``name`` is not.
+        click.UsageError: Some of ``needing`` are given without ``name``.
     """
     if not given and (alone := [option for option, present in needing.items() if present]):
         raise click.UsageError(f"{' and '.join(alone)} {'require' if alone[1:] else 'requires'} {name}")
 
 
 def load(settings: Settings, config: str | None) -> OrganismSpec:
-    """Read the organism that is named, or else the settings', or else the one in the package."""
-    from pathlib import Path  # noqa: PLC0415 - as all of it: what only looks stays quick
+    """Read the given organism.yaml, else that of the settings, else the packaged one."""
+    from pathlib import Path  # noqa: PLC0415 - keeps commands quick that do not need it
 
     from seedcore.config.organism_file import load_config  # noqa: PLC0415
 
@@ -124,6 +124,6 @@ def load(settings: Settings, config: str | None) -> OrganismSpec:
 
 config_option = click.option(
     "--config", type=click.Path(path_type=str), metavar="PATH",
-    help="organism.yaml. [default: $SEEDCORE_CONFIG, else the one in the package]",
+    help="organism.yaml. [default: $SEEDCORE_CONFIG, else the packaged file]",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -1,4 +1,4 @@
-"""Many tasks from lines of JSON: read no faster than they get done, one outcome for each line."""
+"""Submit many tasks from JSON lines, with one outcome per line and no more reading than needed."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from seedcore.status.http_client import NotSentError
 if TYPE_CHECKING:
     from seedcore.core.settings import Settings
 
-# Outcomes that wait for an earlier one to be printed, for each task in flight.
+# Outcomes held back until an earlier one is printed, per task in flight.
 _AHEAD = 64
 _LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one line of input.
+    """The outcome of one input line.
 
     Attributes:
-        place: Its place among the tasks, from 0; empty lines have none.
-        line: Its line, from 1.
-        answer: In the documented shape.
-        trouble: Why nobody answers; nothing is read after it.
+        place: Index among the tasks, from 0; empty lines are not counted.
+        line: Number of the line, from 1.
+        answer: The answer in the documented shape.
+        trouble: Why the Coordinator does not answer; reading has stopped.
     """
 
     place: int
@@ -44,7 +44,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Shared:
-    """What the reader, the client's thread and the writer have in common."""
+    """State shared by the reader, the client's thread and the writer."""
 
     in_flight: threading.Semaphore
     room: threading.Semaphore
@@ -64,18 +64,18 @@ def run(
     defaults: Mapping[str, Any],
     ordered: bool = True,
 ) -> Iterator[Outcome]:
-    """Do the tasks of ``lines`` (one JSON object each; empty lines are none) and yield an outcome for each.
+    """Submit the tasks of ``lines`` (one JSON object each; empty lines are skipped) and yield an outcome for each.
 
-    A task that has certainly not begun (the connection is refused, the organ is not there yet, a bound is reached) is
-    sent again for up to ``patience_s`` seconds. One whose connection broke is not: it may have been done.
+    A task that certainly has not begun (connection refused, organ not ready yet, queue full) is retried for up to
+    ``patience_s`` seconds. A task whose connection broke is not retried, because it may have been executed.
 
     Args:
         settings: Where the Coordinator is.
-        lines: The input; read no faster than the tasks get done.
-        in_flight: Tasks under way at once.
-        patience_s: Seconds to wait for a Coordinator that is away; then nothing more is sent or read.
-        defaults: Keys for tasks that do not have them.
-        ordered: Whether outcomes come in the order of the lines, else as soon as they are there.
+        lines: The input; it is read no faster than tasks are executed.
+        in_flight: Largest number of tasks in flight.
+        patience_s: Seconds to wait for a Coordinator that is away; after that, reading and sending stop.
+        defaults: Keys for tasks that do not set them.
+        ordered: Whether to yield outcomes in the order of the lines, else as soon as they arrive.
 
     Raises:
         OSError: The input cannot be read to its end.
@@ -118,16 +118,16 @@ def _read(shared: _Shared, engine: Background, lines: Iterable[bytes], defaults:
             else:
                 engine.add(task, None, take)
     except Exception as error:
-        # A file that cannot be read to its end: told when what was read is done.
+        # The input cannot be read to its end: raise this after the tasks that were read are done.
         shared.fault.append(error)
     finally:
         shared.ended.set()
 
 
 def _take(shared: _Shared, place: int, line: int, answer: dict[str, Any]) -> None:
-    """Take the answer of one task, in whatever thread it comes."""
+    """Take the answer of one task, in any thread."""
     if isinstance(answer, NoAnswer) and isinstance(answer.error, NotSentError | ClusterError):
-        # Nobody is there, or another program: the next task would fare no better.
+        # Nobody answers, or another program does: the next task would fail as well.
         shared.stop.set()
     shared.done.put(Outcome(place=place, line=line, answer=answer))
     shared.in_flight.release()
@@ -140,7 +140,7 @@ def _unanswered(outcome: Outcome, answer: NoAnswer, trouble: ClusterError | None
     elif executed == "no":
         told = dict(answer)
     else:
-        text = f"{answer['error']}; the task may have been done"
+        text = f"{answer['error']}; the task may have been executed"
         told = failure(text, error_type="ConnectionError", task_type=kind, executed=executed)
     return Outcome(place=outcome.place, line=outcome.line, answer=told, trouble=trouble)
 
@@ -152,7 +152,7 @@ def _outcomes(shared: _Shared) -> Iterator[Outcome]:
             outcome = shared.done.get(timeout=_LOOK_S)
         except queue.Empty:
             if shared.stop.is_set() and given == shared.read:
-                # A reader that waits for input that does not come must not hold up the end.
+                # The reader may wait for input for ever; it must not delay the end.
                 return
             continue
         given += 1
@@ -160,7 +160,7 @@ def _outcomes(shared: _Shared) -> Iterator[Outcome]:
 
 
 def _in_order(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """Hold back what came before its turn."""
+    """Hold back outcomes that arrive before their turn."""
     waiting: dict[int, Outcome] = {}
     turn = 0
     for outcome in outcomes:

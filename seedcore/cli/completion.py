@@ -1,4 +1,4 @@
-"""Completion for shells."""
+"""The command that prints shell completion scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIABLE = "_SEEDCORE_COMPLETE"
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, *, shell: str) -> int:
-    """Print the script that lets a shell complete commands, options and task types."""
+    """Print a script with which a shell completes commands, options and task types."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - a shell's start shall be quick
 
     chosen = get_completion_class(shell)

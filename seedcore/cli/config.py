@@ -1,4 +1,4 @@
-"""Commands that look at a configuration without starting anything."""
+"""Commands that check or print a configuration without starting anything."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from seedcore.cli.base import OK, USAGE_CODES, config_option, json_option, load,
 from seedcore.cli.render import out, out_json
 from seedcore.core.settings import Settings
 
-_CODES = ("0  valid", "2  usage or configuration: every fault with its line and column")
+_CODES = ("0  valid", "2  usage or configuration: lists every error with its line and column")
 
 
 @click.group(
     epilog=manual(
         examples=[
-            ("seedcore config check --config organism.yaml", "before it is deployed"),
-            ("seedcore config show", "what runs, with every default"),
+            ("seedcore config check --config organism.yaml", "check a file before you deploy it"),
+            ("seedcore config show", "print the configuration with every default"),
         ],
         codes=_CODES,
     )
 )
 def config() -> None:
-    """Look at a configuration without starting anything."""
+    """Check or print a configuration without starting anything."""
 
 
 @config.command(epilog=manual(examples=[("seedcore config check --config organism.yaml", "")], codes=_CODES))
 @config_option
 def check(*, config: str | None) -> int:
-    """Check organism.yaml; every fault with its line and column."""
+    """Check organism.yaml and list every error with its line and column."""
     spec = load(Settings.from_env(), config)
     agents = sum(organ.agent_count for organ in spec.organs)
     out(f"{spec.source}: valid, {len(spec.organs)} organs, {agents} agents, fingerprint {spec.fingerprint()}")
@@ -38,7 +38,7 @@ def check(*, config: str | None) -> int:
     epilog=manual(
         examples=[
             ("seedcore config show", ""),
-            ("seedcore config show --json --config organism.yaml", "for a program"),
+            ("seedcore config show --json --config organism.yaml", "print JSON for a program"),
         ],
         codes=_CODES,
     )
@@ -61,14 +61,14 @@ def show(*, config: str | None, as_json: bool) -> int:
 
 @config.command(
     epilog=manual(
-        examples=[("seedcore config schema > organism.schema.json", "for an editor that completes")],
+        examples=[("seedcore config schema > organism.schema.json", "for completion in an editor")],
         codes=USAGE_CODES,
     )
 )
 def schema() -> int:
     """Print the JSON schema of organism.yaml, for editors.
 
-    A line "# yaml-language-server: $schema=PATH" in organism.yaml tells them where it is.
+    A line "# yaml-language-server: $schema=PATH" in organism.yaml tells an editor where the schema is.
     """
     from seedcore.config.schema import config_schema  # noqa: PLC0415 - only where it is needed
 

@@ -1,4 +1,4 @@
-"""Ask the Coordinator over its HTTP: a command that does so joins no cluster and needs no Ray in its process."""
+"""Requests to the Coordinator over HTTP, for commands that do not join Ray."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LIFE_TIMEOUT_S = 5.0
 
 
 def pong(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
-    """Return what the Coordinator says of itself; that it says anything at all is the answer.
+    """Return the Coordinator's answer to a ping; any answer proves that it is alive.
 
     Raises:
-        OSError: It does not answer in time.
-        ClusterError: It refuses this caller, or something else listens in its place.
+        OSError: The Coordinator does not answer in time.
+        ClusterError: The Coordinator rejects this caller, or another program listens there.
     """
     response = _get(settings, "/coordinator/status", timeout_s=timeout_s)
     check_refusal(settings.http_url, response.status)
@@ -33,7 +33,7 @@ def pong(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
 
 
 def activity(settings: Settings) -> dict[str, Any] | None:
-    """Return ``GET /coordinator/activity``, or None where it cannot be had."""
+    """Return ``GET /coordinator/activity``, or None if the request fails."""
     try:
         response = _get(settings, "/coordinator/activity", timeout_s=LIFE_TIMEOUT_S)
     except OSError:
@@ -56,10 +56,10 @@ def task_types(settings: Settings) -> list[tuple[str, str]]:
 
 
 def task(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Hand a task to the Coordinator and return its answer, in the documented shape.
+    """Submit a task to the Coordinator and return its answer, in the documented shape.
 
     Raises:
-        ClusterError: There is no answer; ``reason`` is that of the status.
+        ClusterError: There is no answer; ``reason`` is the reason of the status.
     """
     from seedcore.client.background import Background  # noqa: PLC0415 - other commands do without an event loop
     from seedcore.client.http_transport import HttpEngine, NoAnswer  # noqa: PLC0415
@@ -72,13 +72,13 @@ def task(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
     engine.close()
     if isinstance(answer, NoAnswer):
         trouble = explain(settings, answer.error)
-        doubt = "" if answer["executed"] == "no" else "; the task may have been done"
+        doubt = "" if answer["executed"] == "no" else "; the task may have been executed"
         raise ClusterError(trouble.reason, f"{trouble}{doubt}") from answer.error
     return answer
 
 
 def explain(settings: Settings, error: Exception) -> ClusterError:
-    """Say why the Coordinator does not answer, as far as the cluster's head knows."""
+    """Return why the Coordinator does not answer, as far as the cluster's head knows."""
     if isinstance(error, ClusterError):
         return error
     report = probe(settings)

@@ -1,4 +1,4 @@
-"""The command that looks at the network between the nodes."""
+"""The command that checks the network between the nodes."""
 # ruff: noqa: PLC0415 - Ray is loaded where a cluster is joined
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ DEFAULT_TIMEOUT_S = 20.0
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore network", "after a change of a firewall"),
-            ("seedcore network --timeout 60", "where a process takes long to start"),
+            ("seedcore network", "run it after a change of a firewall"),
+            ("seedcore network --timeout 60", "allow processes more time to start"),
         ],
         codes=(
-            "0  every node gets the objects of its neighbours",
+            "0  every node receives the objects of its neighbours",
             "1  some do not; each line names the nodes, the port and the direction",
             "2  usage or configuration",
             "4  unknown: unreachable, unauthorized",
@@ -30,13 +30,13 @@ DEFAULT_TIMEOUT_S = 20.0
 @json_option
 @click.option(
     "--timeout", type=Seconds(), default=DEFAULT_TIMEOUT_S, show_default=True,
-    help="For the processes on the nodes to start, and the same again for the objects to come.",
+    help="Time limit for the processes on the nodes to start, and again for the objects to arrive.",
 )  # fmt: skip
 def network(*, as_json: bool, timeout: float) -> int:
     """Send an object of 1 MB from every node to the next one and back.
 
-    It joins Ray and starts a process on each node for the moment. A firewall between two workers is found here, and not
-    by the first big object that one wants from the other.
+    The command joins Ray and starts a temporary process on each node. It detects a firewall between two workers before
+    the first large object fails to arrive.
     """
     from seedcore.deployment.network import examine
 

@@ -1,7 +1,7 @@
-"""Standard output belongs to what a command itself says there; whatever else prints goes to standard error.
+"""Reserve standard output for the results of a command, and send all other prints to standard error.
 
-User code prints when it is imported, Ray prints warnings of its raylets to the standard output of every driver, and a
-reader that expects one JSON document can do nothing with either. This module imports nothing heavy.
+User code may print when it is imported, and Ray prints warnings of its raylets to the standard output of every driver.
+Either would break a reader that expects one JSON document. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _reserved: list[TextIO] = []
 
 
 def data() -> TextIO:
-    """Return the stream for what the command itself says."""
+    """Return the stream for the results of the command."""
     return _reserved[-1] if _reserved else sys.stdout
 
 
 def keep_descriptor() -> None:
-    """Move the real standard output to a descriptor that nobody else knows, and let 1 lead to standard error.
+    """Move the real standard output to a private descriptor, and redirect descriptor 1 to standard error.
 
-    Nothing is done where ``sys.stdout`` is not the real one (tests), or is closed.
+    It does nothing if ``sys.stdout`` is not the real one (tests), or is closed.
     """
     stream = sys.__stdout__
     if stream is None or stream is not sys.stdout:
@@ -34,7 +34,7 @@ def keep_descriptor() -> None:
         stream.flush()
         os.dup2(_ERR, _OUT)
     except OSError:
-        # One of them is closed: there is nothing to keep apart.
+        # One of the two is closed: there is nothing to separate.
         return
     sys.stdout = os.fdopen(
         kept, "w", buffering=1 if stream.line_buffering else -1, encoding=stream.encoding, errors=stream.errors
@@ -43,7 +43,7 @@ def keep_descriptor() -> None:
 
 @contextlib.contextmanager
 def reserved() -> Iterator[None]:
-    """Keep standard output for :func:`data`; what prints to ``sys.stdout`` meanwhile prints to standard error."""
+    """Reserve standard output for :func:`data`; redirect ``sys.stdout`` to standard error meanwhile."""
     _reserved.append(sys.stdout)
     try:
         with contextlib.redirect_stdout(sys.stderr):

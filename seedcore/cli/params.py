@@ -1,4 +1,4 @@
-"""Types of options: each says what is wrong with a value and what is allowed."""
+"""Option types whose errors name the wrong value and the expected one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 import click
 
-# The clocks of sockets and threads take centuries, but nobody means them.
+# Sockets and threads accept centuries, but such a value is always a mistake.
 MAX_SECONDS = 365 * 24 * 3600
 
 
 class Seconds(click.ParamType[float]):
-    """A finite number of seconds; above 0, or from 0 where ``zero`` is a meaningful answer."""
+    """A finite number of seconds, above 0, or from 0 if ``zero`` is allowed."""
 
     name = "seconds"
 
@@ -28,31 +28,31 @@ class Seconds(click.ParamType[float]):
             number = math.nan
         if not (number <= MAX_SECONDS and (number > 0 or (self.zero and number == 0))):
             least = "from 0" if self.zero else "above 0"
-            text = f"{value!r} is not allowed, expected a number of seconds {least}, at most a year"
+            text = f"got {value!r}, expected a number of seconds {least}, at most a year"
             self.fail(text, param, ctx)
         return number
 
 
 class Text(click.ParamType[str]):
-    """Text with something in it."""
+    """Text that is not empty."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse what is empty."""
+        """Reject empty text."""
         text = str(value)
         if not text.strip():
-            self.fail(f"{text!r} is empty, expected any other text", param, ctx)
+            self.fail(f"got {text!r}, expected text that is not empty", param, ctx)
         return text
 
 
 class JsonObject(click.ParamType[dict[str, Any]]):
-    """One JSON object, given as text, or read from standard input where the text is ``-``."""
+    """One JSON object, given as text, or read from standard input if the text is ``-``."""
 
     name = "json"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
-        """Parse ``value``; the place of a fault is told by line and column."""
+        """Parse ``value``; an error names line and column."""
         if isinstance(value, dict):
             return value
         try:
@@ -65,17 +65,17 @@ def parse_object(text: str) -> dict[str, Any]:
     """Parse one JSON object.
 
     Raises:
-        ValueError: It is none; the message says where, and what is allowed.
+        ValueError: It is not one; the message names the place and the expected form.
     """
     try:
         document = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno} column {error.colno}: {error.msg}, expected one JSON object") from error
     except (ValueError, RecursionError) as error:
-        detail = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        detail = "the JSON is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ValueError(f"{detail}, expected one JSON object in UTF-8") from error
     if not isinstance(document, dict):
-        raise ValueError(f"it is {_json_name(document)}, expected one JSON object")  # noqa: TRY004 - a value of JSON
+        raise ValueError(f"got {_json_name(document)}, expected one JSON object")  # noqa: TRY004 - a value of JSON
     return document
 
 
@@ -83,18 +83,18 @@ def read_stdin() -> str:
     """Read standard input to its end, as UTF-8.
 
     Raises:
-        ValueError: It is no UTF-8.
+        ValueError: It is not valid UTF-8.
     """
     with click.open_file("-", "rb") as stream:
         data = bytes(stream.read())
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start + 1} is no UTF-8, expected one JSON object in UTF-8") from error
+        raise ValueError(f"byte {error.start + 1} is not valid UTF-8, expected one JSON object in UTF-8") from error
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite(text: str) -> float:

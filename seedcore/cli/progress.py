@@ -1,4 +1,4 @@
-"""What is shown on standard error while a command waits."""
+"""Progress on standard error while a command waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARE = re.compile(r"\b(\d+) of (\d+) organs ready")
 
 
 class _Line(ABC):
-    """One line of standard error that is drawn anew, from a thread of its own; nothing where there is no terminal."""
+    """One line of standard error that its own thread redraws; it draws nothing without a terminal."""
 
     def __init__(self) -> None:
         self.live = is_terminal(sys.stderr)
@@ -30,10 +30,10 @@ class _Line(ABC):
 
     @abstractmethod
     def text(self) -> str:
-        """Return what to show now; "" for nothing."""
+        """Return the present text; "" for none."""
 
     def start(self) -> None:
-        """Begin to draw."""
+        """Start to draw."""
         if self.live:
             self._thread.start()
 
@@ -54,10 +54,10 @@ class _Line(ABC):
 
 
 class Progress(_Line):
-    """The stage of a wait: one line that changes on a terminal, a line for each change anywhere else.
+    """The progress of a wait: one line that changes on a terminal, one line per change elsewhere.
 
     Args:
-        limit_s: Seconds that the wait may take.
+        limit_s: Time limit of the wait in seconds.
     """
 
     def __init__(self, *, limit_s: float) -> None:
@@ -67,7 +67,7 @@ class Progress(_Line):
         self._last = ""
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start to draw."""
         self.start()
         return self
 
@@ -76,7 +76,7 @@ class Progress(_Line):
         self.stop()
 
     def __call__(self, text: str) -> None:
-        """Show ``text`` unless it is shown already."""
+        """Show ``text`` unless it is already shown."""
         text = plain(text)
         if text == self._last:
             return
@@ -85,7 +85,7 @@ class Progress(_Line):
             say(text)
 
     def text(self) -> str:
-        """Return the stage with a bar where it says how far it is."""
+        """Return the progress, with a bar if the text has counts."""
         elapsed = time.monotonic() - self._began
         clock = f"{duration(elapsed)} of {duration(self._limit_s)}"
         found = _SHARE.search(self._last)
@@ -95,10 +95,10 @@ class Progress(_Line):
 
 
 class TaskBar(_Line):
-    """How far many tasks are.
+    """The progress of many tasks.
 
     Args:
-        total: How many there are, None if nobody knows.
+        total: Number of tasks, None if unknown.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -120,7 +120,7 @@ class TaskBar(_Line):
         return self.done / max(1e-3, self.elapsed_s)
 
     def text(self) -> str:
-        """Return counts, the rate, and when it will end."""
+        """Return counts, the rate, and the estimated time left."""
         parts = [f"{self.done} of {self._total}" if self._total is not None else f"{self.done} done"]
         if self.failed:
             parts.append(f"{self.failed} failed")

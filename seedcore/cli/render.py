@@ -1,4 +1,4 @@
-"""What commands write: data to standard output, words to standard error."""
+"""Output of commands: results to standard output, messages to standard error."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def out(text: str) -> None:
-    """Write data; a reader that has gone away ends the command without a word."""
+    """Write a result; if the reader has gone, end the command silently."""
     try:
         click.echo(text, file=data(), color=coloured(data()))
     except OSError as error:
-        # Whatever else would be flushed at exit has to go somewhere.
+        # Python flushes the stream at exit and would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), data().fileno())
         if isinstance(error, BrokenPipeError):
             raise click.exceptions.Exit(BROKEN_PIPE) from None
@@ -42,7 +42,7 @@ def out(text: str) -> None:
 
 
 def out_json(document: Any) -> None:
-    """Write one JSON document, readable, in plain ASCII where the output takes nothing else."""
+    """Write one indented JSON document, in ASCII if the output takes nothing else."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
     try:
         text.encode(getattr(data(), "encoding", None) or "ascii")
@@ -52,16 +52,16 @@ def out_json(document: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Write a word to the person, or to the log that listens."""
+    """Write a message to standard error."""
     try:
         click.echo(text, err=True, color=coloured(sys.stderr))
     except OSError:
-        # Nobody listens any more. That is no reason to stop what was asked for.
+        # A closed standard error must not stop the command.
         return
 
 
 def report_block(report: Report) -> str:
-    """Describe a report for a person: what is, then who, then every organ."""
+    """Format a report for people: the status, the Coordinator, then every organ."""
     own = report.coordinator
     lines = [f"{status_word(report.status)}  {report.reason}: {plain(report.message)}"]
     if own.get("release"):
@@ -84,12 +84,12 @@ def report_block(report: Report) -> str:
 
 
 def plain(text: Any) -> str:
-    """One printable line: what comes from user code may hold control characters of a terminal."""
+    """Return one printable line: text from user code may hold control characters of a terminal."""
     return printable(" ".join(str(text).split()))
 
 
 def printable(line: str) -> str:
-    """The same for a line whose blanks mean something."""
+    """Do the same, but keep blanks."""
     return "".join(char if char.isprintable() else "?" for char in line)
 
 
@@ -114,7 +114,7 @@ def _nodes_line(nodes: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -
 
 
 def status_word(status: str) -> str:
-    """Return a status in its colour."""
+    """Return the status in its colour."""
     return click.style(status, fg=_COLOURS.get(status), bold=True)
 
 
@@ -125,12 +125,12 @@ def table(
     more: Sequence[str] = (),
     extra: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: (),
 ) -> list[str]:
-    """Return one line for each organ, below their heads.
+    """Return a table with one line per organ, below its header.
 
     Args:
         organs: Entries of a status.
-        names: Node ids to names; with more than one node a column says where the processes are.
-        more: Heads of further columns.
+        names: Node ids to names; with more than one node, a column shows the nodes of the processes.
+        more: Headers of further columns.
         extra: Their values.
     """
     wide = names is not None and len(set(names.values())) > 1
@@ -174,7 +174,7 @@ def table(
 
 
 def cut(line: str, columns: int) -> str:
-    """Cut a line with colours in it to so many columns."""
+    """Cut a line that may contain colours to ``columns`` columns."""
     kept, room = [], columns
     for part in _ESCAPE.split(line):
         if part.startswith("\x1b"):
@@ -186,7 +186,7 @@ def cut(line: str, columns: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Say how long something takes, as a person would."""
+    """Format a duration for people."""
     seconds = max(0.0, seconds)
     if seconds < _MINUTE:
         return f"{seconds:.0f} s"
@@ -198,7 +198,7 @@ def duration(seconds: float) -> str:
 
 
 def _places(replicas: Any, names: Mapping[str, str]) -> str:
-    """Say on which nodes an organ's processes are: ``head, worker-1 x2``."""
+    """Return the nodes of an organ's processes: ``head, worker-1 x2``."""
     counts = Counter(names.get(str(one.get("node_id")), "?") for one in replicas or () if one.get("node_id"))
     return ", ".join(plain(name) + (f" x{count}" if count > 1 else "") for name, count in sorted(counts.items()))
 
@@ -234,18 +234,18 @@ def ago(since: Any) -> str:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Say whether a stream is a terminal that knows more than letters."""
+    """Return whether a stream is a terminal with escape sequences."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def coloured(stream: TextIO | None) -> bool:
-    """Say whether colours may be used on a stream."""
-    # https://no-color.org: present and not empty, whatever its value.
+    """Return whether to use colours on a stream."""
+    # https://no-color.org: any value that is not empty.
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def width() -> int:
-    """Return the columns of the terminal that words go to."""
+    """Return the number of columns of the terminal at standard error."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A terminal that is drawn again and again, and left as it was."""
+"""Full-screen drawing that restores the terminal at the end."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _HOME, _REST_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class Screen:
-    """The whole terminal; ``q`` or Ctrl-C ends what draws on it."""
+    """The whole terminal; ``q`` or Ctrl-C ends the command."""
 
     def __init__(self) -> None:
         self._saved: Any = None
 
     @staticmethod
     def is_possible() -> bool:
-        """Say whether standard output is a terminal that can be drawn on."""
+        """Return whether standard output is a terminal."""
         return is_terminal(data())
 
     def __enter__(self) -> Self:
-        """Take the terminal."""
+        """Save the terminal's state and clear it."""
         with contextlib.suppress(ImportError, OSError, ValueError):
             import termios  # noqa: PLC0415 - only here
             import tty  # noqa: PLC0415
@@ -43,7 +43,7 @@ class Screen:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        """Give it back."""
+        """Restore the terminal."""
         _write(_LEAVE)
         if self._saved is not None:
             import termios  # noqa: PLC0415
@@ -51,7 +51,7 @@ class Screen:
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._saved)
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show the lines, as many and as much of them as there is room for."""
+        """Draw the lines, cut to the size of the terminal."""
         size = os.get_terminal_size(data().fileno())
         plain = not coloured(data())
         fitting = [click.unstyle(line) if plain else line for line in lines[: size.lines]]
@@ -59,7 +59,7 @@ class Screen:
         _write(_HOME + "\r\n".join(shown) + _BELOW)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for so long; True if the person wants to leave."""
+        """Wait; return True if the user has pressed ``q``."""
         if self._saved is None:
             time.sleep(seconds)
             return False
@@ -73,7 +73,7 @@ class Screen:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Let Ctrl-C be the way to leave: for commands that have no other end."""
+    """Treat Ctrl-C as a normal end, for commands that have no other one."""
     with contextlib.suppress(KeyboardInterrupt):
         yield
 

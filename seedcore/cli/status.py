@@ -1,4 +1,4 @@
-"""Commands that only look: none of them joins Ray."""
+"""Commands that read the status; none of them joins Ray."""
 # ruff: noqa: PLC0415 - each command imports what it needs when it runs
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ FORMATS = ("table", "json", "yaml")
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore status", "what is true now"),
-            ("seedcore status -o yaml", "all that is known, for a program or a report"),
-            ("seedcore status --watch", "again every 2 s; q ends"),
-            ("seedcore status --wait --timeout 120 --canary", "until work really gets done"),
-            ("seedcore status >/dev/null || page-somebody", "in a script the exit code is enough"),
+            ("seedcore status", "show the present status"),
+            ("seedcore status -o yaml", "print the full report"),
+            ("seedcore status --watch", "refresh every 2 s; q ends"),
+            ("seedcore status --wait --timeout 120 --canary", "wait until tasks are really executed"),
+            ("seedcore status >/dev/null || page-somebody", "use the exit code in a script"),
         ],
         codes=STATUS_CODES,
     )
 )
 @click.option(
-    "-o", "--output", type=click.Choice(FORMATS), help="How to print it.  [default: table]",
+    "-o", "--output", type=click.Choice(FORMATS), help="Output format.  [default: table]",
 )  # fmt: skip
 @json_option
-@click.option("-w", "--watch", is_flag=True, help="Look again and again, until q or Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Refresh until q or Ctrl-C.")
 @click.option(
     "--interval",
     type=Seconds(),
-    help=f"Seconds between two looks; needs --watch or --wait. [default: {DEFAULT_INTERVAL_S:g}, {WAIT_INTERVAL_S:g}]",
+    help=f"Seconds between probes; needs --watch or --wait. [default: {DEFAULT_INTERVAL_S:g}, {WAIT_INTERVAL_S:g}]",
 )
-@click.option("--wait", "wait_", is_flag=True, help="Until healthy, or until waiting cannot mend it.")
+@click.option("--wait", "wait_", is_flag=True, help="Wait until healthy, or until waiting cannot help.")
 @click.option(
     "--timeout",
     type=Seconds(zero=True),
     help=f"Seconds to wait. [default: {DEFAULT_WAIT_S:.0f}; needs --wait]",
 )
-@click.option("--stable", type=Seconds(zero=True), help="It has to be healthy this long at a stretch; needs --wait.")
-@click.option("--canary", is_flag=True, help="A nonce has to come back through every organ; needs --wait.")
-@click.option("--expected-release", type=Text(), metavar="ID", help="Another release is unhealthy.")
+@click.option("--stable", type=Seconds(zero=True), help="Seconds that it must stay healthy; needs --wait.")
+@click.option("--canary", is_flag=True, help="Every organ must return a nonce; needs --wait.")
+@click.option("--expected-release", type=Text(), metavar="ID", help="Unhealthy if another release runs.")
 @click.option(
     "--expected-fingerprint", type=Text(), metavar="ID|config",
-    help="Another organism is unhealthy; 'config' means the one that $SEEDCORE_CONFIG names.",
+    help="Unhealthy if another organism runs; 'config' means that of $SEEDCORE_CONFIG.",
 )  # fmt: skip
-@click.option("--expected-nodes", type=click.IntRange(min=1), metavar="N", help="Fewer living nodes are unhealthy.")
+@click.option("--expected-nodes", type=click.IntRange(min=1), metavar="N", help="Unhealthy if fewer nodes are alive.")
 @click.option(
     "--expected-node", "expected_node", type=Text(), metavar="NAME", multiple=True,
-    help="Unhealthy if no living node has this name, as those of $SEEDCORE_EXPECTED_NODES; may be given again.",
+    help="Unhealthy if no node of this name is alive; adds to $SEEDCORE_EXPECTED_NODES. Repeatable.",
 )  # fmt: skip
 @click.option("--only-expected", is_flag=True, help="Unhealthy if a node is alive that is not expected by name.")
-@click.option("--allow-degraded", is_flag=True, help="Degraded is healthy enough.")
+@click.option("--allow-degraded", is_flag=True, help="Accept a degraded organism.")
 def status(
     *,
     output: str | None,
@@ -86,10 +86,10 @@ def status(
     only_expected: bool,
     allow_degraded: bool,
 ) -> int:
-    """Say what is true now.
+    """Print the present status.
 
-    It compares what the Coordinator says with what Ray's head knows, and joins neither. docs/status.md explains every
-    reason.
+    The command compares the Coordinator's answer with the state that Ray's head records; it does not join Ray.
+    docs/status.md explains every reason.
     """
     from seedcore.status.probing import probe, wait
 
@@ -140,13 +140,13 @@ def _print(report: Report, form: str) -> None:
 def _yaml(report: Report) -> str:
     import yaml
 
-    # Through JSON: what YAML's safe writer does not know is text there already.
+    # JSON first: it turns values that YAML's safe writer rejects into text.
     plain_data = json.loads(json.dumps(report.to_dict(), default=str))
     return str(yaml.safe_dump(plain_data, sort_keys=False, allow_unicode=True)).rstrip()
 
 
 def _watch(settings: Settings, form: str, interval_s: float, expectations: dict[str, Any]) -> int:
-    """Show the status again and again; returns the exit code of the last one."""
+    """Show the status and refresh it; return the exit code of the last report."""
     from seedcore.cli.screen import Screen, leaving
     from seedcore.status.probing import probe
 
@@ -177,18 +177,20 @@ def _watch(settings: Settings, form: str, interval_s: float, expectations: dict[
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore top", "again every 2 s; q ends"),
-            ("seedcore top --count 1", "one picture, also into a file"),
-            ("seedcore top --json --interval 60 > top.jsonl", "a line a minute"),
+            ("seedcore top", "refresh every 2 s; q ends"),
+            ("seedcore top --count 1", "print once, for example into a file"),
+            ("seedcore top --json --interval 60 > top.jsonl", "write one line a minute"),
         ],
-        codes=("0  left, or the count is reached", "2  usage or configuration"),
+        codes=("0  ended by the user, or the count is reached", "2  usage or configuration"),
     )
 )
-@click.option("--interval", type=Seconds(), default=DEFAULT_INTERVAL_S, show_default=True, help="Between two pictures.")
-@click.option("-n", "--count", type=click.IntRange(min=1), help="End after so many. [default: go on]")
+@click.option(
+    "--interval", type=Seconds(), default=DEFAULT_INTERVAL_S, show_default=True, help="Seconds between refreshes."
+)
+@click.option("-n", "--count", type=click.IntRange(min=1), help="Number of refreshes. [default: no limit]")
 @json_option
 def top(*, interval: float, count: int | None, as_json: bool) -> int:
-    """Show the organs at work: rates, durations, queues, and the last failures."""
+    """Show rates, durations, queues and the last failures of the organs, live."""
     from seedcore.cli import coordinator_http as ask
     from seedcore.cli.screen import Screen, leaving
     from seedcore.cli.top import document, frame
@@ -208,7 +210,7 @@ def top(*, interval: float, count: int | None, as_json: bool) -> int:
         if report.coordinator.get("organs"):
             seen = (time.monotonic(), report.coordinator["organs"])
         elif seen[1]:
-            # What was there before it went away.
+            # The Coordinator is away: show the last known organs.
             age = time.monotonic() - seen[0]
             report.coordinator["organs"] = seen[1]
         return frame(report, activity, seen_s=age)
@@ -232,13 +234,13 @@ def top(*, interval: float, count: int | None, as_json: bool) -> int:
 
 @click.command(
     epilog=manual(
-        examples=[("seedcore ping", ""), ("seedcore ping --timeout 0.5", "for one who is in a hurry")],
+        examples=[("seedcore ping", ""), ("seedcore ping --timeout 0.5", "give up after half a second")],
         codes=("0  pong", *STATUS_CODES[1:]),
     )
 )
 @click.option("--timeout", type=Seconds(), default=3.0, show_default=True, help="Seconds to wait for the answer.")
 def ping(*, timeout: float) -> int:
-    """Ask the Coordinator for a sign of life; prints pong."""
+    """Check that the Coordinator answers; prints pong."""
     from seedcore.cli import coordinator_http as ask
     from seedcore.status.probing import probe
 
@@ -252,7 +254,7 @@ def ping(*, timeout: float) -> int:
         return probe(settings).exit_code or FAILED
     except ClusterError as trouble:
         say(f"{trouble.reason}: {plain(trouble)}")
-        # Something answers there, and it is no Coordinator.
+        # Something answers there, but it is not the Coordinator.
         return UNKNOWN if trouble.reason == Reason.UNAUTHORIZED else FAILED
     out("pong")
     say(

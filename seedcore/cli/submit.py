@@ -1,4 +1,4 @@
-"""The command that gives work to the organism."""
+"""The command that submits tasks."""
 # ruff: noqa: PLC0415 - it imports what it needs when it runs
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULT_IN_FLIGHT = 16
 
 
 class TaskType(Text):
-    """A task type; a shell that completes asks the Coordinator which there are."""
+    """A task type; for shell completion it asks the Coordinator for the known types."""
 
     def shell_complete(
         self,
@@ -31,7 +31,7 @@ class TaskType(Text):
         param: click.Parameter,  # noqa: ARG002 - the same
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Return the types that some organ takes and that begin like this."""
+        """Return the task types of all organs that start with ``incomplete``."""
         from click.shell_completion import CompletionItem
 
         from seedcore.cli import coordinator_http as ask
@@ -39,7 +39,7 @@ class TaskType(Text):
         try:
             known = ask.task_types(Settings.from_env())
         except Exception:
-            # Whoever presses Tab wants no message.
+            # Completion must not print an error message.
             return []
         return [CompletionItem(kind, help=text) for kind, text in known if kind.startswith(incomplete)]
 
@@ -47,18 +47,18 @@ class TaskType(Text):
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore submit node_facts", "a task without params"),
+            ("seedcore submit node_facts", "submit a task without params"),
             ("""seedcore submit echo --params '{"text": "hi"}'""", "with params"),
-            ("seedcore submit keywords --params - < params.json", "params from standard input"),
-            ("seedcore submit - < task.json", "the whole task: type, params, domain, ..."),
-            ("seedcore submit --jsonl tasks.jsonl > outcomes.jsonl", "many tasks, one a line"),
-            ("generate | seedcore submit --jsonl - --in-flight 64", "as they come"),
+            ("seedcore submit keywords --params - < params.json", "read params from standard input"),
+            ("seedcore submit - < task.json", "read a task: type, params, domain, ..."),
+            ("seedcore submit --jsonl tasks.jsonl > outcomes.jsonl", "submit many tasks, one per line"),
+            ("generate | seedcore submit --jsonl - --in-flight 64", "submit tasks as they arrive"),
         ],
         codes=(
-            "0  the work succeeded; of many tasks, all of them",
-            "1  the work failed; of many tasks, at least one",
+            "0  the task succeeded; with --jsonl, all tasks",
+            "1  the task failed; with --jsonl, at least one",
             "2  usage or configuration; nothing was sent",
-            "4  there is nobody to ask; of many tasks, some were not sent",
+            "4  the Coordinator does not answer; with --jsonl, some tasks were not sent",
         ),
     )
 )
@@ -67,22 +67,22 @@ class TaskType(Text):
     "--params",
     type=JsonObject(),
     metavar="JSON|-",
-    help="The task's params, or - to read them from stdin. [default: {}]",
+    help="Params of the task, or - to read them from stdin. [default: {}]",
 )
-@click.option("--domain", type=Text(), help="Narrows the choice of the organ.")
-@click.option("--timeout", type=Seconds(), help="Seconds the task may take. [default: the organ's own limit]")
+@click.option("--domain", type=Text(), help="Prefer an organ of this domain.")
+@click.option("--timeout", type=Seconds(), help="Time limit of the task in seconds. [default: the organ's limit]")
 @click.option(
     "--jsonl",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     metavar="FILE|-",
-    help="Many tasks, one JSON object a line. Prints one outcome a line, with the line's number.",
+    help="Read many tasks, one JSON object per line. Prints one outcome per line, with the number of its line.",
 )
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 1000),
-    help=f"Tasks under way at once; needs --jsonl. [default: {DEFAULT_IN_FLIGHT}]",
+    help=f"Largest number of tasks in flight; needs --jsonl. [default: {DEFAULT_IN_FLIGHT}]",
 )
-@click.option("--unordered", is_flag=True, help="Print each outcome as soon as it is there; needs --jsonl.")
+@click.option("--unordered", is_flag=True, help="Print each outcome as soon as it arrives; needs --jsonl.")
 @click.option(
     "--patience",
     type=Seconds(zero=True),
@@ -99,10 +99,10 @@ def submit(
     unordered: bool,
     patience: float | None,
 ) -> int:
-    """Give the organism one task, or many; prints answers as JSON.
+    """Submit one task, or many; prints answers as JSON.
 
     A task is {"type": ..., "params": {...}}, and may have "domain", "timeout_s", "id" and "description".
-    --domain and --timeout are for tasks that do not say so themselves.
+    --domain and --timeout apply to tasks that do not set their own.
     """
     given = {"domain": domain, "timeout_s": timeout}
     defaults = {key: value for key, value in given.items() if value is not None}
@@ -116,11 +116,13 @@ def submit(
     needing = {"--in-flight": in_flight is not None, "--unordered": unordered, "--patience": patience is not None}
     check_together("--jsonl", given=False, needing=needing)
     if task_type is None:
-        raise click.UsageError("Missing argument TYPE; or a whole task on standard input: -, or many: --jsonl")
+        raise click.UsageError(
+            "Missing argument TYPE; give - to read one task from standard input, --jsonl to read many"
+        )
     if task_type != "-":
         return _one(Settings.from_env(), {"type": task_type, "params": params or {}, **defaults})
     if params is not None:
-        raise click.UsageError("--params and - exclude each other: the task itself has params")
+        raise click.UsageError("--params and - exclude each other: the task on standard input has its own params")
     try:
         task = parse_object(read_stdin())
     except ValueError as error:
@@ -144,7 +146,7 @@ def _many(
 ) -> int:
     from seedcore.cli import batch
 
-    # Before anything is sent: a token that cannot be read is a fault of the configuration.
+    # Read the token before anything is sent: an unreadable token is a configuration error.
     settings.token()
     trouble = None
     unsent = 0
@@ -168,13 +170,13 @@ def _many(
         f"in {shown.elapsed_s:.1f} s ({shown.per_s:.1f}/s)"
     )
     if trouble is not None:
-        say(f"{trouble.reason}: {plain(trouble)}; {unsent} tasks that were read were not sent, and no more were read")
+        say(f"{trouble.reason}: {plain(trouble)}; stopped reading, and {unsent} tasks that were read were not sent")
         return UNKNOWN
     return OK if not shown.failed else FAILED
 
 
 def _count(stream: IO[bytes]) -> int | None:
-    """Count the tasks of a file that can be read twice; None for a pipe."""
+    """Count the tasks of a regular file, which can be read twice; return None for a pipe."""
     try:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             return None

@@ -1,4 +1,4 @@
-"""``seedcore top``: the organism at work, drawn anew every two seconds."""
+"""``seedcore top``: rates, durations, queues and failures, refreshed every two seconds."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FAILURES = 8
 
 
 def frame(report: Report, activity: Mapping[str, Any] | None, *, seen_s: float | None) -> list[str]:
-    """Return the lines of one picture.
+    """Return the lines of one screen.
 
     Args:
-        report: What is true now.
-        activity: ``GET /coordinator/activity``, None if it could not be had.
-        seen_s: Seconds since the organs below were seen, None if they are of now.
+        report: The present status.
+        activity: ``GET /coordinator/activity``, None if the request failed.
+        seen_s: Age of the organs' data in seconds, None if it is current.
     """
     own = report.coordinator
     lines = [f"{status_word(report.status)}  {report.reason}: {plain(report.message)}"]
@@ -69,7 +69,7 @@ def _rates(samples: Mapping[str, Sequence[Any]]) -> list[str]:
 
 
 def _plot(values: Sequence[float]) -> str:
-    """One line of bars; several values share a bar where there is no room for all."""
+    """Draw one line of bars; several values share a bar if there are too many."""
     share = -(-len(values) // _PLOT_COLUMNS)
     columns = [max(values[start : start + share]) for start in range(0, len(values), share)]
     bars, highest = _bars(), max(columns) or 1.0

@@ -186,7 +186,7 @@ def test_what_may_have_been_done_is_not_sent_again(cluster: FakeCluster, work: W
     assert done.exit_code == 1
     lost = outcomes(done.stdout)[1]
     assert (lost["error_type"], lost["executed"]) == ("ConnectionError", "unknown")
-    assert "may have been done" in lost["error"]
+    assert "may have been executed" in lost["error"]
     assert set(work.asked.values()) == {1}
 
 
@@ -204,7 +204,7 @@ def test_where_there_is_nobody_every_line_that_was_read_is_accounted_for(cluster
     assert [answer["line"] for answer in answers] == list(range(1, len(answers) + 1))
     last = done.stderr.splitlines()[-1]
     assert last.startswith("absent: there is no Coordinator; `seedcore bootstrap` starts one; ")
-    assert last.endswith(f"{len(answers)} tasks that were read were not sent, and no more were read")
+    assert last.endswith(f"stopped reading, and {len(answers)} tasks that were read were not sent")
 
 
 def test_outcomes_of_a_stream_come_while_it_goes_on(cluster: FakeCluster) -> None:
@@ -294,6 +294,6 @@ def test_a_task_that_a_proxy_answers_may_have_been_done(cluster: FakeCluster, wo
     (answer,) = outcomes(done.stdout)
     assert (done.exit_code, answer["executed"], answer["error_type"]) == (4, "unknown", "ConnectionError")
     assert "HTTP 502" in answer["error"]
-    assert "may have been done" in answer["error"]
+    assert "may have been executed" in answer["error"]
     assert len(cluster.seen) == 1
     assert "0 tasks that were read were not sent" in done.stderr
