@@ -143,6 +143,7 @@ class Deployment:
         variables: More variables, or other values.
         collections: Where the collection is installed; None means this checkout.
         wrapper: What the command is an argument of.
+        umask: That of the shell; -1 for the one of the tests.
     """
 
     directory: Path
@@ -150,6 +151,7 @@ class Deployment:
     variables: dict[str, Any] = field(default_factory=dict)
     collections: Path | None = None
     wrapper: Sequence[str] = ()
+    umask: int = -1
 
     def __post_init__(self) -> None:
         first, last = free_range(300)
@@ -196,6 +198,7 @@ class Deployment:
             text=True,
             check=False,
             timeout=RUN_TIMEOUT_S,
+            umask=self.umask,
         )
         asked = " ".join([playbook, *arguments, *extra_vars])
         made = " (from blank)" if blank and self.prefix.exists() else ""

@@ -56,6 +56,8 @@ def account() -> Iterator[str]:
 def hostile(make_deployment: Callable[..., Deployment], account: str) -> Deployment:
     deployment = make_deployment(ray_become=True, ray_user=account, ray_python="/usr/bin/python3")
     deployment.directory.chmod(0o755)
+    # That of a hardened host: what the user needs it can read all the same.
+    deployment.umask = 0o077
     deployment.run("deploy").check()
     return deployment
 

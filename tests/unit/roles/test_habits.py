@@ -475,6 +475,16 @@ def test_an_environment_that_was_made_anew_is_run_from_now_on(
     assert variable("__seedcore_recognized", "seedcore", ray_reinstall="true") is False
 
 
+def test_the_same_python_at_another_path_makes_no_other_environment(variable: Callable[..., Any]) -> None:
+    def made(path: str, version: str = "3.11.7") -> tuple[str, str]:
+        known = report(variable, python=version, python_path=path)
+        given = {"ray_python": path, "known": known}
+        return variable("__ray_runtime", **given), variable("__ray_tools_digest", **given)
+
+    assert made("/usr/bin/python3.11") == made("/home/me/another/checkout/.venv/bin/python")
+    assert not set(made("/usr/bin/python3.11")) & set(made("/usr/bin/python3.12", version="3.12.1"))
+
+
 def test_a_node_with_another_release_or_without_an_answer_is_named(variable: Callable[..., Any]) -> None:
     def active(name: str, release: str) -> dict[str, Any]:
         return {"item": name, "stat": {"exists": True, "lnk_source": f"/opt/seedcore/releases/{release}"}}
