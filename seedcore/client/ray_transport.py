@@ -180,7 +180,8 @@ class RayEngine:
             self._answer(entry, unsent(error, entry.task, None))
             return
         entry.limit_s = organ.task_timeout_s
-        lane = min((self._lane(organ, replica) for replica in organ.replicas), key=_load)
+        lanes = [self._lane(organ, replica) for replica in organ.replicas]
+        lane = lanes[0] if len(lanes) == 1 else min(lanes, key=_load)
         timeout_s = entry.attempts.remaining(organ.task_timeout_s)
         lane.send(Call(entry.task.to_dict(), timeout_s, lambda answer: self._answer(entry, answer), size=entry.size))
 

@@ -33,7 +33,8 @@ class Attempts:
 
     def __init__(self, *limits_s: float | None, patience_s: float | None = None) -> None:
         self._started = time.monotonic()
-        self._limit_s = min((limit for limit in limits_s if limit is not None), default=None)
+        named = [limit for limit in limits_s if limit is not None]
+        self._limit_s = min(named) if named else None
         self._patience_s = patience_s
         within_s = self._limit_s if patience_s is None else patience_s
         self._deadline = None if within_s is None else self._started + within_s

@@ -10,6 +10,7 @@ import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from seedcore.core.errors import Executed, OrganUnavailableError, OverloadedError, PayloadTooLargeError, TaskError
@@ -101,7 +102,7 @@ class Task:
 
 def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, int]:
     """Do as :meth:`Task.parse`; returns the size of what was sent, in bytes, as well."""
-    if not isinstance(raw, Mapping):
+    if type(raw) is not dict and not isinstance(raw, Mapping):
         raise TaskError(f"a task is a mapping with a 'type', not {type(raw).__name__}")
     # First of all: what is known to be small can be looked at, and named in a message, without care.
     size = payload_bytes(raw, limit=max_bytes)
@@ -113,8 +114,9 @@ def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, 
     if not isinstance(kind, str) or not kind.strip() or len(kind) > MAX_NAME_CHARS:
         raise TaskError(f"task key 'type' is {_short(kind)}, expected a string of 1 to {MAX_NAME_CHARS} characters")
     params = _optional(raw, "params", Mapping, {})
-    if not all(isinstance(key, str) for key in params):
-        raise TaskError("task key 'params' is allowed string keys only")
+    for key in params:
+        if not isinstance(key, str):
+            raise TaskError(f"task key 'params' has the key {_short(key)}, expected strings only")
     domain, identity = _name(raw, "domain"), _name(raw, "id")
     timeout = _number(raw, "timeout_s", None)
     if timeout is not None and timeout <= 0:
@@ -232,16 +234,17 @@ def payload_bytes(value: Any, *, limit: int) -> int:
                 total += _SCALAR_BYTES
             elif kind is dict or isinstance(item, _CONTAINERS):
                 # What it holds is at least so large: a list of millions must not be copied to find out.
-                parts = 2 * len(item) if isinstance(item, Mapping) else len(item)
+                is_mapping = kind is dict or isinstance(item, Mapping)
+                parts = 2 * len(item) if is_mapping else len(item)
                 if total + _SCALAR_BYTES * (parts + 1) > limit:
                     return limit + 1
                 total += _SCALAR_BYTES
                 if parts:
-                    stack.append((item, depth + 1))
-                    if isinstance(item, Mapping):
-                        stack.append((item.values(), depth + 1))
+                    stack.append((chain(item, item.values()) if is_mapping else item, depth + 1))
             else:
-                total += _leaf_bytes(item, room=limit - total)
+                # Most text is short and ASCII: a call for each costs more than all the rest.
+                plain = kind is str and item.isascii()
+                total += len(item) + _SCALAR_BYTES if plain else _leaf_bytes(item, room=limit - total)
                 if total > limit:
                     return total
     return total

@@ -73,11 +73,14 @@ class AgentRunner:
         "_changed",
         "_counts",
         "_executor",
+        "_function",
         "_instance",
         "_kind",
         "_left_behind",
+        "_on_loop",
         "_ready_since",
         "_state",
+        "_yields",
         "agent_id",
         "failure",
         "load",
@@ -105,6 +108,8 @@ class AgentRunner:
         self._executor = executor
         self._care = care or executor
         self._instance: Any = None
+        self._function: Callable[..., Any] = self._bound
+        self._on_loop = self._yields = False
         self._left_behind: set[asyncio.Future[Any]] = set()
         self._changed: asyncio.Event | None = None
         self._ready_since = 0.0
@@ -139,6 +144,8 @@ class AgentRunner:
             if isinstance(outcome, Raised):
                 self.fail(outcome)
                 return False
+        # Looked at here and not for each task: that costs as much as all the rest of a small one.
+        self._on_loop, self._yields = is_async(self._function), is_generator(self._function)
         self._ready_since = time.monotonic()
         self._enter(AgentState.READY)
         return True
@@ -155,16 +162,15 @@ class AgentRunner:
         result is the list of them.
         """
         current_agent.set(self.agent_id)
-        function = self._instance.execute if self._kind.is_class else self._bound
-        interrupt = self._kind.interrupt
-        if is_generator(function):
+        function, interrupt = self._function, self._kind.interrupt
+        if self._yields:
             items: list[Any] = []
             emitted = await each(
                 function, task, executor=self._executor, emit=emit or collector(items), interrupt=interrupt
             )
             result = emitted if emit is not None or isinstance(emitted, Raised) else items
         else:
-            result = await call(function, task, executor=self._executor, interrupt=interrupt)
+            result = await call(function, task, executor=self._executor, interrupt=interrupt, on_loop=self._on_loop)
         if isinstance(result, Raised):
             return result
         return await check_result(result, executor=self._executor) or result
@@ -197,6 +203,7 @@ class AgentRunner:
         if method is not None:
             await self._within(STOP_TIMEOUT_S, self._call(method))
         self._instance = None
+        self._function = self._bound
 
     def leave(self) -> None:
         """Note that a task or a health check of it has really ended."""
@@ -222,7 +229,14 @@ class AgentRunner:
         self._instance = instance
         start = getattr(instance, "start", None)
         outcome = None if start is None else await self._call(start)
-        return outcome if isinstance(outcome, Raised) else None
+        if isinstance(outcome, Raised):
+            return outcome
+        try:
+            self._function = instance.execute
+        except BaseException as error:
+            # A property of the user's, which may raise anything.
+            return Raised.of(error)
+        return None
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any | Raised:
         return await call(function, *args, executor=self._care, interrupt=self._kind.interrupt)

@@ -43,13 +43,20 @@ class Raised:
         return cls(describe(error), type(error).__name__, text[-MAX_TRACEBACK_CHARS:])
 
 
-async def call(function: Callable[..., Any], *args: Any, executor: Executor, interrupt: bool = True) -> Any | Raised:
+async def call(
+    function: Callable[..., Any],
+    *args: Any,
+    executor: Executor,
+    interrupt: bool = True,
+    on_loop: bool | None = None,
+) -> Any | Raised:
     """Call user code, async on the loop or sync in a thread; returns its result or a :class:`Raised`.
 
-    A cancellation from outside goes through when the code has ended, everything else stays inside.
+    A cancellation from outside goes through when the code has ended, everything else stays inside. A caller that knows
+    already what :func:`is_async` says passes it as ``on_loop``.
     """
     try:
-        if is_async(function):
+        if is_async(function) if on_loop is None else on_loop:
             return await function(*args)
         result = await in_thread(lambda: _call_in_thread(function, args), executor=executor, interrupt=interrupt)
         if inspect.isawaitable(result):

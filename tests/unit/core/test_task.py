@@ -95,7 +95,7 @@ def test_a_domain_of_blanks_is_none() -> None:
             "task key 'type' is 'xxxxxxxxxxxx...xxxxxxxxxxxxx', expected a string of 1 to 200 characters",
         ),
         ({"type": "t", "params": [1]}, "task key 'params' is [1], expected a mapping"),
-        ({"type": "t", "params": {1: 2}}, "task key 'params' is allowed string keys only"),
+        ({"type": "t", "params": {1: 2}}, "task key 'params' has the key 1, expected strings only"),
         ({"type": "t", "description": 1}, "task key 'description' is 1, expected a string"),
         ({"type": "t", "domain": 1}, "task key 'domain' is 1, expected a string"),
         ({"type": "t", "id": 1}, "task key 'id' is 1, expected a string"),

@@ -119,6 +119,17 @@ class AtWork:
         started.append("stopped")
 
 
+class Ends:
+    """Ends the process, as far as it can, when somebody looks for its method."""
+
+    def __init__(self, agent_id: str) -> None:
+        pass
+
+    @property
+    def execute(self) -> Callable[[Task], str]:
+        raise SystemExit("no licence")
+
+
 class Plain:
     """Cannot be asked how it is."""
 
@@ -552,3 +563,10 @@ async def test_an_agent_that_cannot_be_loaded_is_told_with_its_traceback() -> No
         assert snapshot.ready == 0
         assert "no_such_agent" in snapshot.failed[0].error
         assert "Traceback" in snapshot.failed[0].traceback
+
+
+async def test_an_agent_whose_method_cannot_be_had_does_not_start_and_says_why() -> None:
+    async with running("Ends") as organ:
+        snapshot = organ.snapshot()
+        assert snapshot.ready == 0
+        assert "no licence" in snapshot.failed[0].error
