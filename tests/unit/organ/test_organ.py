@@ -125,9 +125,13 @@ class Ends:
     def __init__(self, agent_id: str) -> None:
         pass
 
-    @property
-    def execute(self) -> Callable[[Task], str]:
-        raise SystemExit("no licence")
+    def execute(self, task: Task) -> str:
+        return "done"
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "execute":
+            raise SystemExit("no licence")
+        return super().__getattribute__(name)
 
 
 class Plain:
