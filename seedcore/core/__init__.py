@@ -1,1 +1,1 @@
-"""Values that every process knows: tasks, specs, settings, errors. Imports nothing of the other packages."""
+"""Values that every process uses: tasks, specs, settings, errors. It imports no other package of SeedCore."""

@@ -1,4 +1,4 @@
-"""Pauses between retries: one value for everything that backs off. It keeps no state and reads no clock."""
+"""Pauses between retries, for everything that backs off. It keeps no state and reads no clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to pause after each failure in a row.
+    """Pauses after failures in a row.
 
     Attributes:
-        steps: Seconds after the first failure, the second and so on; the last one repeats.
-        reset_after_s: Seconds of health after which earlier failures no longer count.
+        steps: Seconds after the first failure, the second and so on; the last value repeats.
+        reset_after_s: Healthy seconds after which earlier failures no longer count.
     """
 
     steps: tuple[float, ...]

@@ -4,17 +4,17 @@
 
     SeedCoreError
     |-- ConfigError            organism.yaml or a setting is wrong; carries every fault
-    |-- TaskError              a task is not of the documented shape
-    |   |-- UnknownTaskTypeError    no organ takes it
+    |-- TaskError              a task does not have the documented shape
+    |   |-- UnknownTaskTypeError    no organ accepts it
     |   `-- PayloadTooLargeError
-    |-- OverloadedError        a bound is reached; try again later
-    |-- OrganUnavailableError  the organ that would do the work is not there
+    |-- OverloadedError        a limit is reached; retry later
+    |-- OrganUnavailableError  the organ for the task is not available
     |-- AgentStartError        an agent did not start
-    |-- InitializationError    the organism did not come up
-    |-- ClusterError           the cluster cannot be asked: unreachable or unauthorized
+    |-- InitializationError    the organism did not start
+    |-- ClusterError           the Coordinator cannot be reached or cannot answer; see ``reason``
     `-- DeadlineError          a wait ended at its deadline
 
-They cross process boundaries, so each hands all of its arguments to ``super().__init__``.
+They are pickled between processes, so each passes all of its arguments to ``super().__init__``.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 Executed = Literal["no", "yes", "unknown"]
-"""Whether anything of a task that did not succeed was done; only after a ``no`` it can be sent again without care."""
+"""Whether the code of a failed task ran; it is safe to send the task again only after ``no``."""
 
 
 class SeedCoreError(Exception):
-    """Base of everything that SeedCore raises on purpose."""
+    """Base class of all errors that SeedCore raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in a file, and where.
+    """One error in a file, with its place.
 
-    ``line`` and ``column`` count from 1; both are 0 where the fault has no place (a missing file).
+    ``line`` and ``column`` count from 1; both are 0 if the error has no place (a missing file).
     """
 
     source: str
@@ -49,7 +49,7 @@ class Fault:
 
 
 class ConfigError(SeedCoreError):
-    """A configuration is wrong; ``faults`` lists everything that is, in order of place."""
+    """A configuration is wrong; ``faults`` lists every error, in order of place."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         super().__init__(faults)
@@ -60,19 +60,19 @@ class ConfigError(SeedCoreError):
 
 
 class TaskError(SeedCoreError):
-    """A task is not of the documented shape."""
+    """A task does not have the documented shape."""
 
 
 class UnknownTaskTypeError(TaskError):
-    """No organ takes tasks of this type."""
+    """No organ accepts tasks of this type."""
 
 
 class PayloadTooLargeError(TaskError):
-    """The task carries more than the organism accepts."""
+    """The task is larger than the organism accepts."""
 
 
 class OverloadedError(SeedCoreError):
-    """A bound (queue, tasks in flight) is reached; nothing was started. ``retry_after_s`` says when to try again."""
+    """A limit (queue, tasks in flight) is reached; nothing was started. Retry after ``retry_after_s`` seconds."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -80,10 +80,10 @@ class OverloadedError(SeedCoreError):
 
 
 class OrganUnavailableError(SeedCoreError):
-    """The organ that would do the work is not there, or its process died with the task.
+    """The organ for the task is not available, or its process died with the task.
 
-    ``executed`` is ``no`` in the first case, ``unknown`` in the second; ``retry_after_s`` is None if nobody is about to
-    bring it back.
+    ``executed`` is ``no`` in the first case, ``unknown`` in the second; ``retry_after_s`` is None if the organ is not
+    about to come back.
     """
 
     def __init__(self, message: str, executed: Executed = "no", retry_after_s: float | None = None) -> None:
@@ -97,7 +97,7 @@ class OrganUnavailableError(SeedCoreError):
 
 
 class AgentStartError(SeedCoreError):
-    """An agent did not start; ``traceback_text`` is the whole story, as text."""
+    """An agent did not start; ``traceback_text`` is the full traceback."""
 
     def __init__(self, message: str, traceback_text: str = "") -> None:
         super().__init__(message, traceback_text)
@@ -109,13 +109,13 @@ class AgentStartError(SeedCoreError):
 
 
 class InitializationError(SeedCoreError):
-    """The organism did not come up."""
+    """The organism did not start."""
 
 
 class ClusterError(SeedCoreError):
-    """The Coordinator cannot be asked, or cannot do it.
+    """The Coordinator cannot be reached, or cannot answer.
 
-    ``reason`` is the word of a :class:`~seedcore.core.reason.Reason`, as text, which any release can read.
+    ``reason`` is the value of a :class:`~seedcore.core.reason.Reason`, as text that any release can read.
     """
 
     def __init__(self, reason: str, message: str) -> None:

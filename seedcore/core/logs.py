@@ -1,4 +1,4 @@
-"""Log lines that nobody can forge: one event is one line of ASCII, whatever text callers and agents put into it."""
+"""Log lines that cannot be forged: one event is one ASCII line, whatever text callers and agents put into it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MAX_CHARS = 10_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 current_agent: ContextVar[str] = ContextVar("current_agent", default="-")
-"""Id of the agent whose code runs here."""
+"""Id of the agent whose code is running."""
 
 _Caught = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def escaped(text: str) -> str:
-    r"""Write everything that is not printable ASCII as an escape (``\n``, ``\x1b``, ``\u2028``), and cut long text."""
+    r"""Escape everything that is not printable ASCII (``\n``, ``\x1b``, ``\u2028``), and cut long text."""
     cut = text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "..."
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], cut).encode("ascii", "backslashreplace").decode("ascii")
 
 
 class Formatter(logging.Formatter):
-    """Escapes the message; the lines of a traceback follow it, indented, so that none looks like an event."""
+    """Escape the message and indent the lines of a traceback, so that none of them looks like an event."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the event as one line."""
@@ -45,32 +45,32 @@ class Formatter(logging.Formatter):
 
 
 def level() -> str:
-    """Return the level of this process: what the environment says, or the default for what Settings would refuse."""
+    """Return the log level from the environment, or the default for a value that Settings would reject."""
     given = os.environ.get(LOG_LEVEL, "").upper()
     return given if given in LOG_LEVELS else DEFAULT_LOG_LEVEL
 
 
 def inherited() -> dict[str, str]:
-    """Return the variable for the actors that this process creates, if it is not the default anyway."""
+    """Return the variable for the actors that this process creates, unless it has the default value."""
     return {LOG_LEVEL: level()} if level() != DEFAULT_LOG_LEVEL else {}
 
 
 def configure() -> None:
-    """Log to stderr from the environment's level on, unless somebody has configured logging already."""
+    """Log to stderr at the level of the environment, unless logging is already configured."""
     logging.basicConfig(level=level(), handlers=[_handler()])
 
 
 def configure_library() -> None:
-    """Log what SeedCore says itself, in a process whose other loggers are the user's: an organ's."""
+    """Configure only SeedCore's own logger, for an organ's process, whose other loggers belong to the user."""
     logger = logging.getLogger("seedcore")
     logger.setLevel(level())
-    # An agent may configure the root logger; its handlers would log everything twice.
+    # An agent may configure the root logger, whose handlers would log every line twice.
     logger.propagate = False
     logger.handlers = [_handler()]
 
 
 def configure_agents() -> None:
-    """Log what agents say, with the time and the agent's id, unless they configure logging themselves."""
+    """Log messages of agents with the time and the agent's id, unless they configure logging themselves."""
     handler = _handler(AGENT_FORMAT)
     handler.addFilter(_name_agent)
     root, basic_config = logging.getLogger(), logging.basicConfig
@@ -78,7 +78,7 @@ def configure_agents() -> None:
     root.setLevel(level())
 
     def configure(**given: Any) -> None:
-        # It would do nothing where there is a handler already; `logging.info` calls it with nothing.
+        # basicConfig does nothing if there is a handler; `logging.info` calls it without arguments.
         if given and root.handlers == [handler]:
             root.removeHandler(handler)
         basic_config(**given)
@@ -87,7 +87,7 @@ def configure_agents() -> None:
 
 
 def protect_default() -> None:
-    """Leave logging to the user's code, but protect the handler that Python uses where nobody has configured one."""
+    """Leave logging to the user's code, but protect the handler that Python uses if none is configured."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Formatter())
 

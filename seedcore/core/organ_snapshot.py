@@ -1,4 +1,4 @@
-"""The one message that an organ's process sends about itself, and what follows from it."""
+"""The message in which an organ's process reports its state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class AgentState(StrEnum):
-    """Where an agent is in its life."""
+    """State of an agent."""
 
     STARTING = "starting"
     READY = "ready"
@@ -18,7 +18,7 @@ class AgentState(StrEnum):
 
 
 class ReplicaState(StrEnum):
-    """How a replica is."""
+    """State of a replica."""
 
     STARTING = "starting"
     READY = "ready"
@@ -29,7 +29,7 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFailure:
-    """Why an agent does not work."""
+    """Why an agent is not ready."""
 
     agent_id: str
     error: str
@@ -39,26 +39,26 @@ class AgentFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """How an organ's process is.
+    """State of an organ's process.
 
     Attributes:
-        boot: Names the process: another boot is another process.
-        version: Grows with every change within a boot.
-        identity: Digest of the spec and the release that it runs.
+        boot: Identifies the process: a new process has another boot.
+        version: Increases with every change within a boot.
+        identity: Digest of its spec and release.
         pid: Its process id.
         node_id: Ray's id of its node.
-        agent_count: Agents that the process is to have.
-        ready: Agents that can take a task now, or once they have done what they do.
-        stuck: Agents that can take none because code that was given up on does not end.
-        starting: Agents that are being started, those that have not been tried yet included.
-        first_round_over: Whether every agent has been tried once; True until the process ends.
-        stopping: Whether somebody has told it to stop.
-        failed: Some of the agents that do not work.
-        in_flight: Tasks that were accepted and are not answered.
-        queued: Tasks of those that wait for an agent.
-        epoch: What senders of tasks must name; another one after each lapse of the process's lease.
-        stuck_tasks: Tasks that were answered at their deadline and whose code has not ended.
-        tasks: Counts of answered tasks, as :meth:`seedcore.core.task_counters.TaskCounts.to_list` gives them.
+        agent_count: Configured number of agents in the process.
+        ready: Agents that can accept a task now, or after their present tasks.
+        stuck: Agents whose slots are held by code that ran past its deadline and does not end.
+        starting: Agents that are starting, including those that have not been tried yet.
+        first_round_over: Whether every agent has been tried once; stays True until the process ends.
+        stopping: Whether the process has been told to stop.
+        failed: Some of the agents that have failed.
+        in_flight: Tasks that were accepted and are not answered yet.
+        queued: Those of them that wait for an agent.
+        epoch: The epoch that every call must carry; it changes after each expiry of the process's lease.
+        stuck_tasks: Tasks that were answered at their deadline while their code still runs.
+        tasks: Counts of answered tasks, in the form of :meth:`seedcore.core.task_counters.TaskCounts.to_list`.
     """
 
     boot: str
@@ -90,12 +90,12 @@ class Snapshot:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether only a new process helps: no agent works or is about to, and code that does not end is in the way."""
+        """Whether only a new process helps: no agent is ready or starting, and stuck code holds slots."""
         return bool(self.stuck and not self.ready and not self.starting)
 
     @property
     def cause(self) -> str | None:
-        """Say why not every agent is ready, None if every one is or is about to be."""
+        """Return why not every agent is ready, None if every agent is ready or starting."""
         if self.failed:
             return f"{self.failed[0].agent_id}: {self.failed[0].error}"
         if self.stuck:
@@ -104,17 +104,17 @@ class Snapshot:
 
     @property
     def agents(self) -> dict[str, int]:
-        """Agents by their state, for metrics."""
+        """Return the number of agents by state, for metrics."""
         counts = {"starting": self.starting, "ready": self.ready, "stuck": self.stuck}
         return {**counts, "failed": self.agent_count - sum(counts.values())}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, the inverse of :meth:`from_dict`."""
+        """Return plain data, the inverse of :meth:`from_dict`."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**values, "failed": [asdict(failure) for failure in self.failed]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Snapshot:
-        """Build from what :meth:`to_dict` gave."""
+        """Build it from the result of :meth:`to_dict`."""
         failed = tuple(AgentFailure(**failure) for failure in data["failed"])
         return cls(**{**data, "failed": failed})

@@ -1,7 +1,7 @@
-"""Which release this interpreter belongs to.
+"""The release of this interpreter.
 
-A deployed release is a virtual environment with a ``release.json`` at its top. The Coordinator reads it from the
-environment that it really runs in, so a status cannot name a release that is merely meant to run.
+A deployed release is a virtual environment with a ``release.json`` at its top. The Coordinator reads the file of the
+environment in which it runs, so the status always names the release that really runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def release_id(prefix: str | Path = sys.prefix) -> str:
     try:
         version = metadata.version("seedcore")
     except metadata.PackageNotFoundError:
-        # Run from a checkout that is on the path and not installed.
+        # The package is imported from a checkout and not installed.
         version = "0"
     return f"{version}+unreleased"
 
 
 def is_deployed(prefix: str | Path = sys.prefix) -> bool:
-    """Say whether this interpreter is that of a deployed release."""
+    """Return whether this interpreter belongs to a deployed release."""
     return (Path(prefix) / RELEASE_FILE).is_file()

@@ -1,7 +1,7 @@
-"""Where the cluster is and how it is reached: the environment, and a default for everything.
+"""Settings of a process: where the cluster is and how to reach it, from the environment, with defaults.
 
-One deployment writes these variables into one file (``seedcore.env``); the command line, the Coordinator, the
-supervisor and a user's own driver all read them here, so that they cannot disagree.
+A deployment writes these variables into one file (``seedcore.env``). The command line, the Coordinator, the
+supervisor and a user's driver all read them through this module, so that they agree.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ COORDINATOR_NAME = "seedcore_coordinator"
 ORGAN_NAME_PREFIX = "seedcore_organ."
 DEFAULT_NAMESPACE = "seedcore-dev"
 MAX_PORT = 65535
-# Where a deployment of one user, with inventory/local, writes what a process needs to know.
+# Settings file of a deployment with inventory/local, in the home of its user.
 DEPLOYMENT_SETTINGS = "~/.local/share/seedcore/etc/seedcore.env"
-# Any of these says where the cluster is; the last one is in every process that Ray starts.
+# Any of these names the cluster; Ray sets the last one in every process that it starts.
 _SAY_WHERE = (
     "RAY_ADDRESS",
     "RAY_AUTH_MODE",
@@ -42,10 +42,10 @@ DEFAULT_TOKEN_PATH = "~/.ray/auth_token"  # noqa: S105 - where Ray looks, not a 
 
 
 def adopt_deployment() -> Mapping[str, str]:
-    """Complete this process's environment from this user's deployment, if nothing in it says where a cluster is.
+    """Complete this process's environment from this user's deployment, if nothing in it names a cluster.
 
-    A deployment in its default place writes its settings into a file, and a fresh shell has not read it. They go into
-    the environment, because Ray reads the address and the token from there. What is set already stays.
+    A deployment in its default place writes its settings into a file that a new shell has not read. The settings go
+    into the environment, because Ray reads the address and the token from there. Variables that are set stay.
     """
     if any(os.environ.get(name) for name in _SAY_WHERE):
         return os.environ
@@ -62,26 +62,26 @@ def adopt_deployment() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a process needs to know about its deployment.
+    """Settings of a deployment.
 
     Attributes:
         address: The GCS, ``host:port`` (``RAY_ADDRESS``); None lets Ray find it.
         namespace: Ray namespace of every SeedCore actor (``RAY_NAMESPACE``, else ``SEEDCORE_NS``).
         dashboard_url: Ray's dashboard on the head, which serves the State API (``SEEDCORE_DASHBOARD_URL``).
-        http_host: Where the Coordinator's HTTP server listens (``SEEDCORE_HTTP_HOST``); without authentication a
+        http_host: Address of the Coordinator's HTTP server (``SEEDCORE_HTTP_HOST``); without authentication a
             loopback address.
         http_port: Its port (``SEEDCORE_HTTP_PORT``).
-        http_tls_cert: Its certificate, PEM, with those between it and its authority (``SEEDCORE_HTTP_TLS_CERT``); None
-            means plain HTTP. Who asks believes this very certificate and no other.
+        http_tls_cert: Its certificate, PEM, followed by its chain (``SEEDCORE_HTTP_TLS_CERT``); None
+            means plain HTTP. Clients trust exactly this certificate.
         http_tls_key: The certificate's private key, PEM (``SEEDCORE_HTTP_TLS_KEY``); only the server reads it.
         config: Path of organism.yaml (``SEEDCORE_CONFIG``); None means the packaged one.
-        state_dir: Holds the desired state, the bootstrap lock and the supervisor's journal (``SEEDCORE_STATE_DIR``).
+        state_dir: Directory of the desired state, the bootstrap lock and the journal (``SEEDCORE_STATE_DIR``).
         expected_nodes: Names of the nodes that must be alive (``SEEDCORE_EXPECTED_NODES``, comma-separated).
-        ray_logs: Logs of Ray's last session on this host (``SEEDCORE_RAY_LOGS``); None where nobody is to read them.
-        auth_enabled: Whether the cluster wants a token (``RAY_AUTH_MODE=token``).
-        token_path: The file that holds the token (``RAY_AUTH_TOKEN_PATH``, else ``~/.ray/auth_token``).
-        log_level: How much SeedCore logs: DEBUG, INFO, WARNING or ERROR (``SEEDCORE_LOG_LEVEL``). The Coordinator and
-            its organs take it from the bootstrap that creates the Coordinator.
+        ray_logs: Logs of Ray's last session on this host (``SEEDCORE_RAY_LOGS``); None if they are not to be read.
+        auth_enabled: Whether the cluster requires a token (``RAY_AUTH_MODE=token``).
+        token_path: The file with the token (``RAY_AUTH_TOKEN_PATH``, else ``~/.ray/auth_token``).
+        log_level: Log level of SeedCore: DEBUG, INFO, WARNING or ERROR (``SEEDCORE_LOG_LEVEL``). The bootstrap that
+            creates the Coordinator passes it to the Coordinator and its organs.
     """
 
     address: str | None = None
@@ -106,7 +106,7 @@ class Settings:
         An empty variable counts as unset.
 
         Raises:
-            ConfigError: A variable has a value that cannot be meant; all of them are named.
+            ConfigError: A variable has an invalid value; the error names all of them.
         """
         env = adopt_deployment() if environ is None else environ
         faults: list[Fault] = []
@@ -119,7 +119,7 @@ class Settings:
             try:
                 return Path(value).expanduser() if value else None
             except RuntimeError:
-                faults.append(_env_fault(name, value or "", "a path; there is no home directory that '~' could be"))
+                faults.append(_env_fault(name, value or "", "a path; '~' is unknown without a home directory"))
                 return None
 
         port_text = text("SEEDCORE_HTTP_PORT") or "8700"
@@ -129,7 +129,7 @@ class Settings:
         dashboard = text("SEEDCORE_DASHBOARD_URL") or "http://127.0.0.1:8265"
         if not _is_http_url(dashboard):
             faults.append(_env_fault("SEEDCORE_DASHBOARD_URL", dashboard, "a URL such as http://127.0.0.1:8265"))
-        # As Ray reads it: in any case, but with no blank around it.
+        # Like Ray: any case, but no blanks around it.
         mode = (text("RAY_AUTH_MODE") or "disabled").lower()
         if mode not in {"token", "disabled"}:
             faults.append(_env_fault("RAY_AUTH_MODE", mode, "token or disabled"))
@@ -168,17 +168,17 @@ class Settings:
 
     @property
     def http_url(self) -> str:
-        """Base URL of the Coordinator's HTTP server, as reached from its own host."""
+        """Base URL of the Coordinator's HTTP server, seen from its own host."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http_host, self.http_host)
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
         return f"{'https' if self.http_tls_cert else 'http'}://{host}:{self.http_port}"
 
     def token(self) -> str | None:
-        """Return the token, or None where authentication is off.
+        """Return the token, or None if authentication is off.
 
         Raises:
-            ConfigError: Authentication is on and no token can be read.
+            ConfigError: Authentication is on, but no token can be read.
         """
         if not self.auth_enabled:
             return None
@@ -203,13 +203,13 @@ def _at_home(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        # A user without a home directory: whoever needs the path will say that it is not there.
+        # A user without a home directory: the error comes from the code that needs the path.
         return Path(path)
 
 
 def _checked_token(value: str, *, source: str) -> str:
     if not _TOKEN.fullmatch(value):
-        # It could not stand in an HTTP header; the value itself has no place in a message.
+        # An HTTP header could not contain it. The message must not contain the token.
         raise ConfigError((Fault(source, 0, 0, "the token is not one word of printable ASCII characters"),))
     return value
 
@@ -217,7 +217,7 @@ def _checked_token(value: str, *, source: str) -> str:
 def _is_http_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        # The port is looked at only when it is asked for.
+        # Reading the port validates it.
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""What an organism is made of: frozen values that travel between processes.
+"""Specifications of an organism and its organs: frozen values that are sent between processes.
 
 ``config.py`` makes them from organism.yaml; the manager, the organs and the fingerprint read them.
 """
@@ -12,18 +12,18 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 MAX_SECONDS = 7 * 86_400
-# Of the time after which a process is given up: the rest is for a question on its way.
+# Share of silence_s: the rest covers a question that is on its way.
 LEASE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What there is to know of a key of organism.yaml besides its default.
+    """Describes a key of organism.yaml, except its default.
 
     Attributes:
-        help: What it means.
-        kind: What is allowed: a key of ``config.KINDS``.
-        bounds: ``ge``, ``gt`` and ``le`` of a number.
+        help: Its meaning.
+        kind: The allowed values: a key of ``config.KINDS``.
+        bounds: Limits of a number: ``ge``, ``gt`` and ``le``.
     """
 
     help: str
@@ -50,14 +50,14 @@ def _seconds(text: str, default: float) -> Any:
 class OrganSpec:
     """One organ; each attribute is a key of an entry of ``organ_types`` in organism.yaml.
 
-    This is the only list of them: the loader, its messages, the JSON schema and the reference are made of it.
+    This is the only list of the keys: the loader, its messages, the JSON schema and the reference come from it.
     """
 
     id: str = _option(
         "Unique in the organism; part of the names of its actors (``seedcore_organ.<id>.<replica>``) and of its agents "
         "(``<id>_agent_<i>``).", "id",
     )  # fmt: skip
-    type: str = _option("What kind of organ it is, for people.", "name")
+    type: str = _option("Kind of the organ, for people.", "name")
     agent: str = _option("Import path ``package.module:name`` of an agent class or function.", "agent")
     description: str = _option("For people.", "text", "")
     options: Mapping[str, Any] = _option(
@@ -65,44 +65,44 @@ class OrganSpec:
     )
     agent_count: int = _count("Agents in the whole organ, spread over its replicas.", 1, le=100_000)
     task_types: tuple[str, ...] = _option(
-        "Task types the organ takes in any domain that no organ claims (normalised: stripped, lower case).",
+        "Task types that the organ accepts in every domain that no organ claims (normalised: stripped, lower case).",
         "names", (),
     )  # fmt: skip
     domains: Mapping[str, tuple[str, ...]] = _option(
-        "Domain to the task types taken in that domain; preferred over ``task_types`` (normalised as well).",
+        "Maps a domain to the task types accepted in it; preferred over ``task_types`` (normalised as well).",
         "domains", dict,
     )  # fmt: skip
     replicas: int = _count("Actor processes, at most ``agent_count``.", 1, le=1_000)
-    required: bool = _option("Without it the organism is not healthy.", "flag", default=True)
+    required: bool = _option("Whether the organism is unhealthy without this organ.", "flag", default=True)
     min_ready_agents: int = _option(
-        "With fewer ready agents the organ counts as down. Default: ``agent_count``.", "ready", 0, ge=1, le=100_000
+        "With fewer ready agents the organ is down. Default: ``agent_count``.", "ready", 0, ge=1, le=100_000
     )
-    max_concurrency: int = _count("Tasks that one agent does at a time.", 1, le=10_000)
-    queue_limit: int = _count("Tasks that wait in one replica while all its agents are busy.", 1000, ge=0, le=1_000_000)
-    task_timeout_s: float = _seconds("Seconds a task may take, waiting included, unless the task names less.", 60.0)
-    start_timeout_s: float = _seconds("Seconds an agent may take to be constructed and to start.", 60.0)
+    max_concurrency: int = _count("Tasks that one agent executes at the same time.", 1, le=10_000)
+    queue_limit: int = _count("Tasks that may wait in a replica whose agents are all busy.", 1000, ge=0, le=1_000_000)
+    task_timeout_s: float = _seconds("Seconds that a task may take, waiting included; a task may set less.", 60.0)
+    start_timeout_s: float = _seconds("Time limit in seconds for an agent's constructor and ``start``.", 60.0)
     health_interval_s: float = _seconds(
-        "Seconds between two reports of a replica that has nothing new to say, and between two ``check_health`` of an "
+        "Seconds between two reports of a replica without news, and between two calls of ``check_health`` of an "
         "agent.", 1.0,
     )  # fmt: skip
     health_timeout_s: float = _seconds("Seconds after which a report or a ``check_health`` is overdue.", 3.0)
-    failure_threshold: int = _count("Reports missed in a row until the replica's process is replaced.", 2, le=1_000)
+    failure_threshold: int = _count("Missed reports in a row until the replica's process is replaced.", 2, le=1_000)
     node_silence_s: float = _seconds(
         "Seconds after which a replica is started on another node if neither its process nor its node's agent answers; "
-        "at least the time that it takes to find a process that hangs.", 15.0,
+        "at least the time that it takes to detect a process that hangs.", 15.0,
     )  # fmt: skip
     drain_timeout_s: float = _option(
-        "Seconds that an organ which is stopped or replaced leaves its tasks to end.",
+        "Seconds that an organ waits for its tasks in flight when it is stopped or replaced.",
         "seconds_or_none", 10.0, ge=0, le=MAX_SECONDS,
     )  # fmt: skip
     interrupt: bool = _option(
-        "Whether Python code in a thread is interrupted at its task's deadline. Set it to false for an agent whose "
-        "code must not get an exception between any two of its lines; it keeps its place until it returns.",
+        "Whether to interrupt Python code in a thread at its task's deadline. Set it to false for an agent whose "
+        "code must not get an exception at an arbitrary line; it then keeps its slot until it returns.",
         "flag", default=True,
     )  # fmt: skip
-    num_cpus: float = _option("CPUs that Ray reserves per replica.", "quantity", 0.1)
-    num_gpus: float = _option("GPUs that Ray reserves per replica.", "gpus", 0.0)
-    resources: Mapping[str, float] = _option("Custom Ray resources reserved per replica.", "resources", dict)
+    num_cpus: float = _option("CPUs that Ray reserves for each replica.", "quantity", 0.1)
+    num_gpus: float = _option("GPUs that Ray reserves for each replica.", "gpus", 0.0)
+    resources: Mapping[str, float] = _option("Custom resources that Ray reserves for each replica.", "resources", dict)
     labels: Mapping[str, str] = _option(
         "Labels that a replica's node must have, as Ray's label selectors: ``value``, ``!value``, ``in(a,b)`` or "
         "``!in(a,b)``.", "labels", dict,
@@ -110,36 +110,36 @@ class OrganSpec:
 
     def __post_init__(self) -> None:
         if not self.min_ready_agents:
-            # 0 is the default, which another attribute gives; frozen instances are set up this way.
+            # 0 stands for the default, which depends on another attribute; a frozen instance is changed this way.
             object.__setattr__(self, "min_ready_agents", self.agent_count)
 
     def agent_ids(self, replica: int | None = None) -> list[str]:
-        """Ids of the organ's agents, or of those that live in one replica (agent i lives in i modulo replicas)."""
+        """Return the ids of all agents, or of those in one replica (agent i is in replica i modulo replicas)."""
         chosen = range(self.agent_count) if replica is None else range(replica, self.agent_count, self.replicas)
         return [f"{self.id}_agent_{index}" for index in chosen]
 
     @property
     def silence_s(self) -> float:
-        """Seconds of silence after which a replica's node is given up; no sooner than a slow process would be."""
+        """Seconds of silence after which a replica's node is given up; never sooner than a slow process is."""
         hang_s = max(2, self.failure_threshold) * (self.health_interval_s + self.health_timeout_s)
         return max(self.node_silence_s, hang_s)
 
     @property
     def lease_s(self) -> float:
-        """Seconds for which a process may take work without a word from the Coordinator; less than ``silence_s``."""
+        """Seconds for which a process may accept tasks without a confirmation; less than ``silence_s``."""
         return self.silence_s * LEASE_SHARE
 
     def all_task_types(self) -> frozenset[str]:
-        """Task types that the organ takes in some domain or without one."""
+        """Task types that the organ accepts in some domain or without one."""
         return frozenset({*self.task_types, *(kind for kinds in self.domains.values() for kind in kinds)})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, the inverse of :meth:`from_dict`."""
+        """Return plain data, the inverse of :meth:`from_dict`."""
         return _plain(asdict(self))  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OrganSpec:
-        """Build from what :meth:`to_dict` gave."""
+        """Build it from the result of :meth:`to_dict`."""
         values = dict(data)
         values["task_types"] = tuple(values.get("task_types", ()))
         values["domains"] = {key: tuple(types) for key, types in values.get("domains", {}).items()}
@@ -147,7 +147,7 @@ class OrganSpec:
 
     @classmethod
     def described(cls) -> dict[str, Option]:
-        """Return every key with what there is to know of it."""
+        """Return the description of every key."""
         return {one.name: one.metadata["option"] for one in fields(cls)}
 
     @classmethod
@@ -157,31 +157,31 @@ class OrganSpec:
         return {name: value for name, value in known.items() if name not in {"id", "type", "agent"}}
 
     def fingerprint(self) -> str:
-        """Digest of the whole content: equal specs have equal fingerprints."""
+        """Return a digest of the whole content: equal specs have equal fingerprints."""
         return _digest(self.to_dict())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganismSpec:
-    """All organs, and the file they came from (``source`` is for people and takes no part in the fingerprint)."""
+    """All organs, and the file they came from (``source`` is for people and not part of the fingerprint)."""
 
     organs: tuple[OrganSpec, ...]
     source: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, the inverse of :meth:`from_dict`."""
+        """Return plain data, the inverse of :meth:`from_dict`."""
         return {"organs": [organ.to_dict() for organ in self.organs], "source": self.source}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OrganismSpec:
-        """Build from what :meth:`to_dict` gave."""
+        """Build it from the result of :meth:`to_dict`."""
         return cls(
             organs=tuple(OrganSpec.from_dict(organ) for organ in data["organs"]),
             source=str(data.get("source", "")),
         )
 
     def fingerprint(self) -> str:
-        """Digest of all organs, in order."""
+        """Return a digest of all organs, in order."""
         return _digest([organ.to_dict() for organ in self.organs])
 
 

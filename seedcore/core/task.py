@@ -1,7 +1,7 @@
 """Tasks and their answers, in the documented shapes.
 
-A task is a mapping that anybody may send; an answer is plain data, whatever happened. Both are checked here, by
-hand and not by pydantic: this runs once a task, inside the Coordinator's loop.
+A task is a mapping from any sender; an answer is always plain data. This module checks both by hand and not with
+pydantic, because it runs once per task in the Coordinator's event loop.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from seedcore.core.errors import Executed, OrganUnavailableError, OverloadedErro
 MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_NAME_CHARS = 200
-"""Length of a task type, a domain or an id."""
+"""Longest task type, domain or id, in characters."""
 MAX_BATCH = 1_000
-"""Tasks in one of type ``execute_many``."""
+"""Largest number of tasks in one ``execute_many``."""
 LINES_MEDIA_TYPE = "application/x-ndjson"
-"""Who accepts this over HTTP gets each answer as a line of its own as soon as it is there."""
+"""An HTTP client that accepts this type gets each answer as its own line, as soon as it is there."""
 
 BUILTIN_TASK_TYPES = frozenset(
     {
@@ -38,7 +38,7 @@ BUILTIN_TASK_TYPES = frozenset(
         "shutdown_organism",
     }
 )
-"""What the Coordinator does itself; no organ can take a task of these types."""
+"""Task types that the Coordinator handles itself; no organ can accept them."""
 
 _EXECUTED: dict[str, Executed] = {
     "TaskError": "no",
@@ -55,16 +55,16 @@ _MAX_ERROR_TYPE_CHARS = 100
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One piece of work, as an agent receives it.
+    """One task, as an agent receives it.
 
     Attributes:
-        type: What to do, stripped and lower case.
-        params: The work's arguments.
+        type: The task type, stripped and lower case.
+        params: The arguments.
         description: For people.
-        domain: Narrows the choice of the organ; stripped and lower case, None for any.
-        drift_score: Carried along for agents that want it.
-        id: The caller's own id of the task, if any.
-        timeout_s: Seconds the caller is willing to wait; None means the organ's own limit.
+        domain: Preferred domain of the organ; stripped and lower case, None for any.
+        drift_score: Passed to agents unchanged.
+        id: The caller's id of the task, if any.
+        timeout_s: Time limit in seconds; None means the organ's limit.
     """
 
     type: str
@@ -77,18 +77,18 @@ class Task:
 
     @classmethod
     def parse(cls, raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> Task:
-        """Check what somebody sent.
+        """Check a task from a sender.
 
-        Unknown keys are ignored, None stands for a key's default, ``task_type`` for ``type``.
+        Unknown keys are ignored, None means a key's default, and ``task_type`` is an alias of ``type``.
 
         Raises:
-            TaskError: The shape is wrong; the message names the key and what is allowed.
-            PayloadTooLargeError: It is larger than ``max_bytes`` or nested deeper than MAX_DEPTH.
+            TaskError: The shape is wrong; the message names the key and the expected value.
+            PayloadTooLargeError: The task is larger than ``max_bytes`` or nested deeper than MAX_DEPTH.
         """
         return parse_sized(raw, max_bytes=max_bytes)[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that :meth:`parse` takes."""
+        """Return plain data that :meth:`parse` accepts."""
         return {
             "type": self.type,
             "params": dict(self.params),
@@ -101,13 +101,13 @@ class Task:
 
 
 def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, int]:
-    """Do as :meth:`Task.parse`; returns the size of what was sent, in bytes, as well."""
+    """Parse a task like :meth:`Task.parse`, and also return its size in bytes."""
     if type(raw) is not dict and not isinstance(raw, Mapping):
-        raise TaskError(f"a task is a mapping with a 'type', not {type(raw).__name__}")
-    # First of all: what is known to be small can be looked at, and named in a message, without care.
+        raise TaskError(f"a task must be a mapping with a 'type', got {type(raw).__name__}")
+    # Check the size first: after that it is safe to inspect the task and to quote it in a message.
     size = payload_bytes(raw, limit=max_bytes)
     if size > max_bytes:
-        raise PayloadTooLargeError(f"the task is larger than the {max_bytes} bytes allowed")
+        raise PayloadTooLargeError(f"the task is larger than {max_bytes} bytes")
     kind = raw.get("type")
     if kind is None:
         kind = raw.get("task_type")
@@ -134,21 +134,21 @@ def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, 
 
 
 def inner_tasks(task: Task) -> list[Any]:
-    """Return the tasks in one of type ``execute_many``.
+    """Return the tasks in an ``execute_many``.
 
     Raises:
-        TaskError: They are not a list, too many, or one of them holds tasks itself.
+        TaskError: They are not a list, too many, or one of them contains tasks itself.
     """
     tasks = task.params.get("tasks")
     if not isinstance(tasks, list | tuple) or len(tasks) > MAX_BATCH:
-        raise TaskError(f"params key 'tasks' has to be a list of at most {MAX_BATCH} tasks")
+        raise TaskError(f"params key 'tasks' must be a list of at most {MAX_BATCH} tasks")
     if any(normalise(task_type_of(inner)) == task.type for inner in tasks):
-        raise TaskError(f"params key 'tasks' has a task of type {task.type!r} in it, which may hold no other")
+        raise TaskError(f"params key 'tasks' contains a task of type {task.type!r}, which must not be nested")
     return list(tasks)
 
 
 def normalise(key: str) -> str:
-    """Task types and domains compare stripped and in lower case."""
+    """Return a task type or domain in the form in which they are compared: stripped, in lower case."""
     return key.strip().lower()
 
 
@@ -160,15 +160,14 @@ def failure(
     executed: Executed | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Build the documented answer of a task that did not succeed.
+    """Build the documented answer of a failed task.
 
     Args:
-        error: What went wrong.
-        task_type: The task's.
-        error_type: For programs; default: the error's own type.
-        executed: Whether anything was done: ``no``, ``yes``, or ``unknown``; default: what the error implies.
-        extra: More keys. An error that knows when to try again gives ``retry_after_s``, which is there only if that
-            can help.
+        error: The error.
+        task_type: Type of the task.
+        error_type: Error type for programs; default: the type of ``error``.
+        executed: Whether the task's code ran: ``no``, ``yes``, or ``unknown``; default: derived from the error.
+        extra: More keys. ``retry_after_s`` of the error is added, if it has one.
     """
     if error_type is None:
         error_type = type(error).__name__ if isinstance(error, BaseException) else "TaskError"
@@ -188,41 +187,41 @@ def failure(
 
 
 def task_type_of(raw: Any) -> str:
-    """Read the type that somebody's input names, or ``unknown``; never raises."""
+    """Return the task type in untrusted input, or ``unknown``; never raise."""
     try:
         kind = raw.get("type")
         kind = raw.get("task_type") if kind is None else kind
         return str(kind)[:MAX_NAME_CHARS] if isinstance(kind, str) and kind.strip() else "unknown"
     except BaseException:
-        # Anybody's object with anybody's ``get``.
+        # The input may be any object with any ``get``.
         return "unknown"
 
 
 def describe(error: BaseException) -> str:
-    """Text of an exception that is never empty, can be encoded, and never raises, even if its ``__str__`` does."""
+    """Return the text of an exception; it is never empty, can be encoded, and ``__str__`` cannot make it raise."""
     try:
         text = str(error)[:_MAX_ERROR_CHARS]
     except BaseException:
-        # The exception is user code as well: a __str__ that raises must not take the fence down.
+        # The exception is user code as well, and its __str__ may raise.
         text = ""
     return _encodable(text) or type(error).__name__
 
 
 def _encodable(text: str) -> str:
-    # An OSError about a file whose name is not UTF-8 carries halves of surrogate pairs, which no JSON can hold.
+    # An OSError about a file whose name is not UTF-8 contains half surrogate pairs, which JSON cannot represent.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def payload_bytes(value: Any, *, limit: int) -> int:
-    """Estimate the size of plain data, in UTF-8 where it is text; stops counting once it is above ``limit``.
+    """Estimate the size of plain data in bytes, text as UTF-8; stop counting above ``limit``.
 
-    The answer is quick and takes little memory however large the value is.
+    It is quick and takes little memory, however large the value is.
 
     Raises:
-        PayloadTooLargeError: Nested deeper than MAX_DEPTH (a loop of containers, for one).
+        PayloadTooLargeError: The value is nested deeper than MAX_DEPTH (a cycle, for example).
     """
     total = 0
-    # What is in a container, and how deep that is; only containers come here, for most of what there is are leaves.
+    # Items of a container with their depth. Only containers are pushed, because most values are leaves.
     stack: list[tuple[Iterable[Any], int]] = [((value,), 0)]
     while stack and total <= limit:
         items, depth = stack.pop()
@@ -233,7 +232,7 @@ def payload_bytes(value: Any, *, limit: int) -> int:
             if kind in _FIXED:
                 total += _SCALAR_BYTES
             elif kind is dict or isinstance(item, _CONTAINERS):
-                # What it holds is at least so large: a list of millions must not be copied to find out.
+                # A lower limit of its size: a list of millions must not be copied.
                 is_mapping = kind is dict or isinstance(item, Mapping)
                 parts = 2 * len(item) if is_mapping else len(item)
                 if total + _SCALAR_BYTES * (parts + 1) > limit:
@@ -251,7 +250,7 @@ def payload_bytes(value: Any, *, limit: int) -> int:
 
 
 _FIXED = frozenset({type(None), bool, int, float})
-# What is usual first: to ask whether something is a Mapping takes long.
+# The most common types first: checking for Mapping is slow.
 _CONTAINERS = (dict, list, tuple, set, frozenset, Mapping)
 
 
@@ -267,9 +266,9 @@ def _leaf_bytes(item: Any, *, room: int) -> int:
 
 
 def is_plain(value: Any) -> bool:
-    """Say whether a value is made of None, bool, numbers, text, bytes, lists, tuples and dicts only.
+    """Return whether a value consists only of None, bool, numbers, text, bytes, lists, tuples and dicts.
 
-    Exact types: a subclass may carry a ``__reduce__`` that runs code, and a loop of containers is not plain.
+    Only exact types count, because a subclass may have a ``__reduce__`` that runs code. A cycle is not plain.
     """
     stack: list[tuple[Any, int]] = [(value, 0)]
     while stack:
@@ -329,9 +328,9 @@ def _short(value: Any) -> str:
     if value is None:
         return "missing"
     try:
-        # Shortens while it goes: the whole text of a large value would take long.
+        # reprlib shortens as it goes; the full text of a large value would take too long.
         text = reprlib.repr(value)
     except BaseException:
-        # Somebody's __repr__ is user code too.
+        # __repr__ may be user code.
         return type(value).__name__
     return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line's worth of it

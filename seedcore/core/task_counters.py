@@ -1,4 +1,4 @@
-"""How many tasks had which outcome, and how long they took: what ``get_metrics`` and ``GET /metrics`` are made of."""
+"""Counts and durations of tasks by outcome, for ``get_metrics`` and ``GET /metrics``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the histogram's buckets in seconds; above the last there is one more."""
+"""Upper limits of the histogram's buckets in seconds; one more bucket has no limit."""
 MAX_OUTCOMES = 50
 OTHER = "other"
 UNKNOWN = "unknown"
 
 
 class TaskCounts:
-    """Counts by task type and outcome; its size has a bound, whatever callers and agents come up with."""
+    """Counts by task type and outcome; their number is limited, whatever callers and agents send."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], _Count] = {}
@@ -23,7 +23,7 @@ class TaskCounts:
     def add(
         self, kind: str, answer: Mapping[str, Any], seconds: float, *, known: Container[str], direct: bool = False
     ) -> None:
-        """Count one answer; types that are not ``known`` are counted together, ``direct`` ones a second time."""
+        """Count one answer; unknown types are counted together, ``direct`` answers are counted a second time."""
         outcome = "success" if answer.get("success") else str(answer.get("error_type") or UNKNOWN)
         if outcome not in self._outcomes:
             if len(self._outcomes) >= MAX_OUTCOMES:
@@ -38,9 +38,9 @@ class TaskCounts:
         count.buckets[bisect_left(BUCKETS_S, seconds)] += 1
 
     def to_list(self) -> list[dict[str, Any]]:
-        """One entry each: ``task_type, outcome, count, direct, seconds_sum, buckets`` (of BUCKETS_S and above).
+        """Return one entry per count: ``task_type, outcome, count, direct, seconds_sum, buckets`` (of BUCKETS_S).
 
-        ``direct`` says how many of them did not come by the Coordinator.
+        ``direct`` is the number of tasks that did not come through the Coordinator.
         """
         return [
             {
@@ -65,7 +65,7 @@ class _Count:
 
 
 def merge(lists: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Add up what several :meth:`TaskCounts.to_list` gave."""
+    """Add up the results of several :meth:`TaskCounts.to_list`."""
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for entries in lists:
         for entry in entries:
@@ -82,7 +82,7 @@ def merge(lists: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:
-    """Return the duration that ``share`` of the tasks did not exceed, as exact as the buckets are; None without any."""
+    """Return the duration that ``share`` of the tasks did not exceed, in the precision of the buckets, or None."""
     wanted = share * sum(buckets)
     if not wanted:
         return None

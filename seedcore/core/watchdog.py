@@ -1,8 +1,8 @@
-"""End a process whose event loop, or one of whose endless tasks, has ended.
+"""End a process whose event loop, or one of whose background tasks, has ended.
 
-A ``SystemExit`` or ``KeyboardInterrupt`` in a task that user code has started by itself goes past every fence of ours
-and stops the loop of the actor. Ray does not notice: the actor never answers again and stays ALIVE (measured on
-2.60). A process that ends, Ray restarts.
+A ``SystemExit`` or ``KeyboardInterrupt`` in a task that user code has started bypasses every handler of SeedCore
+and stops the actor's event loop. Ray does not detect this: the actor never answers again and stays ALIVE (measured on
+2.60). If the process exits, Ray restarts it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 def end_process_with_this_loop() -> None:
-    """From now on, end the process as soon as the thread that calls this (a loop's thread) ends."""
+    """End the process as soon as the calling thread (that of an event loop) ends."""
     loop_thread = threading.current_thread()
     if loop_thread is threading.main_thread():
-        return  # not in an actor: there the loop has a thread of its own, and the process ends with this one anyway
+        return  # not in an actor, where the loop has its own thread; the process ends with the main thread anyway
 
     def wait_for_end() -> None:
         loop_thread.join()
@@ -32,9 +32,9 @@ def end_process_with_this_loop() -> None:
 
 
 def run_for_ever(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-    """Start a task that ends only by being cancelled; any other end is a fault of ours, and ends the process.
+    """Start a background task that may end only by cancellation; any other end is a bug and ends the process.
 
-    Without it everything would look well while what it keeps up to date stays as it was.
+    Otherwise the process would look healthy while the data that the task updates is stale.
     """
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(_check_end)

@@ -26,7 +26,7 @@ def test_an_old_name_is_the_same_module_and_says_the_new_one(old: str, new: str)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        f"{old} is now {new}; the old name goes in release 0.3",
+        f"{old} is now {new}; release 0.3 removes the old name",
         f"True {new} {new}",
     ]
 

@@ -134,7 +134,7 @@ def test_every_path_may_begin_at_home(home: Path) -> None:
 @pytest.mark.usefixtures("homeless")
 def test_without_a_home_directory_the_state_has_to_be_named() -> None:
     assert messages({"RAY_AUTH_MODE": "token"}) == [
-        f"environment: {name} is {path!r}, expected a path; there is no home directory that '~' could be"
+        f"environment: {name} is {path!r}, expected a path; '~' is unknown without a home directory"
         for name, path in [
             ("SEEDCORE_STATE_DIR", "~/.local/state/seedcore"),
             ("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"),

@@ -84,9 +84,9 @@ def test_a_domain_of_blanks_is_none() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (None, "a task is a mapping with a 'type', not NoneType"),
-        ([], "a task is a mapping with a 'type', not list"),
-        ("x", "a task is a mapping with a 'type', not str"),
+        (None, "a task must be a mapping with a 'type', got NoneType"),
+        ([], "a task must be a mapping with a 'type', got list"),
+        ("x", "a task must be a mapping with a 'type', got str"),
         ({}, f"task key 'type' is missing, expected a string of 1 to {MAX_NAME_CHARS} characters"),
         ({"type": 5}, f"task key 'type' is 5, expected a string of 1 to {MAX_NAME_CHARS} characters"),
         ({"type": " "}, f"task key 'type' is ' ', expected a string of 1 to {MAX_NAME_CHARS} characters"),
@@ -138,7 +138,7 @@ def test_a_domain_that_is_too_long_is_refused() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_a_payload_above_the_limit_is_refused(payload: Any) -> None:
-    with pytest.raises(PayloadTooLargeError, match="larger than the 1000 bytes allowed"):
+    with pytest.raises(PayloadTooLargeError, match="larger than 1000 bytes"):
         Task.parse({"type": "t", "params": {"x": payload}}, max_bytes=1000)
 
 
