@@ -20,7 +20,7 @@ from scripts.example_coordinator import ExampleCoordinator
 from seedcore.cli.app import cli
 from seedcore.config.schema import config_schema
 from seedcore.coordinator.http.app import create_app
-from seedcore.coordinator.http.metrics import CoordinatorCollector
+from seedcore.coordinator.http.metrics import METRICS
 from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 
@@ -191,10 +191,10 @@ def http() -> str:
 def metrics() -> str:
     """Return what `GET /metrics` has."""
     rows = []
-    for family in CoordinatorCollector(ExampleCoordinator()).collect():
-        labels = sorted({label for sample in family.samples for label in sample.labels})
-        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
-        rows.append([f"`{family.name}{suffix}`", family.type, ", ".join(map(code, labels)), family.documentation])
+    for metric in METRICS:
+        labels = sorted([*metric.source.labels, *(["le"] if metric.type == "histogram" else [])])
+        suffix = {"counter": "_total", "info": "_info"}.get(metric.type, "")
+        rows.append([f"`{metric.name}{suffix}`", metric.type, ", ".join(map(code, labels)), metric.help])
     return page(
         "Metrics",
         "`GET /metrics` of the Coordinator, in the format that Prometheus asks for; it wants the token. "

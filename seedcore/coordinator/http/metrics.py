@@ -1,9 +1,14 @@
-"""Prometheus metrics, read from the Coordinator's live state when they are asked for: no counters to forget."""
+"""Declare every metric once: ``GET /metrics``, docs/reference and the Grafana dashboard are made from the list.
+
+A scrape reads the Coordinator's live state: there are no counters to forget.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -14,11 +19,313 @@ from seedcore.core.reason import Reason, Status
 from seedcore.core.task_counters import BUCKETS_S
 
 if TYPE_CHECKING:
-    from prometheus_client import Metric
+    from prometheus_client import Metric as Family
 
     from seedcore.coordinator.http.view import CoordinatorView
 
 ORGAN_STATUSES = ("ready", "starting", "degraded", "down", "stopped")
+# The values of a sample's labels, and its value; a histogram has an entry of TaskCounts as value.
+Samples = list[tuple[tuple[object, ...], Any]]
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A panel of the Grafana dashboard.
+
+    Attributes:
+        kind: ``stat``, ``state-timeline`` or ``timeseries``.
+        row: Title of the row that it stands in.
+        title: Its own title.
+        width: Columns of 24.
+        queries: PromQL to the legend of its lines.
+        unit: As Grafana calls it.
+    """
+
+    kind: str
+    row: str
+    title: str
+    width: int
+    queries: Mapping[str, str]
+    unit: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the samples of a metric come from.
+
+    Attributes:
+        labels: Names of their labels.
+        samples: Takes them from ``CoordinatorView.metrics()`` with the body of ``status()`` as ``status``.
+    """
+
+    labels: tuple[str, ...]
+    samples: Callable[[Values], Samples]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric; if it has a unit, its name ends in it.
+
+    Attributes:
+        type: ``counter``, ``gauge``, ``histogram`` or ``info``.
+        name: Its name, without the suffix that its type adds.
+        help: What it is.
+        source: Where its samples come from.
+        panels: What the dashboard shows of it.
+    """
+
+    type: str
+    name: str
+    help: str
+    source: Source
+    panels: Sequence[Panel] = ()
+
+    def family(self, figures: Values) -> Family:
+        """Return the metric with its samples, in the form of prometheus_client."""
+        labels = self.source.labels
+        family: Any = _FAMILIES[self.type](self.name, self.help, labels=() if self.type == "info" else labels)
+        for values, value in self.source.samples(figures):
+            texts = list(map(str, values))
+            if self.type == "info":
+                family.add_metric([], dict(zip(labels, texts, strict=True)))
+            elif self.type == "histogram":
+                family.add_metric(texts, _cumulative(value["buckets"]), value["seconds_sum"])
+            else:
+                family.add_metric(texts, float(value))
+        return family  # type: ignore[no-any-return]
+
+
+_FAMILIES: Mapping[str, Callable[..., Family]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+    "info": InfoMetricFamily,
+}
+
+
+def _cumulative(buckets: Iterable[int]) -> list[tuple[str, float]]:
+    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(map(float, buckets)), strict=True))
+
+
+def _status(key: str, names: Iterable[str]) -> Source:
+    return Source((key,), lambda figures: [((name,), figures["status"].get(key) == name) for name in names])
+
+
+def _figure(key: str) -> Source:
+    return Source((), lambda figures: [] if figures.get(key) is None else [((), figures[key])])
+
+
+def _disks(key: str) -> Source:
+    labels = ("node_name", "path")
+    return Source(labels, lambda figures: [((disk["node_name"], disk["path"]), disk[key]) for disk in figures["disks"]])
+
+
+def _organs(samples: Callable[[Values], Samples], *labels: str) -> Source:
+    """Take samples of every organ; its id and type are their first labels."""
+    return Source(
+        ("organ_id", "organ_type", *labels),
+        lambda figures: [
+            ((organ["organ_id"], organ.get("organ_type", ""), *values), value)
+            for organ in figures["organs"]
+            for values, value in samples(organ)
+        ],
+    )
+
+
+def _organ(key: str) -> Source:
+    return _organs(lambda organ: [((), organ.get(key) or 0)])
+
+
+def _tasks(holder: Values) -> Samples:
+    return [((entry["task_type"], entry["outcome"]), entry) for entry in holder.get("tasks") or ()]
+
+
+def _task_counts(holder: Values) -> Samples:
+    return [(values, entry["count"]) for values, entry in _tasks(holder)]
+
+
+def _replicas(organ: Values) -> Samples:
+    states = [replica.get("state") for replica in organ.get("replicas") or ()]
+    return [((state,), states.count(state)) for state in ORGAN_STATUSES]
+
+
+def _restarts(organ: Values) -> Samples:
+    return [((), sum(replica.get("restarts") or 0 for replica in organ.get("replicas") or ()))]
+
+
+_counter, _gauge, _histogram = (partial(Metric, kind) for kind in ("counter", "gauge", "histogram"))
+_stat, _timeline, _lines = (partial(Panel, kind) for kind in ("stat", "state-timeline", "timeseries"))
+_TASK = ("task_type", "outcome")
+_MEAN = "sum by (task_type) (rate(seedcore_task_duration_seconds_{}[$__rate_interval]))".format
+METRICS = (
+    _gauge(
+        "seedcore_coordinator_status",
+        "1 for the status that the Coordinator has.",
+        _status("status", Status),
+        [
+            _stat("The organism", "Healthy", 4, {'seedcore_coordinator_status{status="healthy"}': ""}, "bool_yes_no"),
+            _timeline("The organism", "Status", 12, {"seedcore_coordinator_status": "{{status}}"}),
+        ],
+    ),
+    _gauge(
+        "seedcore_coordinator_reason", "1 for the reason of the status, see docs/status.md.", _status("reason", Reason)
+    ),
+    _gauge(
+        "seedcore_coordinator_degraded",
+        "1 if something that is not required is missing.",
+        Source((), lambda figures: [((), bool(figures["status"].get("degraded")))]),
+    ),
+    Metric(
+        "info",
+        "seedcore_release",
+        "The release that answers.",
+        Source(("release",), lambda figures: [((figures["status"].get("release") or "unknown",), 1)]),
+        [_stat("The organism", "Release", 6, {"seedcore_release_info": "{{release}}"})],
+    ),
+    _counter(
+        "seedcore_tasks",
+        "Tasks that the Coordinator answered; outcome is success or the type of the error.",
+        Source(_TASK, _task_counts),
+        [
+            _lines(
+                "Tasks",
+                "Tasks",
+                12,
+                {"sum by (outcome) (rate(seedcore_tasks_total[$__rate_interval]))": "{{outcome}}"},
+                "ops",
+            )
+        ],
+    ),
+    _histogram(
+        "seedcore_task_duration_seconds",
+        "Seconds from a task's arrival at the Coordinator to its answer.",
+        Source(_TASK, _tasks),
+        [_lines("Tasks", "Mean duration", 12, {f"{_MEAN('sum')} / {_MEAN('count')}": "{{task_type}}"}, "s")],
+    ),
+    _gauge(
+        "seedcore_tasks_in_flight",
+        "Tasks accepted and not yet answered.",
+        _figure("in_flight"),
+        [
+            _lines(
+                "Tasks",
+                "Under way",
+                8,
+                {"seedcore_tasks_in_flight": "all", "seedcore_organ_tasks_in_flight": "{{organ_id}}"},
+            )
+        ],
+    ),
+    _gauge(
+        "seedcore_uptime_seconds",
+        "Seconds since the Coordinator's process started.",
+        _figure("uptime_s"),
+        [_stat("The organism", "Up for", 4, {"seedcore_uptime_seconds": ""}, "s")],
+    ),
+    _gauge(
+        "seedcore_init_seconds",
+        "Seconds the last initialisation took.",
+        _figure("init_seconds"),
+        [_stat("The organism", "Last start took", 4, {"seedcore_init_seconds": ""}, "s")],
+    ),
+    _gauge("seedcore_init_attempts", "Attempts until the organism came up.", _figure("init_attempts")),
+    _counter(
+        "seedcore_coordinator_restarts",
+        "Times the Coordinator's process was replaced.",
+        _figure("restarts"),
+        [_stat("The organism", "Restarts in an hour", 6, {"increase(seedcore_coordinator_restarts_total[1h])": ""})],
+    ),
+    _counter("seedcore_reloads", "Times the organism was changed in place.", _figure("reloads")),
+    _gauge(
+        "seedcore_node_disk_free_bytes",
+        "Room on the disk of a path, of each living Ray node.",
+        _disks("free"),
+        [
+            _lines(
+                "The nodes",
+                "Disk free",
+                8,
+                {"seedcore_node_disk_free_bytes / seedcore_node_disk_size_bytes": "{{node_name}} {{path}}"},
+                "percentunit",
+            )
+        ],
+    ),
+    _gauge("seedcore_node_disk_size_bytes", "What of the disk may be used, whether it is or not.", _disks("size")),
+    _gauge(
+        "seedcore_organ_ready",
+        "1 if the organ has its minimum of ready agents.",
+        _organ("ready"),
+        [_timeline("The organism", "Organs", 12, {"seedcore_organ_ready": "{{organ_id}}"})],
+    ),
+    _gauge("seedcore_organ_required", "1 if the organism is not healthy without the organ.", _organ("required")),
+    _gauge("seedcore_organ_tasks_in_flight", "Tasks given to the organ and not yet answered.", _organ("in_flight")),
+    _gauge(
+        "seedcore_organ_tasks_queued",
+        "Tasks that wait for a free agent.",
+        _organ("queued"),
+        [
+            _lines(
+                "Tasks",
+                "Queued, as a part of the bound",
+                8,
+                {"seedcore_organ_tasks_queued / seedcore_organ_queue_limit": "{{organ_id}}"},
+                "percentunit",
+            )
+        ],
+    ),
+    _gauge("seedcore_organ_queue_limit", "Tasks that may wait; more are refused.", _organ("queue_limit")),
+    _gauge("seedcore_organ_places_stuck", "Places held by tasks that were given up and do not end.", _organ("stuck")),
+    _gauge("seedcore_organ_agents", "Agents that the organ is to have.", _organ("agent_count")),
+    _gauge(
+        "seedcore_organ_agents_ready",
+        "Agents that can work now.",
+        _organ("ready_agents"),
+        [
+            _lines(
+                "Tasks",
+                "Agents ready",
+                8,
+                {"seedcore_organ_agents_ready / seedcore_organ_agents": "{{organ_id}}"},
+                "percentunit",
+            )
+        ],
+    ),
+    _gauge(
+        "seedcore_organ_agent_states",
+        "Agents by their state.",
+        _organs(lambda organ: [((state,), count) for state, count in (organ.get("agents") or {}).items()], "state"),
+    ),
+    _gauge(
+        "seedcore_organ_status",
+        "1 for the status that the organ has.",
+        _organs(lambda organ: [((state,), organ.get("status") == state) for state in ORGAN_STATUSES], "status"),
+    ),
+    _gauge("seedcore_organ_replicas", "Processes of the organ by their state.", _organs(_replicas, "state")),
+    _counter(
+        "seedcore_organ_restarts",
+        "Times a process of the organ was replaced.",
+        _organs(_restarts),
+        [
+            _lines(
+                "The nodes",
+                "Processes replaced in an hour",
+                8,
+                {"increase(seedcore_organ_restarts_total[1h])": "{{organ_id}}"},
+            )
+        ],
+    ),
+    _counter(
+        "seedcore_organ_tasks",
+        "Tasks that the organ answered, whoever sent them; what a process did in its last second may be missing.",
+        _organs(_task_counts, *_TASK),
+    ),
+    _histogram(
+        "seedcore_organ_task_duration_seconds",
+        "Seconds from a task's arrival at the organ to its answer.",
+        _organs(_tasks, *_TASK),
+    ),
+)
 
 
 class CoordinatorCollector(Collector):
@@ -27,16 +334,10 @@ class CoordinatorCollector(Collector):
     def __init__(self, view: CoordinatorView) -> None:
         self._view = view
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterable[Family]:
         """Yield every family."""
-        yield from _status(self._view.status())
-        figures = self._view.metrics()
-        yield from _tasks(figures)
-        yield from _life(figures)
-        organs = figures.get("organs") or []
-        yield from _organs(organs)
-        yield from _organ_tasks(organs)
-        yield from _disks(figures.get("disks") or [])
+        figures = {**self._view.metrics(), "status": self._view.status()}
+        return [metric.family(figures) for metric in METRICS]
 
 
 class MetricsPage:
@@ -54,155 +355,3 @@ class MetricsPage:
             # It trips over some headers that make no sense; whoever sends one gets the plain text.
             encoder, content_type = choose_encoder("")
         return encoder(self._registry), content_type
-
-
-def _status(status: Mapping[str, Any]) -> Iterator[Metric]:
-    family = GaugeMetricFamily(
-        "seedcore_coordinator_status", "1 for the status that the Coordinator has.", labels=["status"]
-    )
-    for name in Status:
-        family.add_metric([name.value], float(status.get("status") == name))
-    yield family
-    family = GaugeMetricFamily(
-        "seedcore_coordinator_reason", "1 for the reason of the status, see docs/status.md.", labels=["reason"]
-    )
-    for reason in Reason:
-        family.add_metric([reason.value], float(status.get("reason") == reason))
-    yield family
-    yield GaugeMetricFamily(
-        "seedcore_coordinator_degraded",
-        "1 if something that is not required is missing.",
-        value=float(bool(status.get("degraded"))),
-    )
-    yield InfoMetricFamily(
-        "seedcore_release", "The release that answers.", value={"release": str(status.get("release") or "unknown")}
-    )
-
-
-def _tasks(figures: Mapping[str, Any]) -> Iterator[Metric]:
-    labels = ["task_type", "outcome"]
-    total = CounterMetricFamily(
-        "seedcore_tasks",
-        "Tasks that the Coordinator answered; outcome is success or the type of the error.",
-        labels=labels,
-    )
-    seconds = HistogramMetricFamily(
-        "seedcore_task_duration_seconds",
-        "Seconds from a task's arrival at the Coordinator to its answer.",
-        labels=labels,
-    )
-    for entry in figures.get("tasks") or []:
-        values = [str(entry["task_type"]), str(entry["outcome"])]
-        total.add_metric(values, entry["count"])
-        seconds.add_metric(values, _cumulative(entry["buckets"]), entry["seconds_sum"])
-    yield total
-    yield seconds
-    yield GaugeMetricFamily(
-        "seedcore_tasks_in_flight", "Tasks accepted and not yet answered.", value=figures["in_flight"]
-    )
-
-
-def _organ_tasks(organs: list[Mapping[str, Any]]) -> Iterator[Metric]:
-    labels = ["organ_id", "organ_type", "task_type", "outcome"]
-    total = CounterMetricFamily(
-        "seedcore_organ_tasks",
-        "Tasks that the organ answered, whoever sent them; what a process did in its last second may be missing.",
-        labels=labels,
-    )
-    seconds = HistogramMetricFamily(
-        "seedcore_organ_task_duration_seconds",
-        "Seconds from a task's arrival at the organ to its answer.",
-        labels=labels,
-    )
-    for organ in organs:
-        for entry in organ.get("tasks") or []:
-            values = [*_labels(organ), str(entry["task_type"]), str(entry["outcome"])]
-            total.add_metric(values, entry["count"])
-            seconds.add_metric(values, _cumulative(entry["buckets"]), entry["seconds_sum"])
-    yield total
-    yield seconds
-
-
-def _cumulative(buckets: Sequence[int]) -> list[tuple[str, float]]:
-    bounds = [*map(str, BUCKETS_S), "+Inf"]
-    return list(zip(bounds, itertools.accumulate(map(float, buckets)), strict=True))
-
-
-def _life(figures: Mapping[str, Any]) -> Iterator[Metric]:
-    if figures.get("init_seconds") is not None:
-        yield GaugeMetricFamily(
-            "seedcore_init_seconds", "Seconds the last initialisation took.", value=figures["init_seconds"]
-        )
-    yield GaugeMetricFamily(
-        "seedcore_init_attempts", "Attempts until the organism came up.", value=figures["init_attempts"]
-    )
-    yield CounterMetricFamily(
-        "seedcore_coordinator_restarts", "Times the Coordinator's process was replaced.", value=figures["restarts"]
-    )
-    yield CounterMetricFamily(
-        "seedcore_reloads", "Times the organism was changed in place.", value=figures.get("reloads") or 0
-    )
-    yield GaugeMetricFamily(
-        "seedcore_uptime_seconds", "Seconds since the Coordinator's process started.", value=figures["uptime_s"]
-    )
-
-
-def _disks(disks: list[Mapping[str, Any]]) -> Iterator[Metric]:
-    labels = ["node_name", "path"]
-    free = GaugeMetricFamily(
-        "seedcore_node_disk_free_bytes", "Room on the disk of a path, of each living Ray node.", labels=labels
-    )
-    size = GaugeMetricFamily(
-        "seedcore_node_disk_size_bytes", "What of the disk may be used, whether it is or not.", labels=labels
-    )
-    for disk in disks:
-        place = [str(disk["node_name"]), str(disk["path"])]
-        free.add_metric(place, float(disk["free"]))
-        size.add_metric(place, float(disk["size"]))
-    yield free
-    yield size
-
-
-def _organs(organs: list[Mapping[str, Any]]) -> Iterator[Metric]:
-    labels = ["organ_id", "organ_type"]
-    gauges = {
-        "seedcore_organ_ready": ("1 if the organ has its minimum of ready agents.", "ready"),
-        "seedcore_organ_required": ("1 if the organism is not healthy without the organ.", "required"),
-        "seedcore_organ_agents": ("Agents that the organ is to have.", "agent_count"),
-        "seedcore_organ_agents_ready": ("Agents that can work now.", "ready_agents"),
-        "seedcore_organ_tasks_in_flight": ("Tasks given to the organ and not yet answered.", "in_flight"),
-        "seedcore_organ_tasks_queued": ("Tasks that wait for a free agent.", "queued"),
-        "seedcore_organ_queue_limit": ("Tasks that may wait; more are refused.", "queue_limit"),
-        "seedcore_organ_places_stuck": ("Places held by tasks that were given up and do not end.", "stuck"),
-    }
-    for name, (text, key) in gauges.items():
-        family = GaugeMetricFamily(name, text, labels=labels)
-        for organ in organs:
-            family.add_metric(_labels(organ), float(organ.get(key) or 0))
-        yield family
-    states = GaugeMetricFamily(
-        "seedcore_organ_status", "1 for the status that the organ has.", labels=[*labels, "status"]
-    )
-    replicas = GaugeMetricFamily(
-        "seedcore_organ_replicas", "Processes of the organ by their state.", labels=[*labels, "state"]
-    )
-    restarts = CounterMetricFamily(
-        "seedcore_organ_restarts", "Times a process of the organ was replaced.", labels=labels
-    )
-    agents = GaugeMetricFamily("seedcore_organ_agent_states", "Agents by their state.", labels=[*labels, "state"])
-    for organ in organs:
-        for state, count in (organ.get("agents") or {}).items():
-            agents.add_metric([*_labels(organ), str(state)], float(count))
-        processes = organ.get("replicas") or []
-        for state in ORGAN_STATUSES:
-            states.add_metric([*_labels(organ), state], float(organ.get("status") == state))
-            replicas.add_metric([*_labels(organ), state], sum(entry.get("state") == state for entry in processes))
-        restarts.add_metric(_labels(organ), sum(entry.get("restarts") or 0 for entry in processes))
-    yield agents
-    yield states
-    yield replicas
-    yield restarts
-
-
-def _labels(organ: Mapping[str, Any]) -> list[str]:
-    return [str(organ["organ_id"]), str(organ.get("organ_type", ""))]

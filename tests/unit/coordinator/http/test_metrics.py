@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from seedcore.coordinator.http.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
     from tests.unit.coordinator.http.conftest import View
@@ -68,6 +71,21 @@ async def test_values_are_those_of_the_view(client: httpx.AsyncClient, view: Vie
     assert samples[_key("seedcore_organ_task_duration_seconds_bucket", le="0.1", **done)] == 9
     assert samples[_key("seedcore_organ_task_duration_seconds_sum", **done)] == 0.25
     assert all(name.startswith("seedcore_") for name, _ in samples)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+async def test_a_sample_has_the_labels_that_the_reference_names(client: httpx.AsyncClient, metric: Metric) -> None:
+    suffixes = {"counter": ["_total"], "info": ["_info"], "histogram": ["_bucket", "_sum", "_count"]}
+    names = {f"{metric.name}{suffix}" for suffix in suffixes.get(metric.type, [""])}
+    found = [{*dict(labels)} - {"le"} for name, labels in await _scrape(client) if name in names]
+    assert all(labels == {*metric.source.labels} for labels in found)
+
+
+async def test_every_panel_of_the_dashboard_asks_for_metrics_that_exist(client: httpx.AsyncClient) -> None:
+    exposed = {name for name, _ in await _scrape(client)}
+    queries = [query for metric in METRICS for panel in metric.panels for query in panel.queries]
+    assert queries
+    assert {name for query in queries for name in re.findall(r"seedcore_\w+", query)} <= exposed
 
 
 async def test_a_scrape_sees_what_has_changed_since_the_last(client: httpx.AsyncClient, view: View) -> None:
