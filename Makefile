@@ -33,7 +33,8 @@ playbook = $(if $(home_fault),$(error $(home_fault)))$(VENV)/bin/ansible-playboo
 # Processes of pytest for the unit and the integration tests.
 WORKERS ?= 2
 # Tiers of tests by their names in scripts/tier_list.py; with ARGS, pytest runs those and nothing else.
-tiers = @VENV=$(VENV) $(VENV)/bin/python -m scripts.tiers --workers $(WORKERS)
+# exec: make passes a signal on to the process that it has started, which would be a shell otherwise.
+tiers = @VENV=$(VENV) exec $(VENV)/bin/python -m scripts.tiers --workers $(WORKERS)
 pytest_or_tiers = $(if $(ARGS),$(VENV)/bin/pytest $(ARGS),$(tiers))
 
 .PHONY: deploy status teardown quick check test test-all shell unit integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
@@ -75,13 +76,13 @@ lint: $(VENV)/dev ## ruff, mypy, import-linter, yamllint, ansible-lint
 	$(tiers) lint
 
 sanity: $(VENV)/deploy ## ansible-test sanity, on the collection as it is installed
-	$(if $(ARGS),@VENV=$(VENV) .ci/sanity $(ARGS),$(tiers) sanity)
+	$(if $(ARGS),@VENV=$(VENV) exec .ci/sanity $(ARGS),$(tiers) sanity)
 
 collection: $(VENV)/deploy ## the collection in dist/, with the library in it: install it with ansible-galaxy
-	@VENV=$(VENV) .ci/collection dist
+	@VENV=$(VENV) exec .ci/collection dist
 
 wheelhouse: $(VENV)/deploy ## dist/wheelhouse.tar, for hosts that reach no package index: make deploy ray_wheelhouse=dist/wheelhouse.tar
-	@VENV=$(VENV) EXTRA="$(seedcore_extra_requirements)" .ci/wheelhouse dist $(ARGS)
+	@VENV=$(VENV) EXTRA="$(seedcore_extra_requirements)" exec .ci/wheelhouse dist $(ARGS)
 
 docs: $(VENV)/dev ## docs/reference from the code, and the documentation as a site in dist/site
 	$(VENV)/bin/python -m scripts.dashboard
@@ -93,7 +94,7 @@ soak: $(VENV)/dev ## ten minutes of load while organs are killed, every task acc
 	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 
 chaos: $(VENV)/dev ## an hour of faults, one by one, against a deployment; what it says is held against what it does (ARGS="--minutes 10 --seed 7")
-	@VENV=$(VENV) .ci/chaos $(ARGS)
+	@VENV=$(VENV) exec .ci/chaos $(ARGS)
 
 bench: $(VENV)/bench ## ratios against raw Ray, measured in one run; see docs/benchmarks.md
 	$(VENV)/bin/python -m benchmarks $(ARGS)
@@ -108,7 +109,7 @@ monitoring: $(VENV)/dev ## a real Prometheus, its alerts, and the dashboard; whe
 	$(pytest_or_tiers) $(if $(ARGS),,monitoring)
 
 molecule: $(VENV)/dev ## the roles on hosts with systemd (needs Docker, or root to start it)
-	@VENV=$(VENV) molecule/run $(ARGS)
+	@VENV=$(VENV) exec molecule/run $(ARGS)
 
 lock: $(VENV)/deploy ## make the lists with hashes anew, from pyproject.toml and requirements/*.in
 	$(compile) pyproject.toml --output-file roles/seedcore/files/requirements.txt

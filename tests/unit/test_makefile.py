@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,39 @@ def test_a_build_machine_is_told_how_it_ended_and_how_long_it_took(code: int, tm
     assert tests == f"{tmp_path}/make test WORKERS=1"
     word = "FAILED (exit code 2)" if code else "passed"
     assert re.fullmatch(rf"seedcore: make test {re.escape(word)}; with what had to be installed it took \d+ s", last)
+
+
+@pytest.mark.parametrize("target", ["test", "molecule", "chaos"])
+def test_a_signal_to_make_reaches_the_tests_and_make_waits_for_them(target: str, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    program = tmp_path / "program"
+    program.write_text(
+        "#!/bin/sh\n[ \"$1\" = -c ] && exit 0\ntrap 'echo cleaned up; exit 0' TERM\necho runs\nread -r line\n"
+    )
+    program.chmod(0o755)
+    (checkout / ".ci").mkdir(parents=True)
+    (checkout / "molecule").mkdir()
+    (checkout / "roles/ray").mkdir(parents=True)
+    (checkout / "roles/ray/files").symlink_to(ROOT / "roles/ray/files")
+    for name in ("Makefile", "requirements", "pyproject.toml", ".ci/intact"):
+        (checkout / name).symlink_to(ROOT / name)
+    for name in ("molecule/run", ".ci/chaos"):
+        (checkout / name).symlink_to(program)
+    (checkout / ".venv/bin").mkdir(parents=True)
+    (checkout / ".venv/bin/python").symlink_to(program)
+    (checkout / ".venv/bin/ansible-playbook").write_text(f"#!{checkout}/.venv/bin/python\n")
+    for name in ("deploy", "dev"):
+        (checkout / ".venv" / name).touch()
+
+    with subprocess.Popen(
+        ["make", target],
+        cwd=checkout, env={"PATH": os.environ["PATH"]}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as made:  # fmt: skip
+        assert made.stdin is not None
+        assert made.stdout is not None
+        assert made.stdout.readline() == "runs\n"
+        made.send_signal(signal.SIGTERM)
+        made.wait(timeout=30)
+        # Ends what no signal has reached.
+        made.stdin.close()
+        assert "cleaned up\n" in made.stdout.read()
