@@ -1,4 +1,4 @@
-"""From organism.yaml to the spec of an organism, with every fault at its line."""
+"""Turn organism.yaml into the spec of an organism, or report every error with its line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["load_config", "parse_config"]
 
 
 def __getattr__(name: str) -> Any:
-    # The process of an organ imports agents with this package, and never reads the file.
+    # An organ's process imports agents with this package but never reads the file.
     if name in __all__:
         return getattr(import_module("seedcore.config.organism_file"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

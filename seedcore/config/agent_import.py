@@ -1,11 +1,11 @@
-"""Agents by import path: loading them, and checking that they can be what an organ needs.
+"""Import agents by path, and check that they fit an organ.
 
-An agent is one of two things. A class, constructed once per agent as ``cls(agent_id, **options)``, with a method
-``execute(task)`` and, if it likes, ``start()``, ``check_health()`` and ``stop()``, each sync or async. Or a plain
-function ``fn(task, **options)``, sync or async, which keeps nothing between two tasks. ``task`` is a
-:class:`seedcore.core.task.Task`. Either may be a generator, sync or async: then the task's result comes item by item.
+An agent is a class or a function. A class is constructed once per agent as ``cls(agent_id, **options)``; it has a
+method ``execute(task)`` and optionally ``start()``, ``check_health()`` and ``stop()``, each sync or async. A function
+is called as ``fn(task, **options)``, sync or async, and keeps no state between tasks. ``task`` is a
+:class:`seedcore.core.task.Task`. Either may be a generator, sync or async, which yields the result item by item.
 
-The configuration uses this in the process of whoever runs ``seedcore``, an organ in its own.
+Commands that check a configuration use this in their own process, an organ in its process.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ _BY_POSITION = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why something cannot be an agent; ``option`` names the option at fault, if it is one."""
+    """Why an object cannot be an agent; ``option`` names the wrong option, if there is one."""
 
     text: str
     option: str | None = None
 
 
 def is_agent_path(path: str) -> bool:
-    """Say whether a text has the form ``package.module:name``."""
+    """Return whether a text has the form ``package.module:name``."""
     module, colon, name = path.partition(":")
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 
 
 def load_agent(path: str) -> object:
-    """Import what ``path`` names.
+    """Import the object that ``path`` names.
 
     Raises:
-        AgentStartError: The path is malformed, the module is missing or raises (whatever it raises, SystemExit
-            included), or it has no such name. The message is one line.
+        AgentStartError: The path is malformed, the module is missing or raises anything (SystemExit
+            included), or the name is missing. The message is one line.
     """
     if not is_agent_path(path):
         raise AgentStartError(f"{path!r} is not {ALLOWED_PATH}")
     module_name, _, name = path.partition(":")
-    # A file that was written after this process last looked into its directory has to be found.
+    # Python caches directory listings; this finds files that were written since.
     importlib.invalidate_caches()
     try:
         found: object = importlib.import_module(module_name)
     except BaseException as error:
-        # Importing a module runs its code: what it raises is its fault, and must not end this process.
+        # Importing a module runs user code, which may raise anything; it must not end this process.
         if isinstance(error, ModuleNotFoundError) and _is_or_holds(error.name, module_name):
             raise AgentStartError(
                 f"there is no module {error.name!r} in this Python environment", _traceback(error)
             ) from error
-        raise AgentStartError(f"module {module_name!r} does not load: {_one_line(error)}", _traceback(error)) from error
+        raise AgentStartError(f"cannot import module {module_name!r}: {_one_line(error)}", _traceback(error)) from error
     for step in name.split("."):
         holder = found
         try:
@@ -73,22 +73,22 @@ def load_agent(path: str) -> object:
         except AttributeError as error:
             raise AgentStartError(f"module {module_name!r} has no {name!r}{_near(step, holder)}") from error
         except BaseException as error:
-            # A module may compute its attributes, and then this is its code again.
+            # A module may compute its attributes, which runs user code again.
             raise AgentStartError(
-                f"module {module_name!r} does not give {name!r}: {_one_line(error)}", _traceback(error)
+                f"module {module_name!r} raised at the attribute {name!r}: {_one_line(error)}", _traceback(error)
             ) from error
     return found
 
 
 def check_agent(agent: object, options: Mapping[str, Any]) -> str | None:
-    """Say why something cannot be an agent with these options, or None if it can."""
+    """Return why an object cannot be an agent with these options, or None if it can."""
     return "; ".join(problem.text for problem in agent_problems(agent, options)) or None
 
 
 def agent_problems(agent: object, options: Mapping[str, Any] | None) -> list[Problem]:
-    """List everything that keeps ``agent`` from being one with these options (None: they are not known).
+    """List every reason why ``agent`` cannot be an agent with these options (None: unknown options).
 
-    Nothing of it is constructed or called.
+    Nothing is constructed or called.
     """
     if any(kind.__module__ in {"ray.actor", "ray.remote_function"} for kind in type(agent).__mro__):
         return [Problem("it is decorated with ray.remote, expected the plain class or function")]
@@ -102,7 +102,7 @@ def agent_problems(agent: object, options: Mapping[str, Any] | None) -> list[Pro
 def _class_problems(agent: type) -> Iterable[Problem]:
     if inspect.isabstract(agent):
         missing = ", ".join(sorted(getattr(agent, "__abstractmethods__", ())))
-        yield Problem(f"class {agent.__name__} is abstract, it lacks {missing}")
+        yield Problem(f"class {agent.__name__} is abstract, it does not implement {missing}")
         return
     execute = getattr(agent, "execute", None)
     if execute is None:
@@ -110,7 +110,7 @@ def _class_problems(agent: type) -> Iterable[Problem]:
     elif not callable(execute):
         yield Problem(f"'execute' of class {agent.__name__} is of type {type(execute).__name__}, expected a method")
     elif not _takes(agent, "execute", 1):
-        yield Problem(f"'execute' of class {agent.__name__} does not take one argument, the task")
+        yield Problem(f"'execute' of class {agent.__name__} must accept one argument, the task")
     for name in _OPTIONAL_METHODS:
         method = getattr(agent, name, None)
         if method is None:
@@ -118,7 +118,7 @@ def _class_problems(agent: type) -> Iterable[Problem]:
         if not callable(method):
             yield Problem(f"{name!r} of class {agent.__name__} is of type {type(method).__name__}, expected a method")
         elif not _takes(agent, name, 0):
-            yield Problem(f"{name!r} of class {agent.__name__} wants arguments, expected none")
+            yield Problem(f"{name!r} of class {agent.__name__} requires arguments, expected none")
 
 
 def _call_problems(agent: Callable[..., Any], options: Mapping[str, Any] | None, *, first: str) -> Iterable[Problem]:
@@ -128,7 +128,7 @@ def _call_problems(agent: Callable[..., Any], options: Mapping[str, Any] | None,
     parameters = list(signature.parameters.values())
     name = getattr(agent, "__name__", type(agent).__name__)
     if not parameters or parameters[0].kind not in _BY_POSITION:
-        yield Problem(f"{name} takes no positional argument for {first}")
+        yield Problem(f"{name} accepts no positional argument for {first}")
         taken = None
     else:
         taken = parameters[0] if parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL else None
@@ -137,25 +137,25 @@ def _call_problems(agent: Callable[..., Any], options: Mapping[str, Any] | None,
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in rest.values())
     for option in options or ():
         if taken is not None and option == taken.name and taken.kind in _BY_KEYWORD:
-            yield Problem(f"option {option!r} of {name} is {first}, it cannot be set", option)
+            yield Problem(f"option {option!r} of {name} is the parameter for {first} and cannot be set", option)
         elif option not in by_keyword and not anything:
-            allowed = f"expected one of: {', '.join(by_keyword)}" if by_keyword else "it takes none"
-            yield Problem(f"{name} does not take the option {option!r}, {allowed}", option)
+            allowed = f"expected one of: {', '.join(by_keyword)}" if by_keyword else "expected no options"
+            yield Problem(f"{name} does not accept the option {option!r}, {allowed}", option)
     for parameter in rest.values():
         if parameter.default is not inspect.Parameter.empty:
             continue
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            yield Problem(f"{name} wants a second positional argument {parameter.name!r}, expected options by name")
+            yield Problem(f"{name} requires a second positional argument {parameter.name!r}, expected options by name")
         elif parameter.kind in _BY_KEYWORD and options is not None and parameter.name not in options:
-            yield Problem(f"{name} wants the option {parameter.name!r}, which is missing")
+            yield Problem(f"{name} requires the option {parameter.name!r}, which is missing")
 
 
 def _takes(agent: type, method: str, count: int) -> bool:
-    """Say whether a method of an instance can be called with ``count`` positional arguments."""
+    """Return whether a method of an instance can be called with ``count`` positional arguments."""
     static = inspect.getattr_static(agent, method)
     bound_already = isinstance(static, staticmethod | classmethod)
     if not bound_already and not inspect.isfunction(static):
-        return True  # a descriptor or a callable object: only calling it would tell
+        return True  # a descriptor or a callable object: only a call would show it
     signature = _signature(getattr(agent, method))
     if signature is None:
         return True
@@ -170,7 +170,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
-        # Some callables written in C have none; what they take shows when they are called.
+        # Some callables in C have no signature; only a call shows what they accept.
         return None
 
 
@@ -194,5 +194,5 @@ def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except BaseException:
-        # Formatting asks the exception for its text, which is user code as well.
+        # Formatting calls the exception's __str__, which may be user code.
         return _one_line(error)

@@ -1,10 +1,10 @@
-"""organism.yaml: from a file to an :class:`~seedcore.core.spec.OrganismSpec`, or to everything that is wrong with it.
+"""Read organism.yaml into an :class:`~seedcore.core.spec.OrganismSpec`, or report every error in it.
 
-The keys, their defaults, what they mean and what is allowed, are declared at :class:`~seedcore.core.spec.OrganSpec`.
-Every fault is found in one go and says where it is.
+:class:`~seedcore.core.spec.OrganSpec` declares the keys, their defaults, their meaning and their allowed values. One
+pass finds every error and its place.
 
-Which organ does a task has to be plain from the file, so a task type may have one organ at most without a domain, and
-one at most in each domain. The same type with and without a domain is no conflict: the domain is preferred.
+The file must define one organ for each task, so a task type may have at most one organ without a domain, and at most
+one in each domain. The same type with and without a domain is no conflict: the domain is preferred.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RAY_OWN_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 _ORGANS = ("seedcore", "organism", "organ_types")
 _Location = tuple[str | int, ...]
 _WORD = re.compile(r"[\w.-]+")
-# As Ray takes them; its own check would come when the organ is created, and name no line.
+# Ray's own rules; Ray checks them only when it creates the organ, and cannot name a line.
 _LABEL_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?/)?{_LABEL_WORD}")
 _LABEL_SELECTOR = re.compile(rf"!?(?:{_LABEL_WORD}|in\({_LABEL_WORD}(?:, ?{_LABEL_WORD})*\))")
@@ -47,15 +47,15 @@ def load_config(path: Path | None, *, check_imports: bool = True) -> OrganismSpe
     """Read organism.yaml.
 
     Args:
-        path: The file; None means the one that is packaged with SeedCore.
-        check_imports: Also import the agents, in this process, and check that they fit their options. What they print
-            meanwhile goes to stderr.
+        path: The file; None means the packaged one.
+        check_imports: Also import the agents in this process, and check that they fit their options. Their prints go
+            to stderr.
 
     Returns:
         The organism; its ``source`` is the absolute path of the file.
 
     Raises:
-        ConfigError: With every fault of the file, in order of place.
+        ConfigError: With every error in the file, in order of place.
     """
     path = PACKAGED_CONFIG if path is None else path
     organs = _organs(read_source(path), check_imports=check_imports)
@@ -63,10 +63,10 @@ def load_config(path: Path | None, *, check_imports: bool = True) -> OrganismSpe
 
 
 def parse_config(data: bytes, *, name: str = "organism.yaml", check_imports: bool = True) -> OrganismSpec:
-    """Do what :func:`load_config` does with the content of a file.
+    """Do the same as :func:`load_config` for the content of a file.
 
     Raises:
-        ConfigError: With every fault of the content, in order of place.
+        ConfigError: With every error in the content, in order of place.
     """
     return OrganismSpec(organs=_organs(parse_source(data, name=name), check_imports=check_imports), source=name)
 
@@ -113,7 +113,7 @@ def _label_value(value: str) -> str:
     return value
 
 
-# What a function checks, schema.py has to be told in other words.
+# The JSON schema cannot use the check functions, so it repeats their rules.
 _NAME_SCHEMA = {
     "type": "string",
     "maxLength": MAX_NAME_CHARS,
@@ -171,7 +171,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "count": (int, "an integer from {ge} to {le}"),
     "domains": (
         dict[_Name, Annotated[list[_Name], Field(min_length=1)]],
-        "a mapping of domains, each to a list of one task type or more",
+        "a mapping of domains, each to a list of one or more task types",
     ),
     "flag": (bool, "true or false"),
     "gpus": (_Gpus, f"0, {_MEASURE} 1, or an integer up to {MAX_RESOURCE}"),
@@ -217,7 +217,7 @@ def _organ_model() -> type[BaseModel]:
     keys: dict[str, Any] = {}
     for name, option in OrganSpec.described().items():
         kind, allowed = KINDS[option.kind]
-        # The default of the model is never read: what a file does not say is left to OrganSpec.
+        # The default of the model is never used: OrganSpec has the defaults.
         default = None if name in defaults else ...
         bounds: Any = option.bounds
         text = allowed.format(**bounds) if bounds else allowed
@@ -230,7 +230,7 @@ _Organ = _organ_model()
 
 class _Organism(_Strict):
     organ_types: list[_Organ] = Field(  # type: ignore[valid-type]  # mypy reads no model that is made at run time
-        min_length=1, description="a list of one organ or more"
+        min_length=1, description="a list of one or more organs"
     )
 
 
@@ -261,7 +261,7 @@ def _organs(source: Source, *, check_imports: bool) -> tuple[OrganSpec, ...]:
 
 
 def _error(source: Source) -> ConfigError:
-    # A value that several aliases bring along is one fault.
+    # Several aliases of one wrong value are one error.
     unique = set(source.faults)
     return ConfigError(tuple(sorted(unique, key=lambda fault: (fault.line, fault.column, fault.message))))
 
@@ -277,7 +277,7 @@ def _spec(organ: BaseModel) -> OrganSpec:
 
 
 def _validate(source: Source, root: Located) -> tuple[OrganismFile | None, set[_Location]]:
-    """Check each value by itself; returns the model, if everything is well, and the places that are not."""
+    """Check each value by itself; return the model if all are valid, and the locations of the wrong ones."""
     bad: set[_Location] = set()
     try:
         return OrganismFile.model_validate(root.value), bad
@@ -308,7 +308,7 @@ def _validate(source: Source, root: Located) -> tuple[OrganismFile | None, set[_
 
 
 def _model_at(location: _Location) -> tuple[type[BaseModel], _Location]:
-    """The model that a location lies in, and the rest of the location inside that model."""
+    """Return the model that contains a location, and the rest of the location inside that model."""
     if len(location) > len(_ORGANS) and location[: len(_ORGANS)] == _ORGANS:
         return _Organ, location[len(_ORGANS) + 1 :]
     models: tuple[type[BaseModel], ...] = (OrganismFile, _Seedcore, _Organism)
@@ -335,7 +335,7 @@ def _title(location: _Location) -> str:
         if isinstance(step, str) and _WORD.fullmatch(step):
             text += f".{step}" if text else step
         else:
-            # A key may hold anything, the end of a line too.
+            # A key may contain any character, even a newline.
             text += f"[{step}]" if isinstance(step, int) else f"[{show(step)}]"
     return text or "the file"
 
@@ -349,7 +349,7 @@ def _unknown_key(location: _Location) -> str:
 
 
 class _Entry:
-    """One organ of the file, of which only the values that are well by themselves are seen."""
+    """One organ of the file, with only those values that are valid by themselves."""
 
     def __init__(self, located: Located, location: _Location, bad: set[_Location]) -> None:
         self._located = located
@@ -357,14 +357,14 @@ class _Entry:
         self._bad = {place[depth:] for place in bad if place[:depth] == location}
 
     def get(self, key: str) -> Any:
-        """The value of a key, OrganSpec's default if the key is not there, None if it is wrong or required."""
+        """Return the value of a key, OrganSpec's default if it is missing, None if it is wrong or required."""
         located = self._located.children.get(key)
         if located is None:
             return DEFAULTS.get(key)
         return None if located.value is BROKEN or (key,) in self._bad else located.value
 
     def inside(self, *keys: str | int) -> dict[str | int, Located]:
-        """The values inside a value that are well."""
+        """Return the valid values inside a value."""
         located = self._located.find(keys)
         if located is None or keys in self._bad:
             return {}
@@ -375,7 +375,7 @@ class _Entry:
         }
 
     def at(self, key: str) -> Located:
-        """Where a key's value stands; the organ itself, if the key is not there."""
+        """Return the place of a key's value, or of the organ if the key is missing."""
         return self._located.children.get(key, self._located)
 
 
@@ -396,8 +396,8 @@ def _check_ids(source: Source, entries: list[_Entry]) -> None:
             continue
         place = entry.at("id").used
         if organ_id in first:
-            text = f"the id {organ_id!r} is that of the organ in line {first[organ_id].line}"
-            source.fault(place, f"{text}, expected an id of its own")
+            text = f"the organ in line {first[organ_id].line} already has the id {organ_id!r}"
+            source.fault(place, f"{text}, expected a unique id")
         first.setdefault(organ_id, place)
 
 
@@ -417,12 +417,12 @@ def _check_routes(source: Source, entries: list[_Entry]) -> None:
             place = located.used
             where = f" in the domain {domain!r}" if domain is not None else ""
             if kind in BUILTIN_TASK_TYPES:
-                source.fault(located.place, f"the Coordinator itself takes the task type {kind!r}, expected any other")
+                source.fault(located.place, f"the task type {kind!r} is built in, expected another one")
             elif (kind, domain) in taken:
                 other, first = taken[kind, domain]
                 name = other.get("id")
                 who = "this organ" if other is entry else f"the organ {name!r}" if name else "another organ"
-                text = f"the task type {kind!r}{where} is taken by {who} already, in line {first.line}"
+                text = f"{who} already accepts the task type {kind!r}{where}, in line {first.line}"
                 source.fault(place, f"{text}, expected one organ for each task type and domain")
             else:
                 taken[kind, domain] = (entry, place)
@@ -436,7 +436,7 @@ def _routes(
     for key, kinds in entry.inside("domains").items():
         domain, place = normalise(str(key)), kinds.key or kinds.used
         if domain in domains:
-            text = f"the domain {domain!r} is given twice (case and outer blanks do not count)"
+            text = f"the domain {domain!r} appears twice (case and outer blanks are ignored)"
             source.fault(place, f"{text}, first in line {domains[domain].line}")
         domains.setdefault(domain, place)
         for located in entry.inside("domains", key).values():
@@ -450,7 +450,7 @@ def _check_agents(source: Source, entries: list[_Entry]) -> None:
         if path is None:
             continue
         where = entry.at("agent")
-        # A module that prints while it is imported must not spoil a command's output.
+        # Prints during an import must not get into the output of a command.
         with contextlib.redirect_stdout(sys.stderr):
             if path not in loaded:
                 try:
@@ -460,7 +460,7 @@ def _check_agents(source: Source, entries: list[_Entry]) -> None:
             agent = loaded[path]
             problems = [] if isinstance(agent, AgentStartError) else _problems(agent, entry.get("options"))
         if isinstance(agent, AgentStartError):
-            source.fault(where.place, _line(f"agent {path!r} does not load: {agent}, expected {ALLOWED_PATH}"))
+            source.fault(where.place, _line(f"agent {path!r} cannot be loaded: {agent}, expected {ALLOWED_PATH}"))
         for problem in problems:
             option = entry.at("options").children.get(problem.option) if problem.option is not None else None
             place = (option.key or option.place) if option is not None else where.place
@@ -471,7 +471,7 @@ def _problems(agent: object, options: Mapping[str, Any] | None) -> list[Problem]
     try:
         return agent_problems(agent, options)
     except Exception as error:
-        # Looking at a class runs its metaclass, which is user code.
+        # Inspecting a class runs its metaclass, which is user code.
         return [Problem(f"it cannot be inspected: {type(error).__name__}: {describe(error)}")]
 
 

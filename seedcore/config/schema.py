@@ -1,7 +1,7 @@
-"""The JSON schema of organism.yaml, for editors and for the reference: made of the models that the loader checks with.
+"""The JSON schema of organism.yaml, for editors and the reference, generated from the models of the loader.
 
-A schema knows no relations between values (an id given twice, more replicas than agents) and imports no agents:
-``seedcore config check`` has the last word.
+A schema cannot express relations between values (duplicate ids, more replicas than agents) and imports no agents;
+``seedcore config check`` checks these as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the schema as plain data; each key has its description, what is allowed, and its default."""
+    """Return the schema as plain data; each key has its description, allowed values and default."""
     schema = OrganismFile.model_json_schema()
     organ = schema["$defs"].pop("_Organ")
     schema["$defs"]["organ"] = {**organ, "description": "One organ."}
@@ -35,13 +35,13 @@ def config_schema() -> dict[str, Any]:
     return {
         "$schema": DIALECT,
         "title": "organism.yaml",
-        "description": "What organs an organism has.",
+        "description": "The organs of an organism.",
         **_adapt(schema),
     }
 
 
 def _adapt(node: Any) -> Any:
-    """Take out what not every tool knows: names of classes, and marks for begin and end in patterns."""
+    """Remove parts that some tools do not support: class names, and anchors for begin and end in patterns."""
     if isinstance(node, str):
         return node.replace(r"\A", "^").replace(r"\z", r"(?![\s\S])")
     if isinstance(node, list):

@@ -1,7 +1,7 @@
-"""A YAML file as plain data in which every value knows its place.
+"""Read a YAML file as plain data in which every value has its place.
 
-PyYAML composes the nodes; the values are made here, because its own constructors forget the places, let a second key
-win silently, and raise at the first thing they do not like. Every JSON text is read as what it means in JSON.
+PyYAML composes the nodes. This module makes the values, because PyYAML's constructors drop the places, silently let a
+second equal key win, and raise at the first error. JSON text has the same meaning as in JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 
 BROKEN: Any = object()
-"""Stands where a value should be that has a fault already, so that it is not reported twice."""
+"""Replaces a value that already has an error, so that it is not reported twice."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,13 +46,13 @@ class Place:
 
 @dataclass(slots=True)
 class Located:
-    """A value and where it comes from.
+    """A value and its place in the file.
 
     Attributes:
         value: Plain data: None, bool, int, float, str, list, dict with string keys, or :data:`BROKEN`.
-        place: Where it is written down.
-        used: Where it stands: ``place``, or that of the alias that brought it here.
-        key: Where the key of a mapping's value is written down.
+        place: Where it is written.
+        used: Where it is used: ``place``, or the place of the alias.
+        key: Place of its key, for a value of a mapping.
         children: The values inside, by key or index.
     """
 
@@ -72,19 +72,19 @@ class Located:
 
 @dataclass(slots=True)
 class Source:
-    """One file that was read: its values (None if there are none) and everything wrong with it as YAML."""
+    """A file that was read: its values (None if there are none) and every YAML error in it."""
 
     name: str
     root: Located | None = None
     faults: list[Fault] = field(default_factory=list)
 
     def fault(self, place: Place, message: str) -> None:
-        """Write down one thing that is wrong."""
+        """Add an error."""
         self.faults.append(Fault(self.name, place.line, place.column, message))
 
 
 def read_source(path: Path) -> Source:
-    """Read a YAML file with everything in it that can be read.
+    """Read as much of a YAML file as can be read.
 
     Raises:
         ConfigError: The file cannot be read at all.
@@ -93,10 +93,10 @@ def read_source(path: Path) -> Source:
 
 
 def parse_source(data: bytes, *, name: str) -> Source:
-    """Parse the bytes of a YAML file; whatever is wrong with them stands in ``faults``, nothing is raised."""
+    """Parse the bytes of a YAML file; put errors into ``faults`` and raise nothing."""
     source = Source(name)
     if len(data) > MAX_FILE_BYTES:
-        source.fault(Place(1, 1), f"the file is larger than the {MAX_FILE_BYTES} bytes allowed")
+        source.fault(Place(1, 1), f"the file is larger than {MAX_FILE_BYTES} bytes")
         return source
     try:
         text = data.decode("utf-8")
@@ -111,7 +111,7 @@ def parse_source(data: bytes, *, name: str) -> Source:
 
 
 def show(value: Any) -> str:
-    """Describe a value in a message, in YAML's words and in one short line."""
+    """Format a value for a message, in YAML's terms and in one short line."""
     if value is None:
         return "empty"
     if isinstance(value, bool):
@@ -130,7 +130,7 @@ def _read(path: Path) -> bytes:
         if stat.S_ISDIR(mode):
             problem = "is a directory, expected a YAML file"
         elif not stat.S_ISREG(mode):
-            # A pipe would be waited for without end, and cannot be read a second time by the supervisor.
+            # Reading a pipe may block for ever, and the supervisor could not read it again.
             problem = "is not a regular file, expected a YAML file"
         else:
             with path.open("rb") as file:
@@ -140,12 +140,12 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     except ValueError:
-        problem = "cannot be read: the path holds a character that no path can hold"
+        problem = "cannot be read: the path contains a character that is not allowed in paths"
     raise ConfigError((Fault(str(path), 0, 0, problem),))
 
 
 class _Alias:
-    """Stands where ``*name`` stands; PyYAML alone would lose the place."""
+    """Represents ``*name``; PyYAML alone would lose its place."""
 
     __slots__ = ("node", "start_mark")
 
@@ -155,7 +155,7 @@ class _Alias:
 
 
 class _Composer(yaml.SafeLoader):
-    """PyYAML's composer with a bound on the depth, in place of Python's own recursion limit."""
+    """PyYAML's composer with a limit on the depth, instead of Python's recursion limit."""
 
     depth = 0
 
@@ -166,9 +166,7 @@ class _Composer(yaml.SafeLoader):
             return _Alias(super().compose_node(parent, index), event.start_mark)
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(
-                None, None, f"nested deeper than the {MAX_DEPTH} levels allowed", event.start_mark
-            )
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
         try:
             return super().compose_node(parent, index)
         finally:
@@ -190,13 +188,13 @@ def _compose(text: str, source: Source) -> Any:
             source.fault(Place(1, 1), "the file is empty, expected a mapping with the key 'seedcore'")
         if node is not None and loader.check_node():
             place = Place.of(loader.peek_event().start_mark)
-            source.fault(place, "a second document begins here, expected one document a file")
+            source.fault(place, "a second document begins here, expected one document per file")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = [word for word in (error.problem, error.context) if word]
         source.fault(Place.of(mark) if mark else Place(1, 1), f"bad YAML: {', '.join(words)}")
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # PyYAML lets some of Python's own errors through, an escape like "\U00110000" for one.
+        # PyYAML lets some Python errors through, for example for an escape like "\U00110000".
         source.fault(Place.of(loader.get_mark()), f"bad YAML: {describe(error).splitlines()[0]}")
     finally:
         loader.dispose()
@@ -204,7 +202,7 @@ def _compose(text: str, source: Source) -> Any:
 
 
 class _Values:
-    """Turns nodes into values, within a budget: a few aliases of aliases can stand for billions of values."""
+    """Turn nodes into values, within a limit: a few aliases of aliases can stand for billions of values."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -221,11 +219,11 @@ class _Values:
         self._left -= 1
         if self._left < 0:
             if self._left == -1:
-                self._source.fault(here.used, f"the file stands for more than the {MAX_VALUES} values allowed")
+                self._source.fault(here.used, f"the file has more than {MAX_VALUES} values")
         elif id(node) in self._open:
             self._source.fault(here.used, "the anchor contains itself")
         elif depth > MAX_DEPTH:
-            self._source.fault(here.used, f"nested deeper than the {MAX_DEPTH} levels allowed")
+            self._source.fault(here.used, f"nested deeper than {MAX_DEPTH} levels")
         else:
             self._open.add(id(node))
             try:
@@ -258,7 +256,7 @@ class _Values:
                 continue
             key_place = Place.of(key_node.start_mark)
             if key in seen:
-                self._source.fault(key_place, f"the key {key!r} is given twice, first in line {seen[key].line}")
+                self._source.fault(key_place, f"the key {key!r} appears twice, first in line {seen[key].line}")
                 continue
             seen[key] = key_place
             if _is_merge(key_node):
@@ -278,7 +276,7 @@ class _Values:
             return None
         if isinstance(key.value, str):
             return key.value
-        self._source.fault(key.used, f"a key is {show(key.value)}, expected strings: quote it")
+        self._source.fault(key.used, f"a key must be a string, got {show(key.value)}: quote it")
         return None
 
     def _merge_parts(self, node: Any) -> Iterator[Any]:
@@ -291,7 +289,7 @@ class _Values:
             if isinstance(part.node if isinstance(part, _Alias) else part, yaml.MappingNode):
                 yield part
             else:
-                message = "'<<' takes something that is not a mapping, expected a mapping or a list of mappings"
+                message = "the value of '<<' is not a mapping, expected a mapping or a list of mappings"
                 self._source.fault(Place.of(part.start_mark), message)
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
@@ -300,7 +298,7 @@ class _Values:
         if kind in {"str", "value", "merge"}:
             return _whole_characters(node.value)
         if kind == "timestamp":
-            raise _BadValueError(f"{shown} is read as a date: quote it")
+            raise _BadValueError(f"YAML reads {shown} as a date: quote it")
         if kind not in {"int", "float", "bool", "null"}:
             raise _bad_tag(node)
         try:
@@ -314,22 +312,22 @@ class _Values:
         return value
 
 
-# JSON's way to write a number with an exponent and without a point; YAML 1.1 would make it a string.
+# A JSON number with an exponent and without a point, which YAML 1.1 would read as a string.
 _Composer.add_implicit_resolver(_TAG + "float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789"))
 
 
 class _BadValueError(Exception):
-    """A node that no value can be made of."""
+    """A node cannot be turned into a value."""
 
 
 def _whole_characters(text: str) -> str:
     if text.isascii():
         return text
     try:
-        # JSON writes characters beyond U+FFFF as two escapes, which YAML does not put together.
+        # JSON writes characters above U+FFFF as two escapes, which YAML does not combine.
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError as error:
-        raise _BadValueError("the text holds half of a surrogate pair, expected whole characters") from error
+        raise _BadValueError("the text contains half of a surrogate pair, expected whole characters") from error
 
 
 def _bad_tag(node: yaml.Node) -> _BadValueError:
@@ -344,5 +342,5 @@ def _is_merge(node: Any) -> bool:
 
 
 def _place_in(before: str) -> Place:
-    """Place of what follows a text."""
+    """Return the place after a text."""
     return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)

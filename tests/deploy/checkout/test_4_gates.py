@@ -21,9 +21,9 @@ def test_an_organism_with_faults_changes_nothing(deployed: Site) -> None:
     run = deployed.run("bootstrap", organism=bad)
 
     assert run.returncode != 0
-    assert re.search(rf"{re.escape(str(bad))}:\d+:\d+: agent 'careful:Missing' does not load", run.output), run.output[
-        -4000:
-    ]
+    assert re.search(rf"{re.escape(str(bad))}:\d+:\d+: agent 'careful:Missing' cannot be loaded", run.output), (
+        run.output[-4000:]
+    )
     assert run.recap["changed"] == 0
     assert live.read_text() == text
     assert deployed.status()["coordinator"]["pid"] == before["coordinator"]["pid"]

@@ -15,27 +15,27 @@ INIT = "class x:\n def __init__(self, a): ...\n"
 @pytest.mark.parametrize(
     ("source", "name", "problem"),
     [
-        ("", "absent", "does not load: module '{m}' has no 'absent'"),
-        ("class Worker: ...", "Wroker", "does not load: module '{m}' has no 'Wroker' (did you mean 'Worker'?)"),
-        ("raise SystemExit(3)", "x", "does not load: module '{m}' does not load: SystemExit: 3"),
-        ("raise KeyboardInterrupt", "x", "does not load: module '{m}' does not load: KeyboardInterrupt"),
-        ("import sys; sys.exit()", "x", "does not load: module '{m}' does not load: SystemExit"),
-        ("1/0", "x", "does not load: module '{m}' does not load: ZeroDivisionError: division by zero"),
+        ("", "absent", "cannot be loaded: module '{m}' has no 'absent'"),
+        ("class Worker: ...", "Wroker", "cannot be loaded: module '{m}' has no 'Wroker' (did you mean 'Worker'?)"),
+        ("raise SystemExit(3)", "x", "cannot be loaded: cannot import module '{m}': SystemExit: 3"),
+        ("raise KeyboardInterrupt", "x", "cannot be loaded: cannot import module '{m}': KeyboardInterrupt"),
+        ("import sys; sys.exit()", "x", "cannot be loaded: cannot import module '{m}': SystemExit"),
+        ("1/0", "x", "cannot be loaded: cannot import module '{m}': ZeroDivisionError: division by zero"),
         (
             "raise ValueError('two\\nlines')",
             "x",
-            "does not load: module '{m}' does not load: ValueError: two",
+            "cannot be loaded: cannot import module '{m}': ValueError: two",
         ),
         (
             "import surely_not_there",
             "x",
-            "does not load: module '{m}' does not load: ModuleNotFoundError: No module named 'surely_not_there'",
+            "cannot be loaded: cannot import module '{m}': ModuleNotFoundError: No module named 'surely_not_there'",
         ),
-        ("def x(:", "x", "does not load: module '{m}' does not load: SyntaxError: invalid syntax ({m}.py, line 1)"),
+        ("def x(:", "x", "cannot be loaded: cannot import module '{m}': SyntaxError: invalid syntax ({m}.py, line 1)"),
         (
             "def __getattr__(name): raise SystemExit(1)",
             "x",
-            "does not load: module '{m}' does not give 'x': SystemExit: 1",
+            "cannot be loaded: module '{m}' raised at the attribute 'x': SystemExit: 1",
         ),
     ],
 )
@@ -47,9 +47,8 @@ def test_an_agent_that_does_not_load_is_a_fault_at_its_path(module: Any, source:
 
 def test_a_module_that_is_not_there_is_a_fault_at_its_path() -> None:
     text = HEAD.replace(AGENT, "seedcore.nowhere:Agent")
-    begin = (
-        "agent 'seedcore.nowhere:Agent' does not load: there is no module 'seedcore.nowhere' in this Python environment"
-    )
+    cause = "there is no module 'seedcore.nowhere' in this Python environment"
+    begin = f"agent 'seedcore.nowhere:Agent' cannot be loaded: {cause}"
     assert faults(text) == [(6, 16, f"{begin}, expected {ALLOWED_PATH}")]
 
 
@@ -74,11 +73,11 @@ def test_a_path_of_another_form_is_a_fault_without_an_import(path: str) -> None:
         ),
         (
             f"{INIT} def execute(self): ...",
-            "'execute' of class x does not take one argument, the task",
+            "'execute' of class x must accept one argument, the task",
         ),
         (
             f"{INIT} def execute(self, task): ...\n def start(self, when): ...",
-            "'start' of class x wants arguments, expected none",
+            "'start' of class x requires arguments, expected none",
         ),
         (
             f"{INIT} def execute(self, task): ...\n stop = 'now'",
@@ -86,16 +85,16 @@ def test_a_path_of_another_form_is_a_fault_without_an_import(path: str) -> None:
         ),
         (
             f"import abc\n{INIT.replace('x:', 'x(abc.ABC):')} @abc.abstractmethod\n def execute(self, task): ...",
-            "class x is abstract, it lacks execute",
+            "class x is abstract, it does not implement execute",
         ),
-        ("class x:\n def execute(self, task): ...", "x takes no positional argument for the agent id"),
-        ("def x(): ...", "x takes no positional argument for the task"),
+        ("class x:\n def execute(self, task): ...", "x accepts no positional argument for the agent id"),
+        ("def x(): ...", "x accepts no positional argument for the task"),
         (
             "def x(*, task): ...",
-            "x takes no positional argument for the task; x wants the option 'task', which is missing",
+            "x accepts no positional argument for the task; x requires the option 'task', which is missing",
         ),
-        ("def x(task, size): ...", "x wants the option 'size', which is missing"),
-        ("def x(task, size, /): ...", "x wants a second positional argument 'size', expected options by name"),
+        ("def x(task, size): ...", "x requires the option 'size', which is missing"),
+        ("def x(task, size, /): ...", "x requires a second positional argument 'size', expected options by name"),
     ],
 )
 def test_something_that_cannot_be_an_agent_is_a_fault_at_its_path(module: Any, source: str, problem: str) -> None:
@@ -111,9 +110,9 @@ def test_options_that_do_not_fit_are_faults_at_their_keys(module: Any) -> None:
     m = module("class x:\n def __init__(self, agent_id, *, size, kind='a'): ...\n def execute(self, task): ...\n")
     text = HEAD.replace(AGENT, f"{m}:x") + "        options:\n          knd: 1\n          agent_id: x\n"
     assert faults(text) == [
-        (6, 16, f"agent '{m}:x': x wants the option 'size', which is missing"),
-        (8, 11, f"agent '{m}:x': x does not take the option 'knd', expected one of: size, kind"),
-        (9, 11, f"agent '{m}:x': option 'agent_id' of x is the agent id, it cannot be set"),
+        (6, 16, f"agent '{m}:x': x requires the option 'size', which is missing"),
+        (8, 11, f"agent '{m}:x': x does not accept the option 'knd', expected one of: size, kind"),
+        (9, 11, f"agent '{m}:x': option 'agent_id' of x is the parameter for the agent id and cannot be set"),
     ]
 
 

@@ -143,7 +143,7 @@ seedcore:
         ("pipe", "is not a regular file, expected a YAML file"),
         ("loop", "cannot be read: Too many levels of symbolic links"),
         ("x" * 300, "cannot be read: File name too long"),
-        ("a\0b", "cannot be read: the path holds a character that no path can hold"),
+        ("a\0b", "cannot be read: the path contains a character that is not allowed in paths"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_fault_without_a_place(tmp_path: Path, name: str, message: str) -> None:
