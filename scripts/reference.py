@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ import yaml
 
 from scripts.example_coordinator import ExampleCoordinator
 from seedcore.cli.app import cli
+from seedcore.config.organism_file import PACKAGED_CONFIG
 from seedcore.config.schema import config_schema
 from seedcore.coordinator.http.app import create_app
 from seedcore.coordinator.http.metrics import METRICS
 from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
+from seedcore.core.spec import OrganSpec
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 STATUS_PAGE = ROOT / "docs" / "status.md"
+COMMENTS_AT = 41
 HEAD = "<!-- Made from the code by `make docs`: change it there. -->\n\n"
 ROLES = ("ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "monitoring", "service")
 EXAMPLE = """\
@@ -55,15 +59,16 @@ def main(arguments: list[str]) -> int:
         if "--check" not in arguments:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    text = STATUS_PAGE.read_text(encoding="utf-8")
-    if (wanted := with_reasons(text)) != text:
-        outdated.append(STATUS_PAGE.name)
-        if "--check" not in arguments:
-            STATUS_PAGE.write_text(wanted, encoding="utf-8")
+    for path, complete in PARTS.items():
+        text = path.read_text(encoding="utf-8")
+        if (wanted := complete(text)) != text:
+            outdated.append(path.name)
+            if "--check" not in arguments:
+                path.write_text(wanted, encoding="utf-8")
     known = {*PAGES}
     outdated += [path.name for path in REFERENCE.glob("*") if path.name not in known]
     if "--check" in arguments and outdated:
-        click.echo(f"out of date in docs/reference: {', '.join(outdated)}; `make docs` writes them anew", err=True)
+        click.echo(f"out of date: {', '.join(outdated)}; `make docs` writes them anew", err=True)
         return 1
     return 0
 
@@ -279,10 +284,11 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def with_reasons(text: str) -> str:
-    """Return a page with the table of reasons between its two marks, as the code has it."""
+    """Return a page with the table of reasons between its two marks, and a section on each that has none elsewhere."""
     head, tail = "by `make docs` -->\n", "<!-- end of reasons -->"
     before, _, rest = text.partition(head)
     _, _, after = rest.partition(tail)
+    sections: list[str] = []
     rows = ["| reason | status | exit code | does waiting help? | what to do |", "|---|---|---|---|---|"]
     for reason in Reason:
         if reason in {Reason.UNKNOWN, Reason.CLOSED}:
@@ -290,7 +296,31 @@ def with_reasons(text: str) -> str:
         name = f"[{reason.value}](#{reason.value})"
         cells = (name, reason.status, str(int(reason.exit_code)), "no" if reason.terminal else "", reason.remedy)
         rows.append(f"| {' | '.join(cells)} |")
-    return "".join((before, head, "\n", "\n".join(rows), "\n\n", tail, after))
+        if f"\n## {reason.value}\n" not in before + after:
+            sections += ["", f"## {reason.value}", "", *textwrap.wrap(reason.remedy, 100)]
+    return "".join((before, head, "\n", "\n".join([*rows, *sections]), "\n\n", tail, after))
+
+
+def with_options(text: str) -> str:
+    """Return the packaged organism.yaml with every key that its first organ does not use, as a comment."""
+    begin = "# The other keys, with their defaults (from seedcore/core/spec.py by `make docs`):\n"
+    before, _, rest = text.partition(begin)
+    indent = before.rpartition("\n")[2]
+    first = OrganSpec(
+        id="",
+        type="",
+        agent="",
+        agent_count=yaml.safe_load(before)["seedcore"]["organism"]["organ_types"][0]["agent_count"],
+    )
+    lines = []
+    for name, option in OrganSpec.described().items():
+        if re.search(rf"^[ #-]*{name}:", before, re.MULTILINE):
+            continue
+        head = f"{indent}# {name}: {json.dumps(getattr(first, name))}"
+        for line in textwrap.wrap(option.help.replace("``", ""), 120 - COMMENTS_AT):
+            lines.append(f"{head.ljust(COMMENTS_AT)}# {line}\n")
+            head = f"{indent}#"
+    return "".join((before, begin, *lines, re.sub(r"\A( *#.*\n)*", "", rest)))
 
 
 def attribute_docs(of: type) -> dict[str, str]:
@@ -302,6 +332,9 @@ def attribute_docs(of: type) -> dict[str, str]:
     if missing:
         raise LookupError(f"the docstring of {of.__name__} does not say what {', '.join(sorted(missing))} is")
     return docs
+
+
+PARTS: dict[Path, Callable[[str], str]] = {STATUS_PAGE: with_reasons, PACKAGED_CONFIG: with_options}
 
 
 if __name__ == "__main__":

@@ -124,9 +124,8 @@ status:
   sample: healthy
 reason:
   description:
-    - Which case it is. V(ready), V(degraded), V(starting), V(restarting), V(unschedulable), V(init_failed), V(absent),
-      V(not_responding), V(organs_down), V(wrong_release), V(wrong_configuration), V(nodes_missing),
-      V(nodes_unexpected), V(state_damaged), V(unauthorized), V(unreachable) or V(not_installed).
+    - Which case it is, such as V(ready), V(degraded), V(starting) or V(organs_down); C(docs/status.md) has a section on
+      each.
     - V(cli_failed) if the executable itself hung or broke, V(usage) if it refused its options or its configuration.
   returned: always
   type: str

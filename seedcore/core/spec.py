@@ -102,10 +102,12 @@ class OrganSpec:
     )  # fmt: skip
     num_cpus: float = _option("CPUs that Ray reserves for each replica.", "quantity", 0.1)
     num_gpus: float = _option("GPUs that Ray reserves for each replica.", "gpus", 0.0)
-    resources: Mapping[str, float] = _option("Custom resources that Ray reserves for each replica.", "resources", dict)
+    resources: Mapping[str, float] = _option(
+        "Custom resources that Ray reserves for each replica, such as ``{ssd: 1}``.", "resources", dict
+    )
     labels: Mapping[str, str] = _option(
         "Labels that a replica's node must have, as Ray's label selectors: ``value``, ``!value``, ``in(a,b)`` or "
-        "``!in(a,b)``.", "labels", dict,
+        "``!in(a,b)``; such as ``{zone: a}``.", "labels", dict,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

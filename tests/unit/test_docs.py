@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts import packages, reference
+from seedcore.config.organism_file import PACKAGED_CONFIG
 from seedcore.core.reason import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,23 @@ def test_the_table_of_reasons_is_what_the_code_says() -> None:
     text = reference.STATUS_PAGE.read_text()
     assert text == reference.with_reasons(text), "run `make docs` and commit what it writes"
     assert text.count("](#organs_down) | unhealthy | 1 |") == 1
+
+
+def test_a_reason_without_a_section_of_its_own_gets_one() -> None:
+    text = reference.STATUS_PAGE.read_text()
+    before, _, rest = text.partition("## stale\n")
+    shorter = before + rest[rest.index("## ") :]
+
+    made = reference.with_reasons(shorter)
+
+    assert made.count("\n## stale\n") == 1
+    assert Reason.STALE.remedy in made.partition("\n## stale\n")[2].partition("<!-- end")[0].replace("\n", " ")
+    assert reference.with_reasons(made) == made
+
+
+def test_the_keys_of_the_packaged_file_are_those_that_the_code_has() -> None:
+    text = PACKAGED_CONFIG.read_text()
+    assert text == reference.with_options(text), "run `make docs` and commit what it writes"
 
 
 def test_every_reason_has_a_section() -> None:
