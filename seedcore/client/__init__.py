@@ -1,4 +1,4 @@
-"""Clients for programs: every task gets exactly one answer, and is sent again only if it surely did not run.
+"""Clients for programs: every task gets exactly one answer, and is retried only if it certainly did not run.
 
 ::
 
@@ -10,16 +10,16 @@
         for answer in client.map({"type": "echo", "params": {"n": n}} for n in range(100_000)):
             ...
 
-:class:`Client` blocks, :class:`AsyncClient` is the same with ``await``. Both work in two ways:
+:class:`Client` blocks, :class:`AsyncClient` has the same methods with ``await``. Both have two transports:
 
 ``ray``
-    This process has joined the cluster (``ray.init``). Tasks go to the processes of the organs directly, by a routing
-    table that the Coordinator keeps up to date here; its own load and absence do not matter to them. Tasks that come
-    up together travel as one call.
+    This process has joined the cluster (``ray.init``). The client sends tasks directly to the processes of the organs,
+    using a routing table that the Coordinator keeps up to date; tasks go on while the Coordinator is busy or away.
+    Concurrent tasks travel as one call.
 ``http``
-    This process has not, and need not: the Coordinator's HTTP server takes the tasks, many at a time.
+    This process has not joined the cluster: the client sends tasks to the Coordinator's HTTP server, many at a time.
 
-Without a word, it is ``ray`` in a process that has joined Ray and ``http`` in any other.
+The default is ``ray`` in a process that has joined Ray and ``http`` in any other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client for programs with an event loop."""
+"""The async client."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class AsyncClient:
-    """The same as :class:`seedcore.Client`, with ``await``, for one event loop; made and used on that loop.
+    """The same as :class:`seedcore.Client`, with ``await``, for one event loop; create and use it on that loop.
 
-    Tasks that are submitted while others are under way travel together. Who stops to wait for an answer does not stop
-    the task, which goes on to its own end or deadline.
+    Tasks that are submitted while others are in flight travel together. A caller that stops waiting for an answer does
+    not stop the task, which runs to its end or its deadline.
 
     Args:
-        settings: As for ``Client``, like everything else here.
+        settings: See ``Client``, like the other arguments.
         transport: ``auto``, ``ray`` or ``http``.
-        timeout_s: Seconds that each task has.
-        max_in_flight: Tasks that are under way at a time, all methods together; more wait for their turn, and their
-            time runs only from then on.
+        timeout_s: Time limit of each task in seconds.
+        max_in_flight: Largest number of tasks in flight, over all methods; more tasks wait for their turn, and their
+            time starts only then.
 
     Raises:
-        ClusterError: ``transport`` is ``ray``, and this process has not joined Ray.
+        ClusterError: ``transport`` is ``ray``, but this process has not joined Ray.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AsyncClient:
         await self.close()
 
     async def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Return what the Coordinator says of itself; see ``Client.status``."""
+        """Return the Coordinator's own status; see ``Client.status``."""
         limit_s = self._limit(timeout_s)
         if self._ray is None:
             return await asyncio.to_thread(self._http.status, limit_s)
@@ -85,23 +85,23 @@ class AsyncClient:
         return str(await self._ray.ask("ping", limit_s))
 
     async def submit(self, task: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Do one task and return its answer."""
+        """Submit one task and return its answer."""
         return await (await self._start(task, self._timeout_s if timeout_s is None else timeout_s))
 
     async def submit_many(
         self, tasks: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], *, timeout_s: float | None = None
     ) -> list[dict[str, Any]]:
-        """Do many tasks at once; returns each one's answer, in the order of the tasks."""
+        """Submit many tasks at once; return their answers in the order of the tasks."""
         return [answer async for answer in self.map(tasks, timeout_s=timeout_s)]
 
     async def map(
         self, tasks: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], *, timeout_s: float | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Do many tasks at once; yields each one's answer, in the order of the tasks: see ``Client.map``."""
+        """Submit many tasks at once; yield their answers in the order of the tasks, see ``Client.map``."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         window: deque[asyncio.Future[dict[str, Any]]] = deque()
         async for task in _each(tasks):
-            # While this waits for room, the first answers must not wait for it: they make the room.
+            # Do not hold back the first answers while waiting for a free place: they free it.
             while window and (len(window) >= self._max_in_flight or self._room.locked() or window[0].done()):
                 yield await window.popleft()
             window.append(await self._start(task, limit_s))
@@ -109,7 +109,7 @@ class AsyncClient:
             yield await window.popleft()
 
     async def close(self) -> None:
-        """End what runs in the background; tasks that have not been sent are answered."""
+        """Stop the background work; tasks that were not sent are answered."""
         self._engine.close()
         if self._routes is not None:
             self._routes.close()
@@ -120,7 +120,7 @@ class AsyncClient:
 
         def put(given: dict[str, Any]) -> None:
             self._room.release()
-            if not answer.done():  # else nobody waits any more
+            if not answer.done():  # else the caller has stopped waiting
                 answer.set_result(given)
 
         try:

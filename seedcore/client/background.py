@@ -1,4 +1,4 @@
-"""An engine on an event loop in a thread of its own, for a blocking client."""
+"""Run an engine on an event loop in its own thread, for a blocking client."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _AT_ONCE = 250
 
 
 class Background:
-    """Hands tasks from any thread to an engine; every task is answered, also after the end.
+    """Hand tasks from any thread to an engine; every task is answered, even after the end.
 
     Args:
-        make_engine: Makes the engine; called on its loop.
+        make_engine: Creates the engine; called on its loop.
     """
 
     def __init__(self, make_engine: Callable[[], Engine]) -> None:
@@ -35,17 +35,17 @@ class Background:
         self._started.wait()
 
     def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
-        """Begin one task."""
+        """Start one task."""
         self._inbox.append((raw, timeout_s, sink))
         if self._closed:
             self._refuse()
-        # One wake-up serves for all that come before the loop turns.
+        # One wake-up serves all tasks that arrive before the loop runs.
         elif not self._signalled:
             self._signalled = True
             self._call(self._drain)
 
     def close(self) -> None:
-        """End the thread; what has not been sent is answered, and so is everything that is added later."""
+        """End the thread; tasks that were not sent, and tasks that are added later, are answered."""
         self._closed = True
         self._call(self._end.set)
         if self._thread is not threading.current_thread():
@@ -73,11 +73,11 @@ class Background:
         try:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:
-            # The loop has ended; its thread may have looked into the inbox before this task was in it.
+            # The loop has ended, and its thread may have read the inbox before this task was added.
             self._refuse()
 
     def _refuse(self) -> None:
-        """Answer what the engine will never see; several threads may do so at once."""
+        """Answer tasks that the engine will never get; several threads may do so at once."""
         while self._inbox:
             try:
                 raw, _, sink = self._inbox.popleft()
@@ -97,6 +97,6 @@ class Background:
         try:
             self._engine.add(raw, timeout_s, sink)
         except Exception as error:
-            # A fault of ours ends with this task: whoever waits for its answer must not wait for ever.
+            # A bug must not leave the caller waiting for ever.
             logger.exception("a task could not be started")
             sink(failure(error, task_type=task_type_of(raw), executed="unknown"))

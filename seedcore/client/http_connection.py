@@ -1,4 +1,4 @@
-"""HTTP on an event loop: one request at a time on one connection, its answer read as it comes."""
+"""HTTP on an event loop: one request at a time on one connection, with a streamed answer."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import h11
 from seedcore.status.http_client import NotSentError, NotSentInTimeError, tls_context
 
 CONNECT_TIMEOUT_S = 10.0
-# A Coordinator that works on a request sends a sign of life every few seconds, see ``http/lines.py``.
+# A Coordinator sends a keep-alive every few seconds while it works on a request, see ``http/lines.py``.
 SILENCE_S = 20.0
-# A server lets an idle connection go after a while, and what is sent at that moment is lost: be sooner than it.
+# A server closes an idle connection after a while and loses a request sent at that moment; close it earlier.
 MAX_IDLE_S = 5.0
-# More than a Coordinator sends as one answer.
+# Larger than any answer of a Coordinator.
 MAX_ANSWER_BYTES = 160 * 1024 * 1024
 _CHUNK = 256 * 1024
 
 
 class Wire:
-    """A connection to one server; made by :meth:`open`."""
+    """A connection to one server, created by :meth:`open`."""
 
     def __init__(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._host = host
@@ -55,15 +55,15 @@ class Wire:
 
     @property
     def is_usable(self) -> bool:
-        """Whether another request may go over it: the server has not let go and is not about to."""
+        """Whether it can be used for another request: the server has not closed it and is not about to."""
         idle_s = time.monotonic() - self._used
         return self._h11.our_state is h11.IDLE and not self._reader.at_eof() and idle_s < MAX_IDLE_S
 
     async def post(self, path: str, body: bytes, *, token: str | None, accept: str) -> int:
-        """Send a request with a JSON body; returns the status code, with ``content_type`` and ``retry_after`` set.
+        """Send a request with a JSON body; set ``content_type`` and ``retry_after`` and return the status code.
 
         Raises:
-            OSError: The connection broke, or there was no sign of life.
+            OSError: The connection broke, or nothing arrived for too long.
         """
         headers = [
             ("Host", self._host),
@@ -88,10 +88,10 @@ class Wire:
         return int(event.status_code)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes.
+        """Yield the body as it arrives.
 
         Raises:
-            OSError: It does not come to its end.
+            OSError: The body is incomplete.
         """
         while isinstance(event := await self._next(), h11.Data):
             yield bytes(event.data)
@@ -102,7 +102,7 @@ class Wire:
         self._used = time.monotonic()
 
     async def whole(self) -> bytes:
-        """Return the body; raises what :meth:`lines` does."""
+        """Return the body; raise the same errors as :meth:`lines`."""
         body = bytearray()
         async for chunk in self.chunks():
             _check_size(body)
@@ -110,10 +110,10 @@ class Wire:
         return bytes(body)
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield the lines of the body as they come, without those that are empty.
+        """Yield the lines of the body as they arrive, except empty ones.
 
         Raises:
-            OSError: It does not come to its end, or a line is too large: a Coordinator sends none.
+            OSError: The body is incomplete, or a line is larger than any that a Coordinator sends.
         """
         rest = bytearray()
         async for chunk in self.chunks():
@@ -127,14 +127,14 @@ class Wire:
                         yield line
 
     def close(self) -> None:
-        """Let go."""
+        """Close the connection."""
         self._writer.close()
 
     async def _next(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 async with asyncio.timeout(SILENCE_S):
-                    # What we send is larger than what the sockets hold, perhaps: it goes out while this waits.
+                    # The request may be larger than the socket buffers; it is sent during this wait.
                     self._h11.receive_data(await self._reader.read(_CHUNK))
         except h11.RemoteProtocolError as error:
             raise ConnectionError(f"not an HTTP answer: {error}") from error

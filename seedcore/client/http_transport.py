@@ -1,4 +1,4 @@
-"""Tasks over the Coordinator's HTTP server, for a process that has not joined Ray."""
+"""Send tasks over the Coordinator's HTTP server, from a process that has not joined Ray."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from seedcore.status.probing import probe
 
 MAX_BATCH = 250
 MAX_BATCH_BYTES = 1024 * 1024
-# Requests under way at once. Up to the first number tasks go at once, above it they gather for a moment.
+# Requests in flight. Below the first number a task is sent at once, above it tasks are collected for a moment.
 QUICK_REQUESTS = 4
 MAX_REQUESTS = 128
 GATHER_S = 0.02
-# An answer that travels may come this much later than the Coordinator's own limit ends the task.
+# Extra time for an answer to arrive after the Coordinator's own limit for the task.
 ANSWER_GRACE_S = 5.0
 _PATH = "/coordinator/tasks"
 _PAUSE_S = 0.1
-# A batch that is refused with one of these may hold one task that spoils it.
+# A batch that is rejected with one of these may contain a single bad task.
 _SPOILT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
 class NoAnswer(dict[str, Any]):
-    """The answer, in the documented shape, of a task that the Coordinator did not answer.
+    """The answer, in the documented shape, to a task that the Coordinator did not answer.
 
     Attributes:
-        error: Why: a NotSentError or a refusal (nothing was done), or what ended the wait.
+        error: The cause: a NotSentError or a rejection (the task did not run), or the error that ended the wait.
     """
 
     def __init__(self, error: Exception, answer: Mapping[str, Any]) -> None:
@@ -46,20 +46,20 @@ class NoAnswer(dict[str, Any]):
 
 
 class HttpLink:
-    """Asks one Coordinator how it is; safe to use from any thread.
+    """Ask one Coordinator for its status; safe to use from any thread.
 
     Args:
-        settings: Where it is.
+        settings: Where the Coordinator is.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def status(self, timeout_s: float) -> dict[str, Any]:
-        """Return the body of ``GET /coordinator/status``, also while the Coordinator starts.
+        """Return the body of ``GET /coordinator/status``, even while the Coordinator starts.
 
         Raises:
-            ClusterError: It does not answer, and why; or it refuses this caller.
+            ClusterError: The Coordinator does not answer, or rejects this caller; the message has the cause.
         """
         try:
             response = self._request("GET", "/coordinator/status", None, timeout_s)
@@ -72,7 +72,7 @@ class HttpLink:
         return dict(response.body)
 
     def ping(self, timeout_s: float) -> str:
-        """Return ``pong`` once the Coordinator is out of its start; raises what :meth:`status` does."""
+        """Return ``pong`` as soon as the Coordinator has started; raise the same errors as :meth:`status`."""
         deadline = time.monotonic() + timeout_s
         while self.status(max(0.001, deadline - time.monotonic()))["status"] == "initializing":
             if time.monotonic() + _PAUSE_S > deadline:
@@ -94,14 +94,14 @@ class HttpLink:
 
 
 class HttpEngine:
-    """Does many tasks at once, on one event loop: those that come up together travel as one request.
+    """Submit many tasks at once, on one event loop; concurrent tasks travel as one request.
 
-    Each answer is taken as it comes, so that a slow task keeps no quick one waiting. Methods are called on the loop.
+    It takes each answer as it arrives, so a slow task does not delay a quick one. Call the methods on the loop.
 
     Args:
         settings: Where the Coordinator is.
-        patience_s: Seconds in which a task that has not begun is sent again, whatever time it has itself; None for as
-            long as the task's own time lasts, which then counts from :meth:`add`.
+        patience_s: Seconds in which a task that has not begun is retried, whatever its own limit is; None to retry
+            within the task's own limit, which then counts from :meth:`add`.
     """
 
     def __init__(self, settings: Settings, *, patience_s: float | None = None) -> None:
@@ -116,7 +116,7 @@ class HttpEngine:
         self._closed = False
 
     def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
-        """Begin one task."""
+        """Start one task."""
         parsed = closed_answer(raw) if self._closed else parse(raw)
         if isinstance(parsed, dict):
             sink(parsed)
@@ -125,7 +125,7 @@ class HttpEngine:
         try:
             document = _document(raw)
         except Exception as error:
-            # Also whatever a mapping of the caller's own makes of being read.
+            # A mapping of the caller may raise anything when it is read.
             text = f"the task is not JSON: {describe(error)}"
             sink(failure(text, error_type="TaskError", task_type=task.type, executed="no"))
             return
@@ -136,7 +136,7 @@ class HttpEngine:
         self._queue(entry)
 
     def close(self) -> None:
-        """Answer what has no answer yet, and send nothing any more."""
+        """Answer all open tasks, and send nothing more."""
         self._closed = True
         for entry in list(self._open):
             self._finish(entry, closed_answer(entry.type, executed="unknown" if entry.is_sent else "no"))
@@ -167,7 +167,7 @@ class HttpEngine:
             if batch and size + self._inbox[0].size > MAX_BATCH_BYTES:
                 break
             entry = self._inbox.popleft()
-            if entry in self._open:  # else its time ran out in the queue
+            if entry in self._open:  # else its deadline passed in the queue
                 batch.append(entry)
                 size += entry.size
         if batch:
@@ -193,13 +193,13 @@ class HttpEngine:
         try:
             await self._exchange(batch, pending)
         except Exception as caught:
-            # Whatever it is ends with the tasks of this request, each of which gets its answer.
+            # Any error concerns only the tasks of this request, and each of them gets an answer.
             error = caught
         for entry in pending.values():
             self._take(entry, _lost(error, entry))
 
     async def _exchange(self, batch: list[_Entry], pending: dict[int, _Entry]) -> None:
-        """Send a batch and take answers as they come; what is answered leaves ``pending``."""
+        """Send a batch and take answers as they arrive; an answered task leaves ``pending``."""
         token, url = self._settings.token(), self._settings.http_url
         wire = next((one for one in self._take_idle() if one.is_usable), None)
         if wire is None:
@@ -225,7 +225,7 @@ class HttpEngine:
             wire.close()
 
     def _take_whole(self, status: int, retry_after: str | None, text: bytes, pending: dict[int, _Entry]) -> None:
-        """Take the answers of a request that was answered with one JSON document: mostly it has been refused."""
+        """Take the answers from a single JSON document, which is mostly a rejection of the request."""
         body = _parsed(text)
         if not isinstance(body, dict) or "success" not in body:
             raise stranger(self._settings.http_url, status, body)
@@ -254,7 +254,7 @@ class HttpEngine:
         return found
 
     def _send(self, entry: _Entry) -> bytes:
-        """Mark a task as sent; returns it as JSON, with the time that it has."""
+        """Mark a task as sent; return it as JSON with its remaining time."""
         entry.is_sent = True
         self._watch(entry)
         if entry.limit_s is None:
@@ -262,7 +262,7 @@ class HttpEngine:
         return b'%s,"timeout_s":%s}' % (entry.document[:-1], repr(max(0.001, round(entry.limit_s, 3))).encode())
 
     def _watch(self, entry: _Entry) -> None:
-        """Answer a task in time, whatever becomes of its request, or whether there is one."""
+        """Answer a task at its deadline, even without an answer to its request."""
         if entry.timer is not None:
             entry.timer.cancel()
             entry.timer = None
@@ -290,7 +290,7 @@ class HttpEngine:
             self._loop.call_later(pause, self._queue, entry)
 
     def _finish(self, entry: _Entry, answer: dict[str, Any]) -> None:
-        if entry in self._open:  # else it was late, or the client was closed
+        if entry in self._open:  # else it was answered at its deadline, or the client was closed
             self._open.remove(entry)
             if entry.timer is not None:
                 entry.timer.cancel()
@@ -317,16 +317,16 @@ _BATCH = b'{"type":"execute_many","params":{"tasks":[%s]}}'
 
 
 def _document(raw: Mapping[str, Any]) -> bytes:
-    """Write a task as JSON, without ``timeout_s``: what is left of it is known when the task is sent."""
+    """Write a task as JSON, without ``timeout_s``, which is computed when the task is sent."""
     kept = {key: value for key, value in raw.items() if key != "timeout_s"}
-    # As it goes out: half a surrogate pair has no UTF-8, and NaN is no JSON.
+    # Encode it now: half a surrogate pair has no UTF-8, and NaN is not JSON.
     return json.dumps(kept, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _lost(error: Exception, entry: _Entry) -> NoAnswer:
     answer: dict[str, Any]
     if isinstance(error, NotSentError):
-        nobody = OrganUnavailableError(f"the Coordinator is not reached: {_text(error)}", retry_after_s=0.5)
+        nobody = OrganUnavailableError(f"cannot reach the Coordinator: {_text(error)}", retry_after_s=0.5)
         answer = failure(nobody, task_type=entry.type)
     elif isinstance(error, TimeoutError):
         text = f"the Coordinator: {_text(error)}"

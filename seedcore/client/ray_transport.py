@@ -1,4 +1,4 @@
-"""Tasks to the processes of the organs themselves, for a process that has joined Ray."""
+"""Send tasks directly to the processes of the organs, from a process that has joined Ray."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _READS = frozenset({"get_metrics", "get_organism_status", "get_organism_summary"
 
 
 class Direct:
-    """What a blocking client does in the thread of its caller: one task at a time, and questions to the Coordinator.
+    """The calls that a blocking client makes in its caller's thread: single tasks, and questions to the Coordinator.
 
     Args:
-        routes: The table.
+        routes: The routing table.
     """
 
     def __init__(self, routes: Routes) -> None:
@@ -42,7 +42,7 @@ class Direct:
         self._lock = threading.Lock()
 
     def submit(self, raw: Any, timeout_s: float | None) -> dict[str, Any]:
-        """Do one task."""
+        """Submit one task."""
         parsed = parse(raw)
         if isinstance(parsed, dict):
             return parsed
@@ -105,30 +105,30 @@ class Direct:
         try:
             reference = _send(actor(), method, order)
         except Exception as error:
-            # Nothing has left this process: a parameter cannot be pickled, the other process is down, Ray is not there.
+            # Nothing was sent: a parameter cannot be pickled, the other process is down, or Ray is not there.
             return unsent(error, task, organ_id)
         if reference is None:
             return failure(down(_where(organ_id)), task_type=task.type)
         try:
             answer: dict[str, Any] = ray.get(reference, timeout=timeout_s + ANSWER_GRACE_S)
         except Exception as error:
-            # Whatever Ray makes of it, this task's caller gets an answer.
+            # Whatever Ray raises, the caller gets an answer.
             return lost(error, task, organ_id, timeout_s)
         return answer
 
 
 class RayEngine:
-    """Does many tasks at once, on one event loop; methods are called on it.
+    """Submit many tasks at once, on one event loop; call the methods on it.
 
     Args:
-        routes: The table.
+        routes: The routing table.
     """
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[Any, Lane] = {}
-        # Tasks that wait for another table, with the timer that ends the wait.
+        # Tasks that wait for a new routing table, with the timer that ends the wait.
         self._patient: dict[_Entry, asyncio.TimerHandle] = {}
         self._open: set[_Entry] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,7 +136,7 @@ class RayEngine:
         routes.listen(self._on_news)
 
     def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
-        """Begin one task."""
+        """Start one task."""
         parsed = closed_answer(raw) if self._closed else parse(raw)
         if isinstance(parsed, dict):
             sink(parsed)
@@ -158,7 +158,7 @@ class RayEngine:
             await asyncio.sleep(again)
 
     def close(self) -> None:
-        """Answer what has no answer yet, and send nothing any more."""
+        """Answer all open tasks, and send nothing more."""
         self._closed = True
         self._routes.unlisten(self._on_news)
         for entry in list(self._open):
@@ -176,7 +176,7 @@ class RayEngine:
         try:
             organ = _organ(self._routes, entry.task, entry.attempts)
         except Exception as error:
-            # Mostly that there is nobody to send it to.
+            # Usually no process can take the task.
             self._answer(entry, unsent(error, entry.task, None))
             return
         entry.limit_s = organ.task_timeout_s
@@ -193,7 +193,7 @@ class RayEngine:
             self._patient[entry] = self._loop.call_later(pause, self._try, entry)
 
     def _finish(self, entry: _Entry, answer: dict[str, Any]) -> None:
-        if entry in self._open:  # else the client was closed in the meantime
+        if entry in self._open:  # else the client has been closed
             self._open.remove(entry)
             entry.sink(answer)
 
@@ -222,7 +222,7 @@ class RayEngine:
                 async with asyncio.timeout(limit_s + ANSWER_GRACE_S):
                     answer = await reference
             except Exception as error:
-                # Whatever Ray makes of it, this task's caller gets an answer.
+                # Whatever Ray raises, the caller gets an answer.
                 answer = lost(error, entry.task, None, limit_s)
         self._answer(entry, answer)
 
@@ -231,7 +231,7 @@ class RayEngine:
             self._loop.call_soon_threadsafe(self._renew)
 
     def _renew(self) -> None:
-        """Try again what waits, and forget lanes to processes that are no longer in the table."""
+        """Retry waiting tasks, and drop lanes to processes that are no longer in the table."""
         table = self._routes.table
         if table is not None:
             living = {replica[0] for organ in table.organs.values() for replica in organ.replicas}
@@ -261,13 +261,13 @@ class _Entry:
 
 
 def question(error: Exception, remaining_s: float, timeout_s: float) -> float:
-    """Return the seconds until a question may be asked again; it may as often as one likes, for it changes nothing.
+    """Return the seconds until a question is asked again; questions change nothing, so they can be repeated.
 
     Raises:
-        DeadlineError: There is no time for it.
+        DeadlineError: There is no time left.
     """
     if isinstance(error, TimeoutError) or remaining_s <= _ASK_AGAIN_S:
-        raise DeadlineError(f"the Coordinator gave no answer within {timeout_s:g} s") from error
+        raise DeadlineError(f"the Coordinator did not answer within {timeout_s:g} s") from error
     return _ASK_AGAIN_S
 
 
@@ -275,7 +275,7 @@ _ASK_AGAIN_S = 0.2
 
 
 def unsent(error: Exception, task: Task, organ_id: str | None) -> dict[str, Any]:
-    """Answer a task that has not left this process."""
+    """Answer a task that was not sent."""
     if isinstance(error, SeedCoreError):
         return failure(error, task_type=task.type, executed="no")
     text = f"cannot be sent to {_where(organ_id)}: {type(error).__name__}: {error}"
@@ -286,7 +286,7 @@ def lost(error: Exception, task: Task, organ_id: str | None, timeout_s: float) -
     """Answer a task whose call ended with an error."""
     answer = lost_answer(error, task.type, organ_id=organ_id, timeout_s=timeout_s)
     if task.type in _READS and answer["error_type"] == "OrganUnavailableError":
-        # Done or not, it has changed nothing.
+        # This task changes nothing, whether it ran or not.
         return failure(down(_COORDINATOR), task_type=task.type)
     return answer
 
@@ -297,12 +297,12 @@ def _organ(routes: Routes, task: Task, attempts: Attempts) -> OrganEntry:
     except UnknownTaskTypeError as error:
         if not attempts.first_doubt():
             raise
-        # The organism may have become another one a moment ago.
+        # The organism may have been reloaded a moment ago.
         raise OrganUnavailableError(str(error), retry_after_s=DOUBT_S) from error
 
 
 def _send(actor: Any, method: str, order: Any) -> Any:
-    """Make one Ray call; None if the actor is known to be down."""
+    """Make one Ray call; return None if the actor is known to be down."""
     return None if is_down(actor) else getattr(actor, method).remote(order)
 
 
@@ -315,5 +315,5 @@ def _load(lane: Lane) -> float:
 
 
 def _chance() -> float:
-    # Among equals by chance: many clients must not all begin with the same one.
+    # Choose among equals at random: many clients must not all start with the same process.
     return random.random()  # noqa: S311 - no secret

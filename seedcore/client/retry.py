@@ -1,4 +1,4 @@
-"""How long a task is tried, and after which answers it is tried again."""
+"""How long a client retries a task, and after which answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seedcore.core.reason import Reason
 from seedcore.core.task import Task, describe, failure, parse_sized, task_type_of
 
 DEFAULT_TIMEOUT_S = 60.0
-"""What a task has where neither the caller, nor the task, nor its organ names a limit."""
+"""Time limit of a task if neither the caller, nor the task, nor its organ sets one."""
 
 MAX_IN_FLIGHT = 1_000
 FIRST_PAUSE_S = 0.02
@@ -22,11 +22,11 @@ Sink = Callable[[dict[str, Any]], None]
 
 
 class Attempts:
-    """The tries of one task, all within one deadline.
+    """The attempts of one task, all within one deadline.
 
     Args:
-        limits_s: Seconds from now; the least of those that are not None counts.
-        patience_s: Seconds in which there may be another try. Then each try has the whole limit for itself.
+        limits_s: Seconds from now; the smallest one that is not None applies.
+        patience_s: Seconds in which the task is retried. Each attempt then has the full limit.
     """
 
     __slots__ = ("_deadline", "_doubted", "_limit_s", "_patience_s", "_pauses", "_started")
@@ -42,32 +42,32 @@ class Attempts:
         self._doubted = False
 
     def first_doubt(self) -> bool:
-        """Say True once: an unknown type may be one of a table that is about to come."""
+        """Return True once: the type may be in a routing table that has not arrived yet."""
         doubted, self._doubted = self._doubted, True
         return not doubted
 
     def remaining(self, limit_s: float = DEFAULT_TIMEOUT_S) -> float:
-        """Seconds that the next try may take; ``limit_s`` counts for each try, and for all where nothing else does."""
+        """Seconds for the next attempt; ``limit_s`` applies to each attempt, and to all without another limit."""
         now = time.monotonic()
         deadline = self._started + limit_s if self._deadline is None else self._deadline
         return max(0.0, min(deadline - now, limit_s))
 
     def limit(self) -> float | None:
-        """Seconds that the next try may take, or None where nobody has named a limit: then its organ's counts."""
+        """Seconds for the next attempt, or None if nobody has set a limit and that of the organ applies."""
         if self._limit_s is None or self._patience_s is not None:
             return self._limit_s
         return max(0.0, self._started + self._limit_s - time.monotonic())
 
     def pause(self, answer: Mapping[str, Any], limit_s: float = DEFAULT_TIMEOUT_S) -> float | None:
-        """Return the seconds until the next try, or None: the answer is the last.
+        """Return the seconds until the next attempt, or None if the answer is final.
 
-        There is another try only if surely nothing was done, it can help (then the answer has ``retry_after_s``), and
-        there is time for it.
+        The task is retried only if it certainly did not run, if a retry can help (the answer has ``retry_after_s``),
+        and if there is time left.
         """
         hint = answer.get("retry_after_s")
         if answer.get("success") or answer.get("executed") != "no" or not isinstance(hint, int | float):
             return None
-        # Who is overloaded knows best; anything else may be over sooner than anybody thought.
+        # Trust the hint of an organ that is overloaded; otherwise back off from FIRST_PAUSE_S.
         overloaded = answer.get("error_type") == "OverloadedError"
         pause = hint if overloaded else min(hint, FIRST_PAUSE_S * 2.0**self._pauses)
         pause *= random.uniform(1.0, 1.5)  # noqa: S311 - so that clients do not come back all at once
@@ -76,28 +76,28 @@ class Attempts:
 
 
 class Engine(Protocol):
-    """Does tasks in the background."""
+    """Submit tasks in the background."""
 
     def add(self, raw: Any, timeout_s: float | None, sink: Sink) -> None:
-        """Begin one task; ``sink`` is called exactly once, in a thread of the engine's choice."""
+        """Start one task; ``sink`` is called exactly once, in any thread."""
 
     def close(self) -> None:
-        """Send nothing any more; what is under way is answered as unknown."""
+        """Send nothing more; answer tasks in flight with ``executed: unknown``."""
 
 
 def parse(raw: Any) -> tuple[Task, int] | dict[str, Any]:
-    """Return the task that a caller means and its size in bytes, or the answer that says why it is none."""
+    """Return the caller's task and its size in bytes, or the answer that explains why it is invalid."""
     try:
         return parse_sized(raw)
     except SeedCoreError as error:
         return failure(error, task_type=task_type_of(raw))
     except Exception as error:
-        # A mapping of the caller's own, or one that another of his threads changes meanwhile.
+        # The caller's mapping may raise anything, or another thread may change it meanwhile.
         text = f"the task cannot be read: {describe(error)}"
         return failure(text, error_type="TaskError", task_type=task_type_of(raw))
 
 
 def closed_answer(raw: Any, *, executed: Executed = "no") -> dict[str, Any]:
-    """Answer a task that a closed client was given, or had under way; ``raw`` is the task or its type."""
+    """Answer a task that a closed client got or had in flight; ``raw`` is the task or its type."""
     error = ClusterError(Reason.CLOSED, "the client was closed")
     return failure(error, task_type=raw if isinstance(raw, str) else task_type_of(raw), executed=executed)

@@ -1,7 +1,7 @@
-"""The routing table, kept up to date in this process by one call to the Coordinator that is always open.
+"""The routing table of this process, kept up to date by one call to the Coordinator that is always open.
 
-The Coordinator answers it when its table changes. So a task finds the table of a moment ago without asking anybody, and
-goes on finding it while the Coordinator is away.
+The Coordinator answers that call when its table changes. A task therefore uses a recent table without a request, even
+while the Coordinator is away.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class OrganEntry:
-    """An organ in the table: its processes that can work now as ``(actor, capacity, epoch)``, or why there is none.
+    """An organ in the table: its ready processes as ``(actor, capacity, epoch)``, or why there is none.
 
-    The epoch is what the process is told with each task, None for one of an earlier release.
+    Each task carries the epoch of its process, None for a process of an earlier release.
     """
 
     organ_id: str
@@ -42,7 +42,7 @@ class OrganEntry:
 
 
 class Table:
-    """One state of the routes; never changes."""
+    """An immutable routing table."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self.epoch: str = body["epoch"]
@@ -61,15 +61,15 @@ class Table:
 
     @property
     def organs(self) -> Mapping[str, OrganEntry]:
-        """Every organ by its id."""
+        """All organs by id."""
         return self._organs
 
     def route(self, kind: str, domain: str | None) -> OrganEntry:
-        """Return the organ that does a task, with at least one process.
+        """Return the organ for a task, with at least one process.
 
         Raises:
-            UnknownTaskTypeError: No organ takes it.
-            OrganUnavailableError: The organism, or the organ, cannot work now.
+            UnknownTaskTypeError: No organ accepts it.
+            OrganUnavailableError: The organism or the organ is not ready.
         """
         if self._state in {"starting", "stopped", "failed"}:
             wait = 1.0 if self._state == "starting" else None
@@ -81,7 +81,7 @@ class Table:
 
 
 class Routes:
-    """Holds the table of one namespace's Coordinator; safe to use from any thread.
+    """The present table of one namespace's Coordinator; safe to use from any thread.
 
     Args:
         namespace: Where the Coordinator is.
@@ -98,10 +98,10 @@ class Routes:
         self._later(0.0)
 
     def coordinator(self) -> Any:
-        """Return the Coordinator's actor; asks Ray's head if it is not known, or known to be dead.
+        """Return the Coordinator's actor; ask Ray's head if it is unknown or dead.
 
         Raises:
-            ClusterError: There is none.
+            ClusterError: There is no Coordinator.
         """
         handle = self._coordinator
         if handle is None or _is_dead(handle):
@@ -116,8 +116,8 @@ class Routes:
         """Return the table.
 
         Raises:
-            ClusterError: There has never been one, and there is no Coordinator that could have given it.
-            OrganUnavailableError: There is none yet.
+            ClusterError: There is no table, and no Coordinator that could send one.
+            OrganUnavailableError: There is no table yet.
         """
         if self.table is not None:
             return self.table
@@ -126,33 +126,33 @@ class Routes:
         raise OrganUnavailableError("the Coordinator has not answered yet", retry_after_s=0.5)
 
     def wait(self, timeout_s: float, *, seen: Table | None) -> None:
-        """Block until the table is another one than ``seen``, or for ``timeout_s`` seconds."""
+        """Block until the table differs from ``seen``, or for ``timeout_s`` seconds."""
         with self._news:
             self._news.wait_for(
                 lambda: self.table is not seen or (seen is None and self._error is not None) or self._closed, timeout_s
             )
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Have a function called, in some thread, whenever there may be another table."""
+        """Call a function, in some thread, whenever there may be a new table."""
         self._listeners.append(listener)
 
     def unlisten(self, listener: Callable[[], None]) -> None:
-        """Call it no more."""
+        """Stop calling it."""
         self._listeners.remove(listener)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Close the call."""
         self._closed = True
         self._tell()
 
     @property
     def closed(self) -> bool:
-        """Whether nobody wants the table any more."""
+        """Whether nobody uses the table any more."""
         return self._closed
 
     def _later(self, delay_s: float) -> None:
         if not self._closed:
-            # By weak reference: a client that nobody uses any more must be able to go.
+            # A weak reference, so that an unused client can be collected.
             timer = threading.Timer(delay_s, _ask_again, (weakref.ref(self),))
             timer.daemon = True
             timer.start()
@@ -166,12 +166,12 @@ class Routes:
             self._tell()
             self._later(RETRY_S)
         except AttributeError as error:
-            # A Coordinator of a release that has no routing table.
-            self._error = ClusterError(Reason.WRONG_RELEASE, f"the Coordinator is of another release: {error}")
+            # The Coordinator's release has no routing table.
+            self._error = ClusterError(Reason.WRONG_RELEASE, f"the Coordinator has another release: {error}")
             self._tell()
             self._later(RETRY_S)
         except Exception as error:
-            # Ray is being shut down, or its head does not answer: whoever submits is told, here is nobody to tell.
+            # Ray is being shut down, or its head does not answer: the next submit reports it.
             logger.debug("no routing table: %s", error)
             if ray.is_initialized():
                 self._later(RETRY_S)
@@ -183,21 +183,21 @@ class Routes:
         future.add_done_callback(lambda answer: _take(reference, answer, coordinator))
 
     def take(self, body: Mapping[str, Any]) -> None:
-        """Take a table that the Coordinator has sent."""
+        """Store a table that the Coordinator has sent."""
         self._error = None
         if self.table is None or body["epoch"] != self.table.epoch:
             self.table = Table(body)
             self._tell()
 
     def took(self, answer: Any, coordinator: Any) -> None:
-        """Take the end of the open call, and open the next."""
+        """Handle the end of the open call, and open the next one."""
         if self._closed:
             return
         try:
             self.take(answer.result())
             self._watch(coordinator)
         except Exception as error:
-            # The Coordinator is away, or of a release that has another table: the one that is here stays in use.
+            # The Coordinator is away, or its release has another kind of table: keep the present table.
             known = isinstance(error, RayError | RuntimeError)
             logger.log(logging.DEBUG if known else logging.WARNING, "the routing table is not renewed: %r", error)
             self._later(RETRY_S)

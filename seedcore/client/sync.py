@@ -21,23 +21,24 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """Gives tasks to the organism of one namespace; safe to use from several threads.
+    """Submit tasks to the organism of one namespace; safe to use from several threads.
 
-    Every task gets exactly one answer in the documented shape, also if the cluster is not there: nothing is raised
-    because of a task. A task that did not succeed says in ``executed`` whether anything was done. It is sent again by
-    itself as long as that is a sure ``no`` and trying again can help, until its deadline.
+    Every task gets exactly one answer in the documented shape, even without a cluster; no method raises because of a
+    task. The answer of a failed task tells in ``executed`` whether its code ran. The client retries a task until its
+    deadline, as long as that is certainly ``no`` and a retry can help.
 
     Args:
-        settings: Where the Coordinator is; default: the environment's.
-        transport: ``ray`` (to the organs directly; this process has joined Ray), ``http``, or ``auto``: the first if it
-            can be, else the second.
-        timeout_s: Seconds that each task has, all its tries included, unless its own ``timeout_s`` or the call's is
-            less. Default: its organ's ``task_timeout_s``. An answer may come two seconds later if an organ hangs.
-        max_in_flight: Tasks of :meth:`map` and :meth:`submit_many` that are under way at a time; no more are taken
-            from their iterable.
+        settings: Where the Coordinator is; default: from the environment.
+        transport: ``ray`` (directly to the organs; this process has joined Ray), ``http``, or ``auto``: ``ray`` if
+            possible, else ``http``.
+        timeout_s: Time limit of each task in seconds, retries included, unless the task's or the call's
+            ``timeout_s`` is less. Default: the organ's ``task_timeout_s``. If an organ hangs, the answer comes two
+            seconds later.
+        max_in_flight: Largest number of tasks of :meth:`map` and :meth:`submit_many` in flight; they read no further
+            ahead in their iterable.
 
     Raises:
-        ClusterError: ``transport`` is ``ray``, and this process has not joined Ray.
+        ClusterError: ``transport`` is ``ray``, but this process has not joined Ray.
     """
 
     def __init__(
@@ -74,22 +75,22 @@ class Client:
         self.close()
 
     def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Return what the Coordinator says of itself (``get_status``).
+        """Return the Coordinator's own status (``get_status``).
 
         Raises:
-            ClusterError: It cannot be asked; ``reason`` is that of the status.
-            DeadlineError: No answer in time.
+            ClusterError: The Coordinator cannot be reached; ``reason`` is the reason of the status.
+            DeadlineError: There was no answer in time.
         """
         limit_s = self._limit(timeout_s)
         return self._http.status(limit_s) if self._direct is None else dict(self._direct.ask("get_status", limit_s))
 
     def ping(self, *, timeout_s: float | None = None) -> str:
-        """Return ``pong``; raises what :meth:`status` does."""
+        """Return ``pong``; raise the same errors as :meth:`status`."""
         limit_s = self._limit(timeout_s)
         return self._http.ping(limit_s) if self._direct is None else str(self._direct.ask("ping", limit_s))
 
     def submit(self, task: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Do one task and return its answer."""
+        """Submit one task and return its answer."""
         if self._closed:
             return closed_answer(task)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
@@ -102,17 +103,17 @@ class Client:
     def submit_many(
         self, tasks: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None
     ) -> list[dict[str, Any]]:
-        """Do many tasks at once; returns each one's answer, in the order of the tasks.
+        """Submit many tasks at once; return their answers in the order of the tasks.
 
-        Each task has its time from when it is taken from ``tasks``, see :meth:`map`.
+        The time of each task starts when it is taken from ``tasks``, see :meth:`map`.
         """
         return list(self.map(tasks, timeout_s=timeout_s))
 
     def map(self, tasks: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
-        """Do many tasks at once; yields each one's answer, in the order of the tasks, as soon as that is possible.
+        """Submit many tasks at once; yield each answer, in the order of the tasks, as soon as possible.
 
-        Tasks are taken from ``tasks`` as there is room for them (``max_in_flight``), so it may be without an end.
-        What is under way when the iteration is given up is done all the same.
+        ``tasks`` is read no further ahead than ``max_in_flight``, so it may be infinite. Tasks in flight run to their
+        end even if the iteration is abandoned.
         """
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         engine = self._bulk()
@@ -127,7 +128,7 @@ class Client:
             yield window.popleft().get()
 
     def close(self) -> None:
-        """End what runs in the background; tasks that have not been sent are answered, and so are later ones."""
+        """Stop the background work; tasks that were not sent, and later ones, are answered."""
         with self._lock:
             self._closed = True
             engine = self._engine
@@ -154,7 +155,7 @@ class Client:
 
 
 class _Slot:
-    """The place of one answer in the order of the tasks."""
+    """Holds one answer in the order of the tasks."""
 
     __slots__ = ("_lock", "answer")
 
@@ -172,7 +173,7 @@ class _Slot:
             lock = threading.Lock()
             lock.acquire()
             self._lock = lock
-            # It may have come in between, with nobody to wake; then nobody will release the lock.
+            # The answer may have arrived just before the lock was taken; then nobody releases the lock.
             if self.answer is None:
                 lock.acquire()
         return cast("dict[str, Any]", self.answer)

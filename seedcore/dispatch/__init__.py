@@ -1,1 +1,1 @@
-"""Sending tasks to the processes of organs; used by the Coordinator and by clients."""
+"""Send tasks to the processes of organs; used by the Coordinator and by clients."""

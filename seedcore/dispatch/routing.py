@@ -1,4 +1,4 @@
-"""Which organ does a task: (type, domain) first, then type alone."""
+"""Choose the organ for a task: by (type, domain) first, then by type alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seedcore.core.spec import OrganSpec
 
 
 class RoutingTable:
-    """The routes of an organism; built once from its specs, which ``config.py`` keeps free of ambiguity."""
+    """The routes of an organism, built from its specs, which the configuration check keeps unambiguous."""
 
     def __init__(self, organs: Iterable[OrganSpec]) -> None:
         self._by_type: dict[str, str] = {}
@@ -24,7 +24,7 @@ class RoutingTable:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RoutingTable:
-        """Build from what :meth:`to_dict` gave."""
+        """Build it from the result of :meth:`to_dict`."""
         table = cls(())
         table._by_type = dict(data["by_type"])
         table._by_domain = {
@@ -34,14 +34,14 @@ class RoutingTable:
 
     @property
     def known_types(self) -> list[str]:
-        """All task types that some organ takes, sorted."""
+        """All task types that some organ accepts, sorted."""
         return sorted({*self._by_type, *(kind for kind, _ in self._by_domain)})
 
     def route(self, kind: str, domain: str | None) -> str:
-        """Return the organ's id for a task type and domain (both normalised).
+        """Return the id of the organ for a task type and domain (both normalised).
 
         Raises:
-            UnknownTaskTypeError: There is none; the message lists the known types.
+            UnknownTaskTypeError: No organ accepts it; the message lists the known types.
         """
         if domain is not None and (organ_id := self._by_domain.get((kind, domain))) is not None:
             return organ_id
@@ -50,14 +50,14 @@ class RoutingTable:
         domains = sorted(name for known, name in self._by_domain if known == kind)
         if domains:
             raise UnknownTaskTypeError(
-                f"task type {kind!r} is taken only in the domains {', '.join(domains)}, not in {domain or 'no domain'}"
+                f"task type {kind!r} exists only in the domains {', '.join(domains)}, got {domain or 'no domain'}"
             )
         raise UnknownTaskTypeError(
-            f"no organ takes task type {kind!r}, known types are: {', '.join(self.known_types) or 'none'}"
+            f"no organ accepts task type {kind!r}, known types are: {', '.join(self.known_types) or 'none'}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole table, for ``get_routing_debug``."""
+        """Return the whole table, for ``get_routing_debug``."""
         domains: dict[str, dict[str, str]] = {}
         for (kind, domain), organ_id in sorted(self._by_domain.items()):
             domains.setdefault(domain, {})[kind] = organ_id

@@ -1,4 +1,4 @@
-"""The routing table that clients get: which organ takes what, and which living processes do its work."""
+"""The routing table for clients: the organ of each task type, and its ready processes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 class TableNews:
-    """The table as it is now, and its next change for whoever waits for it.
+    """The present table, and a way to wait for its next change.
 
     A table is ``{"state": str, "why": str, "by_type": {type: organ id}, "by_domain": {domain: {type: organ id}},
     "organs": {organ id: {"task_timeout_s": float, "why": str, "replicas": [{"handle", "capacity", "epoch"}]}}}``.
-    ``replicas`` has those that can work now, ``why`` says why there is none.
+    ``replicas`` lists the ready ones, ``why`` tells why there is none.
     """
 
     def __init__(self) -> None:
-        # Another Coordinator, or the next process of this one, must not seem to have the same table.
+        # A new Coordinator process must never use the epoch of an old one's table.
         self._boot = uuid.uuid4().hex[:12]
         self._number = 0
         self._table: Mapping[str, Any] = {}
@@ -25,11 +25,11 @@ class TableNews:
 
     @property
     def epoch(self) -> str:
-        """Names the table: it is another one whenever the table is."""
+        """Identifies the table: it changes whenever the table does."""
         return f"{self._boot}.{self._number}"
 
     def publish(self, table: Mapping[str, Any]) -> None:
-        """Set the table; whoever waits is told only if it is another one."""
+        """Set the table; wake waiters only if it has changed."""
         if table != self._table:
             self._table = table
             self._number += 1
@@ -37,7 +37,7 @@ class TableNews:
             self._changed = asyncio.Event()
 
     async def wait(self, epoch: str | None, max_wait_s: float) -> dict[str, Any]:
-        """Return the table with its ``epoch``, as soon as that is not ``epoch``, or after ``max_wait_s`` seconds."""
+        """Return the table once its ``epoch`` differs from the given one, or after ``max_wait_s`` seconds."""
         if epoch == self.epoch:
             changed = self._changed
             try:

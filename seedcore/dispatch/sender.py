@@ -1,8 +1,8 @@
-"""Tasks on their way to one organ process. The Coordinator has a lane to each replica, and so has every client.
+"""Send tasks to one organ process. The Coordinator and every client have a lane to each replica.
 
-The first task on an idle lane is sent at once. While others are under way, all that come up in the same turn of the
-loop travel as one call: a Ray call costs half a millisecond, a task in a batch a tenth of that. Replies bring the
-answers as they come, so a slow task keeps none of its companions back.
+The first task on an idle lane is sent at once. While a call is in flight, the lane collects the tasks of one turn of
+the event loop and sends them as one call: a Ray call costs half a millisecond, a task in a batch a tenth of that.
+Replies carry the answers that are ready, so a slow task does not delay the others of its batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH = 250
 MAX_BATCH_BYTES = 1024 * 1024
-# The organ keeps a task's deadline itself; this much later nobody waits for the organ any more.
+# The organ enforces a task's deadline; this much later the sender stops waiting for the organ.
 ANSWER_GRACE_S = 2.0
 POLL_S = 10.0
 RETRY_AFTER_S = 0.5
@@ -31,18 +31,18 @@ RETRY_AFTER_S = 0.5
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _RESTARTING, _DEAD = 3, 4  # ActorTableData.ActorState
 _DEATHS = frozenset({"ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"})
-# What gRPC says when nothing listens there, and Ray while it starts the process again: the call has reached nobody.
+# Errors of gRPC if nothing listens, and of Ray while it restarts the process: the call has not arrived.
 _NOT_SENT = ("Connection refused", "The actor is restarting")
 
 
 class Call:
-    """One task for a lane; ``done`` is called exactly once with its answer.
+    """One task for a lane; the lane calls ``done`` exactly once with its answer.
 
     Args:
         task: ``Task.to_dict()``.
-        timeout_s: Seconds from now that the organ may take.
-        size: Bytes, about.
-        done: Gets the answer in the documented shape.
+        timeout_s: Time limit for the organ, in seconds from now.
+        size: Estimated size in bytes.
+        done: Receives the answer in the documented shape.
     """
 
     __slots__ = ("deadline", "done", "size", "task", "timeout_s")
@@ -58,19 +58,19 @@ class Call:
 
 
 class Lane:
-    """Sends tasks to one organ process.
+    """Send tasks to one organ process.
 
     Args:
         organ_id: The organ, for answers.
-        handle: Gives its actor, or None while there is none.
-        direct: Whether a client sends, and not the Coordinator.
-        limit: Tasks under way at a time, more wait here; None for no limit.
-        on_miss: Called with the type of every task that finds no process, or one that does not answer
+        handle: Returns its actor, or None while there is none.
+        direct: Whether the sender is a client and not the Coordinator.
+        limit: Largest number of tasks in flight, more wait in the lane; None for no limit.
+        on_miss: Called with the type of every task for which there is no process, or one that does not answer
             (``is_dead=False``), and whether the task ``may_have_run``.
 
     Attributes:
-        load: Tasks that were given to this lane and are not answered.
-        epoch: What the process is told with each call, see :class:`seedcore.organ.lease.Lease`; set by the owner.
+        load: Tasks of this lane that are not answered yet.
+        epoch: The epoch that each call carries, see :class:`seedcore.organ.lease.Lease`; set by the owner.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, call: Call) -> None:
-        """Send one task, alone or with others."""
+        """Send one task, alone or in a batch."""
         self.load += 1
         self._waiting.append(call)
         if not self._under_way:
@@ -132,7 +132,7 @@ class Lane:
         task.add_done_callback(self._tasks.discard)
 
     def _watch(self, deadline: float) -> None:
-        """See to it that what waits here is answered in time."""
+        """Make sure that waiting tasks are answered at their deadline."""
         if self._watchdog is None or deadline < self._watchdog.when():
             if self._watchdog is not None:
                 self._watchdog.cancel()
@@ -159,14 +159,14 @@ class Lane:
             async with asyncio.timeout_at(call.deadline + ANSWER_GRACE_S):
                 answer = await sent
         except Exception as error:
-            # Whatever Ray makes of it ends with this task: nobody but its caller is concerned.
+            # Any error of Ray concerns only this task.
             answer = self._lost(call, error)
         self._done(call, answer)
 
     async def _many(self, calls: list[Call]) -> None:
         tasks, limits = [call.task for call in calls], [self._remaining(call) for call in calls]
         order = self._with_epoch(tasks, limits, POLL_S, self._direct)
-        # The process that has the batch has its answers, also when this lane leads to another one by then.
+        # Ask the process that has the batch, even if the lane leads to another process by then.
         handle = self._handle()
         sent = self._start(handle, "call_many", calls, order)
         pending = dict(enumerate(calls))
@@ -183,12 +183,12 @@ class Lane:
                 break
             sent = self._start(handle, "collect", list(pending.values()), body["rest"], POLL_S)
         else:
-            return  # what could not be sent has its answers
+            return  # tasks that could not be sent are already answered
         for call in pending.values():
             self._done(call, self._gone(call, "unknown"))
 
     async def _reply(self, sent: Any, pending: dict[int, Call], *, first: bool) -> dict[str, Any]:
-        """Wait for a reply of a batch; what is overdue, or lost with the process, is answered meanwhile."""
+        """Wait for a reply to a batch; meanwhile answer tasks that are overdue or lost with the process."""
         reply = asyncio.ensure_future(_result(sent))
         while pending and not reply.done():
             await asyncio.wait({reply}, timeout=self._expire(pending))
@@ -198,16 +198,16 @@ class Lane:
         try:
             return dict(reply.result())
         except Exception as error:
-            # As for one task: ends with all that are in this batch.
+            # Any error of Ray concerns only the tasks of this batch.
             for call in pending.values():
                 answer = self._lost(call, error)
-                # That nobody was reached with a later call says nothing of the tasks: they went with the first.
+                # A later call that did not arrive tells nothing about the tasks, which went with the first call.
                 self._done(call, answer if first or answer["executed"] != "no" else self._gone(call, "unknown"))
             pending.clear()
             return _NOTHING
 
     def _expire(self, pending: dict[int, Call]) -> float:
-        """Answer what is overdue; returns the seconds until the next is."""
+        """Answer overdue tasks; return the seconds until the next one is overdue."""
         now = asyncio.get_running_loop().time()
         limit = now - ANSWER_GRACE_S
         if min(call.deadline for call in pending.values()) <= limit:
@@ -217,8 +217,8 @@ class Lane:
         return min((call.deadline for call in pending.values()), default=now) + ANSWER_GRACE_S - now
 
     def _start(self, handle: Any, method: str, calls: list[Call], *arguments: Any) -> Any | None:
-        """Make one Ray call; None if it was not made, and then every task has its answer or goes alone."""
-        # After a part of the answers has come, the others may be lost.
+        """Make one Ray call; return None if it failed, with every task answered or sent alone."""
+        # Some answers have arrived, the others may be lost.
         executed: Executed = "unknown" if method == "collect" else "no"
         try:
             if handle is None or is_down(handle):
@@ -227,9 +227,9 @@ class Lane:
                 return None
             return getattr(handle, method).remote(*arguments)
         except Exception as error:
-            # A parameter that cannot be pickled, or Ray is not there any more.
+            # A parameter cannot be pickled, or Ray has gone.
             if method == "call_many":
-                # One of them spoils the batch: let it spoil its own task only.
+                # One bad task spoils the batch: send the tasks one by one.
                 for call in calls:
                     self._run(self._one(call))
             else:
@@ -238,7 +238,7 @@ class Lane:
             return None
 
     def _with_epoch(self, *order: Any) -> tuple[Any, ...]:
-        """Add the epoch, if there is one: an organ of an earlier release does not know it."""
+        """Add the epoch if there is one; an organ of an earlier release does not know it."""
         return order if self.epoch is None else (*order, self.epoch)
 
     def _remaining(self, call: Call) -> float:
@@ -271,16 +271,16 @@ class Lane:
 
 
 def is_down(handle: Any, *, restarting: bool = True) -> bool:
-    """Say whether Ray knows an actor's process to be gone for good, or (``restarting``) until it has started it again.
+    """Return whether Ray knows that an actor's process is dead for good or, with ``restarting``, being restarted.
 
-    It knows nothing of an actor that this process has never called.
+    Ray has no information about an actor that this process has never called.
     """
     state = handle._get_local_state()  # noqa: SLF001 - Ray has no public name for it
     return bool(state == _DEAD or (restarting and state == _RESTARTING))
 
 
 def lost_answer(error: Exception, task_type: str, *, organ_id: str | None, timeout_s: float) -> dict[str, Any]:
-    """Answer a task whose call ended with an error of Ray's, or with none in time; organ None is the Coordinator."""
+    """Answer a task whose call ended with an error of Ray or at its deadline; organ None is the Coordinator."""
     where = "the Coordinator" if organ_id is None else f"organ {organ_id}"
     kind = type(error).__name__
     if isinstance(error, TimeoutError):
@@ -294,18 +294,18 @@ def lost_answer(error: Exception, task_type: str, *, organ_id: str | None, timeo
 
 
 def _one_line(error: Exception) -> str:
-    """Say what an error of Ray's says: with a foreign traceback in it, its last line; without terminal colours."""
+    """Return the text of an error of Ray, of a traceback only the last line, without terminal colours."""
     lines = [line.strip() for line in _COLOURS.sub("", describe(error)).splitlines() if line.strip()]
     return (lines[-1] if isinstance(error, RayTaskError) else lines[0]) if lines else type(error).__name__
 
 
 def down(where: str) -> OrganUnavailableError:
-    """Say that a process is not there, and that it is on its way back."""
+    """Return the error for a process that is down and about to come back."""
     return OrganUnavailableError(f"the process of {where} is down", retry_after_s=RETRY_AFTER_S)
 
 
 def died(where: str) -> OrganUnavailableError:
-    """Say that nobody knows any more what became of a task."""
+    """Return the error for a task whose outcome is unknown."""
     return OrganUnavailableError(f"the process of {where} died with the task", executed="unknown")
 
 

@@ -277,4 +277,4 @@ def test_the_docs_page_shows_every_request_with_examples_and_errors(living: Orga
     expect(post.get_by_text("No organ takes this type")).to_be_visible()
     example = post.get_by_text("Example of 404: no such type")
     example.click()
-    expect(post.get_by_text("no organ takes task type 'nope'")).to_be_visible()
+    expect(post.get_by_text("no organ accepts task type 'nope'")).to_be_visible()

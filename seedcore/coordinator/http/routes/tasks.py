@@ -8,7 +8,7 @@ nothing else is, so that ``curl --fail`` and ``raise_for_status`` tell the truth
 400     the body is not JSON, is nested too deep, or is not a task
 401     no token
 403     the token is wrong, or a browser sends this for a page of another site
-404     no organ takes this type; the error lists the types that are known
+404     no organ accepts this type; the error lists the known types
 408     the body did not arrive in time
 413     larger than allowed
 415     not application/json
@@ -130,7 +130,7 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
     },
     404: {
         "no such type": failed(
-            "no organ takes task type 'nope', known types are: keywords, summarize", "UnknownTaskTypeError", "nope"
+            "no organ accepts task type 'nope', known types are: keywords, summarize", "UnknownTaskTypeError", "nope"
         )
     },
     408: {"too slow": failed("the body did not arrive within 60 s", "TimeoutError")},
