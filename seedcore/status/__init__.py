@@ -1,4 +1,4 @@
-"""What is true of a deployment now. Nothing here imports Ray."""
+"""Determine the present state of a deployment. Nothing here imports Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the GCS cannot open its own store: only its log says so, while systemd calls the unit active."""
+"""Detect from its log that the GCS cannot open its store; systemd reports the unit active meanwhile."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 LOG_NAME = "gcs_server.out"
 _TAIL_BYTES = 64 * 1024
-# What Ray 2.60 writes before it aborts. A newer start has a log of its own.
+# The line that Ray 2.60 logs before it aborts. Each start has its own log.
 _CANNOT_OPEN = re.compile(rb"rocksdb_store_client\.cc.*Check failed: open_status\.ok\(\)\s*(.*)")
 
 
 def damage(logs: Path | None) -> str | None:
-    """Return why the GCS of the last start on this host could not open its store, None if it could or nobody knows.
+    """Return why the last GCS on this host could not open its store; None if it could, or if that is unknown.
 
     Args:
         logs: Directory of the logs of Ray's last session on this host.
@@ -26,4 +26,4 @@ def damage(logs: Path | None) -> str | None:
             found = _CANNOT_OPEN.findall(stream.read())
     except OSError:
         return None
-    return found[-1].decode(errors="replace").strip() or "no cause is told" if found else None
+    return found[-1].decode(errors="replace").strip() or "no cause in the log" if found else None

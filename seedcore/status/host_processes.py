@@ -1,8 +1,7 @@
-"""The processes of actors on this host: whether one lives, and how to kill one and certainly no other.
+"""Check and kill actor processes on this host, without ever killing another process.
 
-A pid is only a number: between the row that names it and the signal, the process may have ended and the number may
-belong to somebody else. A pidfd holds on to one process; what /proc says after it was opened is about that process
-or about none.
+A pid may be reused: between the row that names it and the signal, the process may have ended and another process may
+have its pid. A pidfd refers to one process; data that is read from /proc after it was opened belongs to that process.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 TITLE = b"ray::"
 _NODE_ID = b"--node_id="
-# Actor processes are children of their raylet; a wrapper or two may stand between.
+# Actor processes are children of their raylet; a wrapper or two may be in between.
 MAX_ANCESTORS = 4
 DEATH_TIMEOUT_S = 0.5
 _PROC = Path("/proc")
@@ -25,11 +24,11 @@ _DEAD_STATES = frozenset({"Z", "X"})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of it.
+    """The result of a kill.
 
     Attributes:
-        outcome: ``killed``; ``gone`` if there is no such process; ``refused`` if it is not the actor's.
-        detail: For a person: the state it was in, or why it was let live.
+        outcome: ``killed``; ``gone`` if there is no such process; ``refused`` if it is not the actor's process.
+        detail: For people: the state it was in, or why it was not killed.
     """
 
     outcome: str
@@ -44,7 +43,7 @@ class _Stat:
 
 
 def start_ticks(pid: Any) -> int | None:
-    """When a process started, in clock ticks since boot: with the pid it names one process for ever."""
+    """Return when a process started, in clock ticks since boot: together with the pid it is unique."""
     if not isinstance(pid, int) or pid <= 1:
         return None
     try:
@@ -54,7 +53,7 @@ def start_ticks(pid: Any) -> int | None:
 
 
 def is_living_actor(pid: Any) -> bool:
-    """Say whether the kernel of this host has a living actor process with this pid (a zombie does not live)."""
+    """Return whether this host has a living actor process with this pid (a zombie is not alive)."""
     if not isinstance(pid, int) or pid <= 1:
         return False
     try:
@@ -65,47 +64,47 @@ def is_living_actor(pid: Any) -> bool:
 
 
 def is_actor_of(pid: Any, *, node_id: Any) -> bool:
-    """Say whether the actor's process ``pid`` of this node lives on this very host, below the node's raylet."""
+    """Return whether the actor process ``pid`` of this node is alive on this host, below the node's raylet."""
     try:
         return is_living_actor(pid) and _raylet_above(pid) == str(node_id)
     except (OSError, ValueError, IndexError):
-        return False  # an ancestor ended while it was looked at
+        return False  # an ancestor ended in between
 
 
 def has_lost_its_raylet(pid: Any) -> bool:
-    """Say whether an actor's process lives on this host without any raylet above it: it is about to end.
+    """Return whether an actor process is alive on this host without a raylet above it: it is about to end.
 
-    Another host's actor may have the pid of an actor on this one: that one has its own raylet.
+    An actor of another host may have the same pid as an actor on this host, which has its own raylet.
     """
     try:
         return is_living_actor(pid) and not _raylet_above(pid)
     except (OSError, ValueError, IndexError):
-        return is_living_actor(pid)  # the ancestor ended while it was looked at
+        return is_living_actor(pid)  # the ancestor ended in between
 
 
 def kill_actor(pid: Any, *, node_id: Any, started: int | None) -> Result:
-    """Kill the actor's process ``pid`` if it is one, runs here, and is ours.
+    """Kill the process ``pid`` if it is the actor's process, runs on this host, and belongs to this user.
 
     Args:
-        pid: Of the actor's row.
-        node_id: Of the actor's row: the raylet above the process has to be that node's.
-        started: :func:`start_ticks` of when the pid was first seen; None if it never was.
+        pid: Pid in the actor's row.
+        node_id: Node in the actor's row; the raylet above the process must belong to it.
+        started: :func:`start_ticks` of the process when the pid was first seen; None if it was never seen.
     """
     if not isinstance(pid, int) or pid <= 1:
-        return Result("gone", f"pid {pid!r} names no process")
+        return Result("gone", f"pid {pid!r} is not a process id")
     try:
         handle = os.pidfd_open(pid)
         try:
             state, doubt = _examine(pid, str(node_id), started)
             if state in _DEAD_STATES:
-                return Result("gone", f"process {pid} is dead already")
+                return Result("gone", f"process {pid} is already dead")
             return Result("refused", doubt) if doubt else _end(handle, state)
         finally:
             os.close(handle)
     except (FileNotFoundError, ProcessLookupError):
         return Result("gone", f"there is no process {pid}")
     except (OSError, ValueError, IndexError) as error:
-        return Result("refused", f"process {pid} cannot be looked at: {error}")
+        return Result("refused", f"process {pid} cannot be inspected: {error}")
 
 
 def _end(handle: int, state: str) -> Result:
@@ -117,21 +116,21 @@ def _end(handle: int, state: str) -> Result:
 
 
 def _examine(pid: int, node_id: str, started: int | None) -> tuple[str, str]:
-    """State of the process, and why it must not be killed ("" if it may)."""
+    """Return the state of the process, and why it must not be killed ("" if it may)."""
     stat = _stat(pid)
     if started is None or stat.started != started:
-        return stat.state, f"process {pid} is another one than before"
+        return stat.state, f"pid {pid} now belongs to another process"
     return stat.state, _not_the_actor(pid, node_id)
 
 
 def _not_the_actor(pid: int, node_id: str) -> str:
-    """Why the process is not an actor's of that node and of this user; "" if it is."""
+    """Return why the process is not an actor of that node and this user; "" if it is."""
     directory = _PROC / str(pid)
     owner = directory.stat().st_uid
     if owner != os.geteuid():
         return f"process {pid} belongs to user {owner}"
     if not (directory / "cmdline").read_bytes().startswith(TITLE):
-        return f"process {pid} is no actor's"
+        return f"process {pid} is not an actor process"
     return "" if _raylet_above(pid) == node_id else f"process {pid} is not a child of node {node_id}"
 
 
@@ -149,6 +148,6 @@ def _raylet_above(pid: int) -> str:
 
 
 def _stat(pid: int) -> _Stat:
-    # The name, in parentheses, may hold anything; what follows the last one is numbers.
+    # The name, in parentheses, may contain any character; only numbers follow the last parenthesis.
     fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return _Stat(state=fields[0], parent=int(fields[1]), started=int(fields[19]))

@@ -1,6 +1,6 @@
-"""JSON over HTTP with the standard library: enough to ask Ray's dashboard and the Coordinator, and quick to import.
+"""A small JSON client over HTTP from the standard library, for Ray's dashboard and the Coordinator; quick to import.
 
-Proxies of the environment are not used: both are on the cluster's own network.
+It ignores proxies in the environment, because both servers are in the cluster's own network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CHUNK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status code and parsed body; ``body`` is None where it is not JSON, ``retry_after_s`` where nothing is said."""
+    """Status code and parsed body; ``body`` is None if it is not JSON, ``retry_after_s`` if there is no such header."""
 
     status: int
     body: Any
@@ -37,7 +37,7 @@ class Response:
 
 
 class NotSentError(ConnectionError):
-    """There was no connection: nothing of the request has been sent."""
+    """There was no connection, so nothing of the request was sent."""
 
 
 class NotSentInTimeError(NotSentError, TimeoutError):
@@ -45,9 +45,9 @@ class NotSentInTimeError(NotSentError, TimeoutError):
 
 
 class CannotAskError(NotSentError):
-    """This host cannot ask, whatever the server does: a local file cannot be read, or the certificate is not believed.
+    """This host cannot send the request: a local file cannot be read, or the server's certificate is not trusted.
 
-    ``untrusted`` says that it is the second.
+    ``untrusted`` tells that it is the second case.
     """
 
     def __init__(self, message: str, *, untrusted: bool = False) -> None:
@@ -67,16 +67,16 @@ def request(
     """Send one request and read the whole answer within ``timeout_s`` seconds.
 
     Args:
-        url: Where to; https only believes ``certificate`` if there is one, else what the system believes.
+        url: The URL; https trusts only ``certificate`` if it is given, else the system's authorities.
         method: HTTP method.
         token: Sent as a bearer token.
         body: Sent as JSON.
-        timeout_s: Seconds for everything.
-        certificate: PEM file whose first certificate the server must have.
+        timeout_s: Time limit for everything, in seconds.
+        certificate: PEM file; the server must have its first certificate.
 
     Raises:
-        NotSentError: No connection, or not in time: nothing has been done.
-        OSError: No (whole) answer in time (``TimeoutError``), or not HTTP.
+        NotSentError: There was no connection in time, so nothing was sent.
+        OSError: There was no complete answer in time (``TimeoutError``), or it was not HTTP.
     """
     deadline = time.monotonic() + timeout_s
     parts = urlsplit(url)
@@ -105,18 +105,18 @@ def request(
 
 
 def check_refusal(url: str, status: int) -> None:
-    """Raise if the Coordinator at ``url`` refuses this caller.
+    """Raise if the Coordinator at ``url`` rejects this caller.
 
     Raises:
         ClusterError: ``unauthorized``.
     """
-    refusal = {401: "wants a token", 403: "refuses this token"}.get(status)
+    refusal = {401: "requires a token", 403: "rejects this token"}.get(status)
     if refusal is not None:
         raise ClusterError(Reason.UNAUTHORIZED, f"the Coordinator at {url} {refusal} (HTTP {status})")
 
 
 def stranger(url: str, status: int, body: Any) -> ClusterError:
-    """Say that an answer is not that of a Coordinator."""
+    """Return the error for an answer that does not come from a Coordinator."""
     said = body if isinstance(body, Mapping) else {}
     detail = said.get("message") or said.get("error") or said.get("detail")
     text = f"{url} answers HTTP {status}" + (f": {detail}" if detail else "")
@@ -138,20 +138,20 @@ def _connected(parts: SplitResult, certificate: Path | None, timeout_s: float) -
     except OSError as error:
         # Only ssl's SSLCertVerificationError has it, and ssl takes its time to import.
         if (detail := getattr(error, "verify_message", None)) is not None:
-            text = f"the certificate of {parts.netloc} is not believed: certificate verify failed: {detail}"
+            text = f"the certificate of {parts.netloc} is not trusted: certificate verify failed: {detail}"
             raise CannotAskError(text, untrusted=True) from error
         raise NotSentError(error.errno, error.strerror or str(error)) from error
-    # Without it the second half of a small request waits for an acknowledgement.
+    # Without this, the second half of a small request waits for an acknowledgement.
     with contextlib.suppress(OSError):
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
 def tls_context(certificate: Path | None) -> ssl.SSLContext:
-    """Believe the first certificate of the file and nothing else, whatever name it is for; or what the system believes.
+    """Trust only the first certificate of the file, whatever name it is for; without a file, the system's authorities.
 
-    The server is known by its certificate, so it may listen at any address, and an authority's other certificates
-    are of no use to anybody.
+    The certificate identifies the server, so the server may listen at any address, and other certificates of the same
+    authority are not accepted.
     """
     import ssl  # noqa: PLC0415 - takes its time, and most clusters speak plain HTTP to themselves
 
@@ -166,7 +166,7 @@ def tls_context(certificate: Path | None) -> ssl.SSLContext:
         first, found, _ = certificate.read_text(encoding="ascii").partition(end)
         context.load_verify_locations(cadata=first[max(0, first.find("-----BEGIN CERTIFICATE-----")) :] + found)
     except (OSError, ValueError, ssl.SSLError) as error:
-        detail = error.strerror if isinstance(error, OSError) and error.strerror else "there is no certificate in it"
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else "the file contains no certificate"
         raise CannotAskError(f"cannot read the certificate {certificate}: {detail}") from error
     return context
 
@@ -180,7 +180,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _read(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, deadline: float) -> bytes:
-    """Read to the end; the deadline holds over all chunks, where a socket's own timeout starts anew with each."""
+    """Read to the end; the deadline covers all chunks, whereas a socket's timeout restarts with each chunk."""
     chunks: list[bytes] = []
     size = 0
     while True:

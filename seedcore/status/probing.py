@@ -1,8 +1,8 @@
-"""``probe()``: what is true now. One implementation; the CLI, the Ansible module, bootstrap and the supervisor call it.
+"""``probe()``: determine the present state, for the CLI, the Ansible module, bootstrap and the supervisor.
 
-It joins what can be known without joining Ray: the Coordinator's own HTTP status, and the rows that the GCS keeps of
-nodes and actors. Neither is believed alone: a Coordinator learns of a killed organ a second later than the GCS, and
-the GCS calls an actor ALIVE that hangs.
+It combines two sources that need no join to Ray: the Coordinator's HTTP status, and the rows of nodes and actors in
+the GCS. Either alone can be wrong: a Coordinator detects a killed organ a second later than the GCS, and the GCS
+reports an actor that hangs as ALIVE.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
     "wait",
 ]
 
-# A placement takes about a second; what is not placed after this long waits for something.
+# A placement takes about a second; a process that is not placed after this long waits for resources.
 UNSCHEDULABLE_AFTER_S = 15.0
-# What a request of `wait` may take at least, also close to the deadline: a busy host is not a dead one.
+# Shortest time limit of a request of `wait`, even close to the deadline: a busy host is not a dead one.
 _MIN_REQUEST_S = 1.0
 CANARY_TIMEOUT_S = 10.0
 NODE_TIMEOUT_S = 3.0
@@ -51,16 +51,16 @@ def probe(
     only_expected: bool = False,
     allow_degraded: bool = False,
 ) -> Report:
-    """Find out what is true now; takes milliseconds, and at most ``timeout_s`` for each of its requests.
+    """Determine the present state; this takes milliseconds, and at most ``timeout_s`` for each request.
 
     Args:
-        settings: Where to ask.
-        timeout_s: Seconds for each request.
+        settings: Where the cluster is.
+        timeout_s: Time limit of each request, in seconds.
         expected_release: Another release is ``wrong_release``.
         expected_fingerprint: Another organism is ``wrong_configuration``.
-        expected_nodes: Fewer living nodes are ``nodes_missing``; names in ``settings.expected_nodes`` count too.
+        expected_nodes: Fewer living nodes, or a missing ``settings.expected_nodes``, are ``nodes_missing``.
         only_expected: Whether a living node that ``settings.expected_nodes`` does not name is ``nodes_unexpected``.
-        allow_degraded: Whether ``degraded`` is healthy enough.
+        allow_degraded: Whether to accept ``degraded``.
 
     Raises:
         ConfigError: The token cannot be read.
@@ -68,7 +68,7 @@ def probe(
     token = settings.token()
     answer = _ask_coordinator(settings, token=token, timeout_s=timeout_s)
     try:
-        # After the Coordinator, so that a row which contradicts it is the newer truth.
+        # Read the rows after the Coordinator, so that a row that contradicts it is newer.
         cluster = read_cluster(settings, token=token, timeout_s=timeout_s)
         rows = cluster.coordinator_rows()
         row = _live_row(rows)
@@ -99,16 +99,16 @@ def wait(
     ends: Callable[[Report], bool] | None = None,
     **expectations: Any,
 ) -> Report:
-    """Probe until the answer is healthy, cannot become healthy, or the time is over; returns the last report.
+    """Probe until the report is healthy, cannot become healthy, or the time is over; return the last report.
 
     Args:
-        settings: Where to ask.
-        timeout_s: Seconds for everything.
-        interval_s: Seconds between two probes.
-        stable_s: How long it must have been healthy at a stretch, in the same process, with no organ restarted.
-        canary: Whether, before healthy counts, every node must answer itself and a nonce come back through every organ.
-        on_change: Called with each report that says something new.
-        ends: Says of a report that waiting cannot mend it, beyond those that are terminal anyway.
+        settings: Where the cluster is.
+        timeout_s: Time limit for everything, in seconds.
+        interval_s: Seconds between probes.
+        stable_s: Seconds that it must stay healthy, in the same processes, without a restart.
+        canary: Whether every node must answer, and every organ return a nonce, before healthy counts.
+        on_change: Called with each report that differs from the last one.
+        ends: Returns whether waiting cannot help for a report, in addition to terminal reasons.
         expectations: The other arguments of :func:`probe`.
 
     Raises:
@@ -132,11 +132,11 @@ def wait(
             return report
         unplaced_s = watch.unplaced_s(report)
         key = (report.status, report.reason, report.message)
-        # Every actor waits for its place for a moment: nothing to tell.
+        # Every actor waits for its placement for a moment: do not report that.
         if on_change is not None and key != said and not 0.0 <= unplaced_s < PLACEMENT_S:
             said = key
             on_change(report)
-        # A process that some node could hold may only be slow to start, or wait for room.
+        # A process that fits on some node may only be slow to start, or wait for room.
         hopeless = unplaced_s >= UNSCHEDULABLE_AFTER_S and bool(report.evidence.get("no_node_fits"))
         if report.terminal or hopeless or (ends is not None and ends(report)):
             return report
@@ -146,7 +146,7 @@ def wait(
 
 
 class _Watch:
-    """Remembers since when the same processes have been healthy, and since when a process was not placed."""
+    """Track since when the same processes have been healthy, and since when a process has not been placed."""
 
     def __init__(self, stable_s: float) -> None:
         self._stable_s = stable_s
@@ -155,7 +155,7 @@ class _Watch:
         self._unplaced_since: float | None = None
 
     def is_stable(self, report: Report) -> bool:
-        """Whether it has been healthy for long enough, in the same processes."""
+        """Return whether it has been healthy long enough, in the same processes."""
         if not report.healthy:
             self._identity = ""
             return False
@@ -165,7 +165,7 @@ class _Watch:
         return time.monotonic() - self._healthy_since >= self._stable_s
 
     def unplaced_s(self, report: Report) -> float:
-        """For how many seconds the Coordinator or an organ has waited for its place; -1 if none does."""
+        """Return for how many seconds the Coordinator or an organ has waited for its placement; -1 if none waits."""
         if report.reason != Reason.UNSCHEDULABLE:
             self._unplaced_since = None
             return -1.0
@@ -175,7 +175,7 @@ class _Watch:
 
 
 def check_nodes(settings: Settings, report: Report, *, timeout_s: float = NODE_TIMEOUT_S) -> Report:
-    """Ask every node itself; the report turns bad if one that counts as alive does not answer."""
+    """Ask every node; turn the report bad if a node that Ray reports alive does not answer."""
     try:
         unwell = unwell_nodes(settings, token=settings.token(), timeout_s=timeout_s)
     except ClusterError as error:
@@ -184,7 +184,7 @@ def check_nodes(settings: Settings, report: Report, *, timeout_s: float = NODE_T
 
 
 def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
-    """Send a nonce through the Coordinator to every organ and back; the report turns bad if it does not return."""
+    """Send a nonce through the Coordinator to every organ and back; turn the report bad if it does not return."""
     nonce = secrets.token_hex(8)
     task = {"type": "canary", "params": {"nonce": nonce}}
     url = f"{settings.http_url}/coordinator/tasks"
@@ -223,12 +223,12 @@ def _at_deadline(report: Report, stable_s: float) -> Report:
         return replace(report, message=f"still initializing: {report.message}")
     if not report.healthy:
         return report
-    message = f"it was not healthy for {stable_s:g} s at a stretch: a process was restarted"
+    message = f"it did not stay healthy for {stable_s:g} s: a process was restarted"
     return bad(report, Reason.NOT_RESPONDING, message)
 
 
 def _identity(report: Report) -> str:
-    """Everything that must stay the same while health is watched: the processes and their restarts."""
+    """Return what must stay the same during a stable period: the processes and their restarts."""
     organs = report.coordinator.get("organs") or ()
     processes = [(replica["pid"], replica["restarts"]) for organ in organs for replica in organ["replicas"]]
     return repr((report.coordinator.get("pid"), report.coordinator.get("restarts"), processes, report.nodes["names"]))

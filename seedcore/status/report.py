@@ -1,4 +1,4 @@
-"""The answer of a probe, and what each of its reasons means for whoever waits or decides."""
+"""The report of a probe."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ HEALTHY, INITIALIZING, UNHEALTHY = Status.HEALTHY, Status.INITIALIZING, Status.U
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The answer of a probe.
+    """The report of a probe.
 
     Attributes:
         healthy: Whether a gate may pass.
         status: ``healthy``, ``initializing`` or ``unhealthy``.
-        reason: Which case of the truth table (``docs/status.md``).
-        message: For a person, one line.
-        degraded: Healthy, but not everything is there.
-        coordinator: What the Coordinator says of itself, and its actor's ``actor_id, state, pid, node_id``.
+        reason: The reason; ``docs/status.md`` explains each.
+        message: One line for people.
+        degraded: Healthy, but incomplete.
+        coordinator: The Coordinator's own status, and its actor's ``actor_id, state, pid, node_id``.
         nodes: ``{"alive": int, "expected": int, "missing": [names], "names": [names]}``.
-        evidence: What the judgement rests on where it is bad: traceback, death cause, HTTP answer.
-        attempts: How many probes a wait has taken.
+        evidence: The facts behind a bad report: traceback, death cause, HTTP answer.
+        attempts: Number of probes of a wait.
     """
 
     healthy: bool
@@ -38,12 +38,12 @@ class Report:
 
     @property
     def case(self) -> Reason:
-        """The reason; ``UNKNOWN`` for one of another release."""
+        """The reason; ``UNKNOWN`` for a reason of another release."""
         return Reason.of(self.reason)
 
     @property
     def exit_code(self) -> ExitCode:
-        """How a command ends that asked for it."""
+        """Exit code of a command with this report."""
         if self.healthy:
             return ExitCode.OK
         if self.status == INITIALIZING:
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def help(self) -> str:
-        """Where the documentation explains it; a word of another release stays as it is."""
+        """The section of the documentation; a reason of another release is kept as it is."""
         return "" if self.case is Reason.READY else f"docs/status.md#{self.reason}"
 
     @property
@@ -62,16 +62,16 @@ class Report:
 
     @property
     def unknown(self) -> bool:
-        """Whether nothing is known of the Coordinator, so that there is nothing to decide on."""
+        """Whether the probe learned nothing about the Coordinator, so that no decision can be based on it."""
         return self.case.blind
 
     @property
     def terminal(self) -> bool:
-        """Whether waiting cannot mend it."""
+        """Whether waiting cannot help."""
         return self.case.terminal
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; ``release`` and ``since`` of the Coordinator stand at the top as well."""
+        """Return plain data, with the Coordinator's ``release`` and ``since`` also at the top level."""
         return {
             "healthy": self.healthy,
             "status": str(self.status),
@@ -100,7 +100,7 @@ def report_of(
     *,
     degraded: bool = False,
 ) -> Report:
-    """Make a report; healthy if its status is."""
+    """Return a report; it is healthy if its status is."""
     return Report(
         healthy=status == HEALTHY,
         status=status,
@@ -113,5 +113,5 @@ def report_of(
 
 
 def bad(report: Report, reason: str, message: str) -> Report:
-    """Turn a report bad; what it knows stays."""
+    """Return the report with a bad status; its other data stay."""
     return replace(report, healthy=False, status=UNHEALTHY, reason=reason, message=message)

@@ -1,7 +1,7 @@
-"""What Ray's head knows, asked over HTTP without joining the cluster (a join costs two seconds and a job row).
+"""Read the state that Ray's head records, over HTTP without joining (a join costs two seconds and a job row).
 
 The dashboard on the head serves the State API from the GCS: after ``kill -9`` of an actor's process its row is right
-within about 15 ms, long before a caller of the actor is told.
+within about 15 ms, long before a caller of the actor gets an error.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ClusterState:
     """Rows of the State API.
 
     Attributes:
-        nodes: All of them, dead ones too.
-        actors: Those of our namespace that are not dead, and every Coordinator that is.
-        complete: Whether all rows are here; Ray cuts a list of more than 10,000 actors of the whole cluster.
+        nodes: All nodes, including dead ones.
+        actors: The actors of our namespace that are not dead, and every dead Coordinator.
+        complete: Whether all rows are included; Ray cuts a list of more than 10,000 actors of the whole cluster.
     """
 
     nodes: list[dict[str, Any]]
@@ -53,18 +53,18 @@ class ClusterState:
         return next((row for row in self.actors if row.get("actor_id") == actor_id), None)
 
     def coordinator_rows(self) -> list[dict[str, Any]]:
-        """Rows of all Coordinators there ever were; the live one, if any, comes first."""
+        """Rows of all Coordinators, dead ones included; a living one comes first."""
         rows = [row for row in self.actors if row.get("name") == COORDINATOR_NAME]
         return sorted(rows, key=lambda row: row.get("state") not in _LIVE_STATES)
 
 
 def read_cluster(settings: Settings, *, token: str | None, timeout_s: float) -> ClusterState:
-    """Read nodes and actors; ``timeout_s`` bounds each of the requests, of which there are two or three.
+    """Read nodes and actors; ``timeout_s`` limits each of the two or three requests.
 
-    Dead actors are asked for only where no Coordinator lives, and then by its name: a crash loop leaves thousands.
+    Dead actors are read only if no Coordinator is alive, and then by its name: a crash loop leaves thousands.
 
     Raises:
-        ClusterError: ``unreachable`` or ``unauthorized``; also where the Coordinator may be among the rows cut off.
+        ClusterError: ``unreachable`` or ``unauthorized``; also if the Coordinator may be among the rows cut off.
     """
     nodes, _ = _rows(settings, f"/api/v0/nodes?detail=1&limit={_LIMIT}", token=token, timeout_s=timeout_s)
     ours = ("ray_namespace", "=", settings.namespace)
@@ -72,7 +72,7 @@ def read_cluster(settings: Settings, *, token: str | None, timeout_s: float) -> 
     actors = [row for row in actors if row.get("state") != "DEAD"]
     if all(row.get("name") != COORDINATOR_NAME for row in actors):
         dead, all_dead = _actors(settings, [ours, ("name", "=", COORDINATOR_NAME)], token=token, timeout_s=timeout_s)
-        # One that has come up in between is in the second answer.
+        # The second answer contains a Coordinator that has started in between.
         actors, complete = [*actors, *dead], complete and all_dead
         if not complete and all(row.get("state") == "DEAD" for row in dead):
             raise ClusterError(
@@ -84,9 +84,9 @@ def read_cluster(settings: Settings, *, token: str | None, timeout_s: float) -> 
 def newest_actor(
     settings: Settings, rows: list[dict[str, Any]], *, token: str | None, timeout_s: float
 ) -> dict[str, Any]:
-    """Return the row of the actor that started or ended last; only Ray's older endpoint tells times.
+    """Return the row of the actor that started or ended last; only Ray's older endpoint has times.
 
-    One that never started, for want of a runtime environment or a place, has only an end.
+    An actor that never started, for lack of a runtime environment or resources, has only an end time.
 
     Raises:
         ClusterError: ``unreachable`` or ``unauthorized``.
@@ -104,9 +104,9 @@ def newest_actor(
 
 
 def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> list[str]:
-    """Ask the agent of every living node, and say which do not answer, one text a node.
+    """Ask the agent of every living node, and return one text for each that does not answer.
 
-    A host that has lost its power or its network counts as alive for up to a minute more: nobody has told Ray.
+    Ray reports a host that has lost its power or its network as alive for up to a minute more.
 
     Raises:
         ClusterError: ``unreachable`` or ``unauthorized``.
@@ -117,7 +117,7 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
     alive = [row for row in rows if row.get("state") == "ALIVE"]
     if not alive:
         return ["no node is alive"]
-    # The dashboard fills this list from a cache of its own, which does not know a node that has just joined.
+    # The dashboard fills this list from its own cache, which lacks a node that has just joined.
     known = {
         entry["raylet"].get("nodeId"): entry["raylet"] for entry in _living(settings, token=token, timeout_s=timeout_s)
     }
@@ -125,7 +125,7 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
     def ask(row: dict[str, Any]) -> str:
         node = known.get(row["node_id"])
         if node is None:
-            return f"{row.get('node_name')} has joined, but the dashboard does not know yet where to ask it"
+            return f"{row.get('node_name')} has joined, but the dashboard does not list its agent yet"
         host = str(node.get("nodeManagerAddress"))
         address = f"{f'[{host}]' if ':' in host else host}:{node.get('dashboardAgentListenPort')}"
         try:
@@ -142,7 +142,7 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
 def read_disks(settings: Settings, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:
     """Return the disks of ``/`` and of Ray's directory of each living node: ``node_name, path, free, size`` (bytes).
 
-    What the head was told last, some seconds ago; ``size`` is what may be used: without what is kept for root.
+    The data are those that the head got last, some seconds ago; ``size`` is without the reserve for root.
 
     Raises:
         ClusterError: ``unreachable`` or ``unauthorized``.
@@ -155,13 +155,13 @@ def read_disks(settings: Settings, *, token: str | None, timeout_s: float) -> li
             "size": int(disk["free"]) + int(disk["used"]),
         }
         for entry in _living(settings, token=token, timeout_s=timeout_s)
-        # None has been sent by an agent that has just started.
+        # An agent that has just started has not sent any.
         for path, disk in sorted((entry.get("disk") or {}).items())
     ]
 
 
 def _living(settings: Settings, *, token: str | None, timeout_s: float) -> list[dict[str, Any]]:
-    """Return what the head knows of each living node."""
+    """Return the head's data of each living node."""
     document = _get(settings, "/nodes?view=summary", token=token, timeout_s=timeout_s)
     summary = document.get("data", {}).get("summary", []) if isinstance(document, dict) else []
     return [entry for entry in summary if entry.get("raylet", {}).get("state") == "ALIVE"]
@@ -177,7 +177,7 @@ def _actors(
 
 
 def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float) -> tuple[list[dict[str, Any]], bool]:
-    """Return the rows of one list of the State API, and whether all of them are there."""
+    """Return the rows of one list of the State API, and whether the list is complete."""
     document = _get(settings, path, token=token, timeout_s=timeout_s)
     try:
         result = document["data"]["result"]
@@ -186,7 +186,7 @@ def _rows(settings: Settings, path: str, *, token: str | None, timeout_s: float)
         result = rows = None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ClusterError(Reason.UNREACHABLE, f"{settings.dashboard_url} answers, but not as Ray's dashboard")
-    # The source is cut first, then what is left is filtered, then that is cut once more.
+    # Ray cuts the source, filters the rest, and cuts the result again.
     seen, total = result.get("num_after_truncation"), result.get("total")
     whole = seen is None or total is None or int(total) <= int(seen)
     return rows, whole and int(result.get("num_filtered") or 0) <= len(rows) and not result.get(
@@ -200,9 +200,9 @@ def _get(settings: Settings, path: str, *, token: str | None, timeout_s: float) 
         response = request(url + path, token=token, timeout_s=timeout_s)
     except OSError as error:
         detail = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
-        raise ClusterError(Reason.UNREACHABLE, f"Ray's head at {url} cannot be asked: {detail}") from error
+        raise ClusterError(Reason.UNREACHABLE, f"Ray's head at {url} does not answer: {detail}") from error
     if response.status in {_UNAUTHORIZED, _FORBIDDEN}:
-        what = "wants a token" if response.status == _UNAUTHORIZED else "refuses this token"
+        what = "requires a token" if response.status == _UNAUTHORIZED else "rejects this token"
         raise ClusterError(Reason.UNAUTHORIZED, f"Ray's head at {url} {what} (HTTP {response.status})")
     if response.status != _OK:
         message = response.body.get("msg") if isinstance(response.body, dict) else None

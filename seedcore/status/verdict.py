@@ -1,4 +1,4 @@
-"""What is judged from the Coordinator's answer and the rows of the GCS: neither is believed alone. It asks nobody."""
+"""Pure judgements from the Coordinator's answer and the rows of the GCS; either source alone can be wrong."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _STATES_BEFORE_A_PROCESS = frozenset({"DEPENDENCIES_UNREADY", "PENDING_CREATION"
 
 
 def expected(report: Report, *, release: str | None, fingerprint: str | None) -> Report:
-    """Turn a healthy report bad if another release or organism answers, or nodes are missing."""
+    """Turn a healthy report bad if another release or organism runs, or nodes are missing."""
     own, nodes = report.coordinator, report.nodes
     if release is not None and own.get("release") != release:
-        return bad(report, Reason.WRONG_RELEASE, f"release {own.get('release')} answers, expected is {release}")
+        return bad(report, Reason.WRONG_RELEASE, f"release {own.get('release')} answers, expected {release}")
     if fingerprint is not None and own.get("fingerprint") != fingerprint:
-        text = f"an organism with fingerprint {own.get('fingerprint')} answers, expected is {fingerprint}"
+        text = f"an organism with fingerprint {own.get('fingerprint')} answers, expected {fingerprint}"
         return bad(report, Reason.WRONG_CONFIGURATION, text)
     if nodes["missing"]:
         return bad(report, Reason.NODES_MISSING, f"nodes that are not alive: {', '.join(nodes['missing'])}")
     if nodes["alive"] < nodes["expected"]:
-        return bad(report, Reason.NODES_MISSING, f"{nodes['alive']} nodes are alive, expected are {nodes['expected']}")
+        return bad(report, Reason.NODES_MISSING, f"{nodes['alive']} nodes are alive, expected {nodes['expected']}")
     return report
 
 
 def judge_head(error: ClusterError, settings: Settings) -> Report:
-    """Judge a head that cannot be asked; on the head itself, the log of its GCS may know why."""
+    """Judge a head that does not answer; on the head itself, the log of its GCS may tell why."""
     why = damage(settings.ray_logs) if error.reason == Reason.UNREACHABLE else None
     if why is None:
         return report_of(UNHEALTHY, error.reason, error.message)
@@ -42,7 +42,7 @@ def judge_head(error: ClusterError, settings: Settings) -> Report:
 
 
 def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int | None) -> dict[str, Any]:
-    """Return what a report says of the nodes: those that are alive, and those of the settings that are not."""
+    """Return the nodes of a report: those that are alive, and those of the settings that are missing."""
     names = cluster.alive_names
     expected = expected_nodes if expected_nodes is not None else max(1, len(settings.expected_nodes))
     return {
@@ -64,7 +64,7 @@ def judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, cl
         return _judge_dead(row, facts)
     body = answer.body if isinstance(answer, Response) and isinstance(answer.body, Mapping) else {}
     same_process = bool(body.get("status")) and body.get("pid") == pid
-    # The row's num_restarts counts over all processes of the actor, where the Coordinator knows only its own.
+    # The row's num_restarts covers all processes of the actor; the Coordinator counts only its own.
     own = {**body, "restarts": int(row.get("num_restarts") or 0)} if same_process else {}
     coordinator = {**own, **facts}
     if state != "ALIVE":
@@ -88,13 +88,13 @@ def _judge_coming_up(row: Mapping[str, Any], coordinator: dict[str, Any], cluste
 
 
 def _judge_start(reason: str, stage: str, coordinator: dict[str, Any], cluster: ClusterState) -> Report:
-    """Judge a start; one that waits for a place for a required organ does not hang, and nothing is to be killed."""
+    """Judge a start; one that waits for resources for a required organ does not hang and must not be killed."""
     waiting = _unplaced_organs(coordinator, cluster)
     message = "; ".join([stage, *(f"{row.get('name')} waits for {_needs(row)}" for row in waiting)])
     required = {str(organ["organ_id"]): bool(organ["required"]) for organ in coordinator.get("organs") or ()}
     needed = [row for row in waiting if required.get(_organ_id(row), True)]
     if not needed or reason == Reason.RELOADING:
-        # A reload that finds no room in time is undone.
+        # A reload without room is undone in time.
         return report_of(INITIALIZING, reason, message, coordinator)
     evidence = {"no_node_fits": not all(_fits_somewhere(row, cluster) for row in needed)}
     return report_of(INITIALIZING, Reason.UNSCHEDULABLE, message, coordinator, evidence)
@@ -103,27 +103,27 @@ def _judge_start(reason: str, stage: str, coordinator: dict[str, Any], cluster: 
 def _judge_silence(
     row: Mapping[str, Any], answer: Response | OSError, cluster: ClusterState, *, same_process: bool
 ) -> tuple[str, str, dict[str, Any]] | None:
-    """Say why an actor that Ray calls ALIVE is not believed, or None: (reason, message, evidence)."""
+    """Return why an actor that Ray reports ALIVE is not healthy (reason, message, evidence), or None."""
     pid = row.get("pid")
     if row.get("node_id") not in cluster.alive_node_ids:
-        return Reason.NOT_RESPONDING, "Ray calls it ALIVE on a node that is dead", {"zombie": True}
+        return Reason.NOT_RESPONDING, "Ray reports it ALIVE on a node that is dead", {"zombie": True}
     if isinstance(answer, CannotAskError):
-        # Whatever the Coordinator does: the fault is on the side that asks.
+        # The fault is on this side, whatever state the Coordinator is in.
         evidence = {"silence": "cannot_ask", "untrusted": answer.untrusted}
-        return Reason.UNREACHABLE, f"the Coordinator cannot be asked from here: {why(answer)}", evidence
+        return Reason.UNREACHABLE, f"this host cannot ask the Coordinator: {why(answer)}", evidence
     if isinstance(answer, OSError):
         silence = "no_answer" if isinstance(answer, TimeoutError) else "nobody_listens"
         return Reason.NOT_RESPONDING, f"its process {pid} does not answer: {why(answer)}", {"silence": silence}
     if answer.status in {401, 403}:
-        return Reason.UNAUTHORIZED, f"the Coordinator refuses this token (HTTP {answer.status})", {}
+        return Reason.UNAUTHORIZED, f"the Coordinator rejects this token (HTTP {answer.status})", {}
     if not same_process:
         other = f"process {answer.body['pid']}" if _has_pid(answer.body) else f"an HTTP {answer.status}"
-        return Reason.NOT_RESPONDING, f"{other} answers in place of its process {pid}", {"silence": "another_answers"}
+        return Reason.NOT_RESPONDING, f"{other} answers instead of its process {pid}", {"silence": "another_answers"}
     return None
 
 
 def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
-    """Judge what a living Coordinator says of itself, against the rows of its organs."""
+    """Judge a living Coordinator's own status against the rows of its organs."""
     status, reason, message = (str(coordinator.get(key, "")) for key in ("status", "reason", "message"))
     if status == INITIALIZING:
         return _judge_start(reason, message, coordinator, cluster)
@@ -140,13 +140,13 @@ def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
 
 
 def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> tuple[list[str], list[str]]:
-    """Organs that the Coordinator counts as working and somebody knows better: (below their minimum, the rest).
+    """Return organs that the Coordinator wrongly reports as working: (below their minimum, the rest).
 
-    The GCS knows, usually within 15 ms of a death but later on a host that is short of CPU; of processes on this very
-    host the kernel knows at once.
+    The GCS records a death usually within 15 ms, but later on a host that is short of CPU; for processes on this host
+    the kernel knows it at once.
     """
     this_node = coordinator["node_id"]
-    # Off the head, its pid may be another actor's: the kernel that is asked is not that of its node.
+    # On another host this pid may belong to another actor.
     is_here = is_actor_of(coordinator["pid"], node_id=this_node)
     down: list[str] = []
     missing: list[str] = []
@@ -156,7 +156,7 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
             if replica["state"] not in {"ready", "degraded"}:
                 continue
             row = cluster.actor(replica["actor_id"])
-            # A row that was cut off contradicts nobody.
+            # The row may have been cut off, so its absence proves nothing.
             row = {**replica, "state": "ALIVE"} if row is None and not cluster.complete else row or {}
             alive = row.get("state") == "ALIVE" and row.get("node_id") in cluster.alive_node_ids
             gone = is_here and row.get("node_id") == this_node and not is_living_actor(replica["pid"])
@@ -171,14 +171,14 @@ def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) 
 
 
 def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> list[dict[str, Any]]:
-    """Rows of organs that Ray has not placed, by name; none of those that are being placed now."""
+    """Return the rows of organs that Ray has not placed, by name, except those that are being placed now."""
     if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
         return []
     starting = {
         f"{ORGAN_NAME_PREFIX}{organ['organ_id']}.{replica.get('replica')}"
         for organ in coordinator.get("organs") or ()
         for replica in organ["replicas"]
-        # There was room for it; the row gets its pid when the process runs.
+        # It has been placed; the row gets its pid when the process runs.
         if replica.get("has_turn")
     }
     waiting = [
@@ -197,7 +197,7 @@ def _organ_id(row: Mapping[str, Any]) -> str:
 
 
 def _fits_somewhere(row: Mapping[str, Any], cluster: ClusterState) -> bool:
-    """Say whether some living node has, all in all, what the process asks for; yes where that is not known."""
+    """Return whether some living node has enough resources in total for the process; True if that is unknown."""
     needs = (row.get("required_resources") or {}).items()
 
     def holds(node: Mapping[str, Any]) -> bool:
@@ -226,7 +226,7 @@ def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
         last = next((line for line in reversed(lines) if "Coordinator initialization failed" in line), lines[-1])
         message = last.removeprefix("RuntimeError: ")
         return report_of(UNHEALTHY, Reason.INIT_FAILED, message, facts, {"traceback": traceback_text})
-    # Whichever context Ray has filled in: node death, out of memory, a runtime environment, no place.
+    # Ray fills in one context: node death, out of memory, a runtime environment, no resources.
     contexts = [context for context in cause.values() if isinstance(context, Mapping) and context.get("error_message")]
     died = dict(contexts[0]) if contexts else {}
     detail = str(died.get("error_message") or "Ray gives no reason").strip().splitlines()[0]
@@ -234,5 +234,5 @@ def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
 
 
 def why(error: OSError) -> str:
-    """Say in a few words why there is no answer."""
+    """Return in a few words why there is no answer."""
     return "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))

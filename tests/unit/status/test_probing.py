@@ -206,7 +206,7 @@ def test_every_node_that_is_alive_is_asked(cluster: FakeCluster) -> None:
     cluster.summary = [entry for entry in cluster._summary() if entry["raylet"]["nodeId"] != "beef"]
     report = check_nodes(cluster.settings, probe(cluster.settings))
     assert (report.healthy, report.reason) == (False, "nodes_missing")
-    assert report.message == "worker has joined, but the dashboard does not know yet where to ask it"
+    assert report.message == "worker has joined, but the dashboard does not list its agent yet"
     cluster.summary = []
     assert not check_nodes(cluster.settings, probe(cluster.settings)).healthy
 
@@ -235,7 +235,7 @@ def test_another_organism_than_the_expected_one_is_not_healthy_and_waiting_does_
     report = probe(cluster.settings, expected_fingerprint="f2")
 
     assert (report.healthy, report.reason, report.terminal, report.exit_code) == (False, "wrong_configuration", True, 1)
-    assert report.message == "an organism with fingerprint f1 answers, expected is f2"
+    assert report.message == "an organism with fingerprint f1 answers, expected f2"
     del cluster.body["fingerprint"]
     assert probe(cluster.settings, expected_fingerprint="f2").reason == "wrong_configuration"
 

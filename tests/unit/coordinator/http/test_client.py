@@ -199,7 +199,7 @@ async def test_a_wrong_token_is_told_and_nothing_was_done(settings: Settings, vi
         answer = await client.submit(echo(1))
 
     assert (answer["error_type"], answer["executed"]) == ("ClusterError", "no")
-    assert "refuses this token" in answer["error"]
+    assert "rejects this token" in answer["error"]
     assert not view.tasks
 
 

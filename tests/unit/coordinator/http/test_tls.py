@@ -81,7 +81,7 @@ async def test_another_certificate_is_not_believed_not_even_of_the_same_authorit
 
     for believed in (other.certificate, None):
         # The fault is on the side that asks: a supervisor that took it for a hang would kill a healthy Coordinator.
-        with pytest.raises(CannotAskError, match="is not believed: certificate verify failed") as caught:
+        with pytest.raises(CannotAskError, match="is not trusted: certificate verify failed") as caught:
             await ask(server, believed)
         assert caught.value.untrusted
 
@@ -169,6 +169,6 @@ async def test_a_file_without_a_certificate_is_named_by_who_asks(tmp_path: Path)
     empty = tmp_path / "empty.pem"
     empty.write_text("")
 
-    for path, word in ((empty, "no certificate in it"), (tmp_path / "none.pem", "No such file")):
+    for path, word in ((empty, "the file contains no certificate"), (tmp_path / "none.pem", "No such file")):
         with pytest.raises(OSError, match=word):
             await asyncio.to_thread(request, "https://127.0.0.1:1/", certificate=path)
