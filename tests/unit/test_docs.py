@@ -12,6 +12,7 @@ import pytest
 from scripts import packages, reference
 from seedcore.config.organism_file import PACKAGED_CONFIG
 from seedcore.core.reason import Reason
+from tests.support.pages import NOT_RUN, PAGES, blocks, blocks_to_run
 
 ROOT = Path(__file__).parents[2]
 # How a module of Ansible gives a reason of its own.
@@ -101,6 +102,14 @@ def test_prose_is_wrapped_so_that_a_diff_shows_the_sentence_that_has_changed() -
         for number, line in enumerate(page.read_text().splitlines(), 1):
             is_code ^= line.lstrip().startswith("```")
             assert is_code or line.startswith(("|", "![", "    ")) or len(line) <= 100, f"{page}:{number}"
+
+
+def test_every_block_of_the_first_pages_runs_or_is_listed_with_its_reason() -> None:
+    for block in blocks_to_run():
+        assert block.script, f"{block.name} has no command"
+    every = {(page, block.first_line) for page in PAGES for block in blocks(page)}
+    assert NOT_RUN.keys() <= every, "a listed block is no longer on its page"
+    assert all(NOT_RUN.values())
 
 
 def test_the_site_can_be_built_and_has_no_dead_link(tmp_path: Path) -> None:

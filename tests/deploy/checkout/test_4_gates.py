@@ -119,3 +119,13 @@ def test_a_half_made_release_is_made_anew(deployed: Site) -> None:
     assert deployed.run("seedcore").check().recap["changed"] > 0
 
     assert json.loads((release / "release.json").read_text())["release"] == release.name
+
+
+def test_without_a_certificate_it_is_plain_again(deployed: Site) -> None:
+    deployed.deployment.variables |= {"seedcore_http_tls_certificate": "", "seedcore_http_tls_key": ""}
+
+    run = deployed.run("deploy").check()
+
+    assert any("http://127.0.0.1:" in line for line in run.last_lines)
+    assert not (deployed.deployment.prefix / "etc" / "http.key").exists()
+    assert deployed.deployment.seedcore("status").returncode == 0

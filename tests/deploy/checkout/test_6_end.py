@@ -1,4 +1,4 @@
-"""Another kind of deployment in place of this one, one that somebody has broken, and none at all."""
+"""Repair a deployment that somebody has broken, and remove it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ def foreign() -> Iterator[RayHead]:
     head.start()
     yield head
     head.close()
-
-
-def test_without_a_certificate_it_is_plain_again(deployed: Site) -> None:
-    deployed.deployment.variables |= {"seedcore_http_tls_certificate": "", "seedcore_http_tls_key": ""}
-
-    run = deployed.run("deploy").check()
-
-    assert any("http://127.0.0.1:" in line for line in run.last_lines)
-    assert not (deployed.deployment.prefix / "etc" / "http.key").exists()
-    assert deployed.deployment.seedcore("status").returncode == 0
 
 
 def test_a_run_repairs_what_a_killed_supervisord_has_left(deployed: Site) -> None:
