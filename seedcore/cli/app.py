@@ -10,6 +10,7 @@ from seedcore.cli.base import STATUS_CODES, Cli, manual
 from seedcore.cli.bootstrap import bootstrap, rebalance, shutdown, supervise
 from seedcore.cli.completion import completion
 from seedcore.cli.config import config
+from seedcore.cli.dev import dev, new
 from seedcore.cli.network import network
 from seedcore.cli.render import out
 from seedcore.cli.status import ping, status, top
@@ -61,5 +62,7 @@ def cli() -> None:
         logs.configure()
 
 
-for command in (bootstrap, status, top, ping, network, submit, config, supervise, rebalance, shutdown, completion):
+for command in (
+    new, dev, bootstrap, status, top, ping, network, submit, config, supervise, rebalance, shutdown, completion
+):  # fmt: skip
     cli.add_command(command)

@@ -110,6 +110,11 @@ class OrganSpec:
         "``!in(a,b)``; such as ``{zone: a}``.", "labels", dict,
     )  # fmt: skip
 
+    revision: str = _option(
+        "Any text. A changed one replaces the organ's processes although nothing else of it has changed; "
+        "``seedcore dev`` sets it to a digest of the agents' code.", "text", "",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         if not self.min_ready_agents:
             # 0 stands for the default, which depends on another attribute; a frozen instance is changed this way.
