@@ -19,7 +19,7 @@ DEFAULT_PORT = 8700
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore dev", "organism.yaml in this directory, with the agents beside it"),
+            ("seedcore dev", "use organism.yaml of this directory"),
             ("seedcore dev organism.yaml --path src", "import agents from src, and watch it"),
         ],
         codes=(
