@@ -34,8 +34,9 @@ from seedcore.organ.agent import AgentRunner, Kind
 from seedcore.organ.batch import Batch, Batches
 from seedcore.organ.children import end_children_with_this_process
 from seedcore.organ.lease import Lease
+from seedcore.organ.seats import Seat
 from seedcore.organ.self_check import is_current
-from seedcore.organ.task_queue import ELSEWHERE_AFTER_S, Seat, WorkQueue, settle
+from seedcore.organ.task_queue import ELSEWHERE_AFTER_S, WorkQueue, settle
 from seedcore.organ.threads import MAX_THREADS, AgentThreads
 from seedcore.organ.user_code import Raised
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from seedcore.core.errors import Executed
@@ -18,6 +18,7 @@ from seedcore.core.spec import OrganSpec
 from seedcore.core.task import Task, failure, task_type_of
 from seedcore.core.task_counters import TaskCounts
 from seedcore.organ.agent import AgentRunner
+from seedcore.organ.seats import Seat, Seats
 from seedcore.organ.stream import Emit
 from seedcore.organ.user_code import Raised
 
@@ -41,145 +42,6 @@ def settle(answer: asyncio.Future[dict[str, Any]]) -> Callable[[dict[str, Any]],
             answer.set_result(result)
 
     return done
-
-
-class Seat:
-    """One agent, or several that share a thread, and how many tasks they are doing."""
-
-    __slots__ = ("agents", "load", "open", "stuck")
-
-    def __init__(self) -> None:
-        self.agents: deque[AgentRunner] = deque()
-        self.load = 0
-        self.stuck = 0
-        self.open = True
-
-
-class Seats:
-    """The agents that can take a task: the one with the least to do first, among equals the one free for longest.
-
-    Args:
-        capacity: Tasks that one agent does at a time.
-
-    Attributes:
-        limit: Tasks that can be done at a time, whatever the number of agents; None for no limit.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.limit: int | None = None
-        self._capacity = capacity
-        # Open seats by their load; a full seat is in none. It grows as far as loads really go.
-        self._by_load: list[OrderedDict[Seat, None]] = [OrderedDict()]
-        self._lowest = 0
-        self._of: dict[Hashable, Seat] = {}
-        self._agents = 0
-        self._running = 0
-        self._stuck = 0
-        self._stuck_agents = 0
-
-    @property
-    def count(self) -> int:
-        """Tasks that can be done at a time."""
-        places = len(self._of) * self._capacity
-        return places if self.limit is None else min(places, self.limit)
-
-    @property
-    def stuck_agents(self) -> int:
-        """Agents of those here that can do nothing: code that does not end holds all their places, or all threads."""
-        blocked = self.limit is not None and self._stuck >= self.limit
-        return self._agents if blocked else self._stuck_agents
-
-    @property
-    def able(self) -> int:
-        """Agents that can do something, at once or later."""
-        return self._agents - self.stuck_agents
-
-    def add(self, agent: AgentRunner) -> None:
-        """Let an agent work."""
-        self.remove(agent)
-        seat = self._of.get(agent.place)
-        if seat is None:
-            seat = self._of[agent.place] = Seat()
-            self._put(seat)
-        seat.agents.append(agent)
-        self._agents += 1
-        self._stuck_agents += self._is_stuck(seat)
-
-    def remove(self, agent: AgentRunner) -> None:
-        """Give an agent no more tasks; those that it is doing go on."""
-        seat = self._of.get(agent.place)
-        if seat is None or agent not in seat.agents:
-            return
-        self._agents -= 1
-        self._stuck_agents -= self._is_stuck(seat)
-        seat.agents.remove(agent)
-        if not seat.agents:
-            del self._of[agent.place]
-            seat.open = False
-            self._pull(seat)
-
-    def take(self) -> tuple[Seat, AgentRunner] | None:
-        """Choose an agent for one more task."""
-        if self.limit is not None and self._running >= self.limit:
-            return None
-        while self._lowest < len(self._by_load):
-            seats = self._by_load[self._lowest]
-            if seats:
-                seat, _ = seats.popitem(last=False)
-                agent = seat.agents[0]
-                seat.agents.rotate(-1)
-                self._fill(seat, agent)
-                return seat, agent
-            self._lowest += 1
-        return None
-
-    def reserve(self, agent: AgentRunner) -> Seat | None:
-        """Keep other work from an agent that has nothing to do; None if it has."""
-        seat = self._of.get(agent.place)
-        if seat is None or seat.load or agent not in seat.agents:
-            return None
-        self._pull(seat)
-        self._fill(seat, agent)
-        return seat
-
-    def give_back(self, seat: Seat, agent: AgentRunner) -> None:
-        """Note that what :meth:`take` or :meth:`reserve` gave something to do has really ended."""
-        self._running -= 1
-        agent.leave()
-        if seat.open:  # else its agent was taken out, or has begun a new life with a seat of its own
-            self._pull(seat)
-        seat.load -= 1
-        if seat.open:
-            self._put(seat)
-
-    def mark_stuck(self, seat: Seat, change: int) -> None:
-        """Note that code outlives what it was called for, or that it has ended after that."""
-        before = self._is_stuck(seat)
-        self._stuck += change
-        seat.stuck += change
-        if seat.open:
-            self._stuck_agents += (self._is_stuck(seat) - before) * len(seat.agents)
-
-    def _is_stuck(self, seat: Seat) -> bool:
-        return seat.stuck >= self._capacity
-
-    def _fill(self, seat: Seat, agent: AgentRunner) -> None:
-        self._running += 1
-        seat.load += 1
-        agent.load += 1
-        self._put(seat)
-
-    def _put(self, seat: Seat) -> None:
-        if seat.load >= self._capacity:
-            return
-        if seat.load == len(self._by_load):
-            self._by_load.append(OrderedDict())
-        self._by_load[seat.load][seat] = None
-        self._lowest = min(self._lowest, seat.load)
-
-    def _pull(self, seat: Seat) -> None:
-        if seat.load < self._capacity:
-            del self._by_load[seat.load][seat]
 
 
 class Work:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import Task
 from seedcore.organ.agent import AgentRunner, Kind
-from seedcore.organ.task_queue import Seat, Seats, WorkQueue
+from seedcore.organ.seats import Seat, Seats
+from seedcore.organ.task_queue import WorkQueue
 
 EXECUTOR = ThreadPoolExecutor(1)
 CARE = ThreadPoolExecutor(1)
