@@ -13,12 +13,13 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from seedcore.coordinator.activity import Activity
+from seedcore.coordinator.builtin_tasks import BUILTINS, Answer, succeeded
 from seedcore.coordinator.disks import Disks
 from seedcore.coordinator.http.app import create_app
 from seedcore.coordinator.http.server import HttpServer
@@ -27,11 +28,11 @@ from seedcore.coordinator.lifecycle import Lifecycle, Phase, Record
 from seedcore.coordinator.nodes import NodeList
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.core import logs, release
-from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError, TaskError
+from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec
-from seedcore.core.task import BUILTIN_TASK_TYPES, Task, describe, failure, inner_tasks, task_type_of
+from seedcore.core.task import BUILTIN_TASK_TYPES, Task, describe, failure, task_type_of
 from seedcore.core.task_counters import TaskCounts
 from seedcore.core.watchdog import end_process_with_this_loop, run_for_ever
 from seedcore.dispatch.routing_table import TableNews
@@ -162,14 +163,14 @@ class Coordinator:
         try:
             parsed = Task.parse(task)
             kind = parsed.type
-            builtin = self._builtins()[parsed.type] if parsed.type in BUILTIN_TASK_TYPES else None
+            builtin = BUILTINS.get(kind)
             if builtin is None:
                 # Not for what is built in: whoever looks after an overloaded Coordinator must get through.
                 self._require_room()
                 answer = await self._life.organism.dispatch(parsed)
             else:
-                result = await builtin(parsed)
-                answer = result if isinstance(result, _Answer) else _ok(result, parsed.type, started)
+                result = await builtin(self, self._life, parsed)
+                answer = result if isinstance(result, Answer) else succeeded(result, kind, started)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -289,6 +290,12 @@ class Coordinator:
         await self._life.shutdown()
         return True
 
+    def require_open(self) -> None:
+        """Raise OrganUnavailableError if no task can be taken now."""
+        self._life.require_running()
+        if time.monotonic() < self._closed_until:
+            raise OrganUnavailableError("the Coordinator is being replaced", retry_after_s=REPLACED_WITHIN_S)
+
     def status(self) -> dict[str, Any]:
         """Say how everything is now, in the documented shape; cheap, from memory."""
         life = self._life
@@ -352,88 +359,6 @@ class Coordinator:
             "disks": self._disks.to_list(),
         }
 
-    def _builtins(self) -> dict[str, Callable[[Task], Awaitable[Any]]]:
-        return {
-            "get_organism_status": self._get_organism_status,
-            "get_organism_summary": self._get_organism_summary,
-            "execute_on_organ": self._execute_on_organ,
-            "execute_on_random_organ": self._execute_on_random_organ,
-            "execute_many": self._execute_many,
-            "initialize_organism": self._initialize_organism,
-            "shutdown_organism": self._shutdown_organism,
-            "get_metrics": self._get_metrics,
-            "get_routing_debug": self._get_routing_debug,
-            "canary": self._canary,
-        }
-
-    async def _get_organism_status(self, _: Task) -> list[dict[str, Any]]:
-        return self.organism()
-
-    async def _get_organism_summary(self, _: Task) -> dict[str, Any]:
-        status = self.status()
-        keys = (
-            "status",
-            "reason",
-            "message",
-            "release",
-            "since",
-            "degraded",
-            "missing",
-            "progress",
-            "uptime_s",
-        )
-        return {
-            **{key: status[key] for key in keys},
-            "organs": status["organs"],
-            "routes": self._life.organism.routes(),
-        }
-
-    async def _get_metrics(self, _: Task) -> dict[str, Any]:
-        return self.metrics()
-
-    async def _get_routing_debug(self, _: Task) -> dict[str, Any]:
-        return self._life.organism.routes()
-
-    async def _execute_on_organ(self, task: Task) -> _Answer:
-        organ_id = task.params.get("organ_id")
-        if not isinstance(organ_id, str):
-            raise TaskError("params key 'organ_id' is missing or not a string")
-        inner = self._inner(task)
-        return _Answer(await self._life.organism.run_on(organ_id, inner))
-
-    async def _execute_on_random_organ(self, task: Task) -> _Answer:
-        inner = self._inner(task)
-        return _Answer(await self._life.organism.run_on_any(inner))
-
-    async def _execute_many(self, task: Task) -> list[dict[str, Any]]:
-        """Do many tasks that came as one; the result has each one's own answer, in their order."""
-        tasks = inner_tasks(task)
-        return list(await asyncio.gather(*(self.handle(inner) for inner in tasks)))
-
-    async def _initialize_organism(self, _: Task) -> dict[str, Any]:
-        """Bring the organism up again, in the background; the status is ``initializing`` meanwhile."""
-        self._life.start_again()
-        return {"status": "initializing"}
-
-    async def _shutdown_organism(self, _: Task) -> dict[str, Any]:
-        if self._life.init_seconds is None and self._life.phase is Phase.STARTING:
-            raise OrganUnavailableError(f"the organism is initializing: {self._life.organism.stage}")
-        await self.shutdown()
-        return {"stopped": [organ["organ_id"] for organ in self.organism()]}
-
-    async def _canary(self, task: Task) -> _Answer:
-        nonce = task.params.get("nonce")
-        if not isinstance(nonce, str) or not nonce:
-            raise TaskError("params key 'nonce' is missing or not a non-empty string")
-        self._life.require_running()
-        echoes = await self._life.organism.canary(nonce)
-        lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if echo["missed"]]
-        result = {"nonce": nonce, "replicas": echoes}
-        if lost:
-            text = f"the nonce did not come back from {', '.join(lost)}"
-            return _Answer(failure(text, error_type="CanaryError", task_type=task.type, result=result))
-        return _Answer(_ok(result, task.type, time.monotonic()))
-
     def _answered(self) -> None:
         self._in_flight -= 1
         if not self._in_flight:
@@ -443,19 +368,7 @@ class Coordinator:
         """Raise if one more task for an organ cannot be taken now."""
         if self._in_flight > MAX_IN_FLIGHT:
             raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")
-        self._require_open()
-
-    def _require_open(self) -> None:
-        """Raise OrganUnavailableError if no task can be taken now."""
-        self._life.require_running()
-        if time.monotonic() < self._closed_until:
-            raise OrganUnavailableError("the Coordinator is being replaced", retry_after_s=REPLACED_WITHIN_S)
-
-    def _inner(self, task: Task) -> Task:
-        self._require_open()
-        if "task_data" not in task.params:
-            raise TaskError("params key 'task_data' is missing, it is the task to do")
-        return Task.parse(task.params["task_data"])
+        self.require_open()
 
     def _renew(self) -> None:
         # During construction the manager may report before there is anything to say.
@@ -514,21 +427,6 @@ class Coordinator:
         self._counts.add(kind, answer, seconds, known=known)
         is_work = not builtin or kind in _WORK
         self._activity.task(kind if kind in known else "unknown", answer, is_work=is_work)
-
-
-class _Answer(dict[str, Any]):
-    """An answer that is complete already and must not be wrapped once more."""
-
-
-def _ok(result: Any, kind: str, started: float) -> dict[str, Any]:
-    return {
-        "success": True,
-        "result": result,
-        "organ_id": None,
-        "agent_id": None,
-        "task_type": kind,
-        "duration_s": round(time.monotonic() - started, 6),
-    }
 
 
 async def _end_process_with(server: HttpServer) -> None:
