@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import Any
 
 from seedcore.coordinator.node_silence import NodeSilence
+from seedcore.coordinator.node_watch import NodeWatch
 from seedcore.coordinator.organ_actors import OrganRuntime, organ_name, retire
 from seedcore.coordinator.placement import Move, Occupant, plan
 from seedcore.coordinator.replica_supervisor import Replica
@@ -26,8 +27,6 @@ from seedcore.dispatch.sender import ANSWER_GRACE_S
 logger = logging.getLogger(__name__)
 
 CANARY_TIMEOUT_S = 5.0
-SILENCE_STEP_S = 0.5
-ASK_TIMEOUT_S = 10.0
 
 
 class OrganismManager:
@@ -51,12 +50,11 @@ class OrganismManager:
         self._routes = RoutingTable(spec.organs)
         self._known_types = frozenset(self._routes.known_types)
         self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
+        self._silence = NodeSilence()
         self._placer = Placer(runtime, self._occupants, avoid=lambda: self._leaving | self._silence.silent)
         self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
         self._leaving: frozenset[str] = frozenset()
-        self._silence = NodeSilence()
-        self._watch: asyncio.Task[None] | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._watch = NodeWatch(self._silence, runtime, self._placer, self._all)
         self.initialized = False
 
     @property
@@ -100,7 +98,7 @@ class OrganismManager:
                 organism is left running. The first failed agent's error is the cause.
         """
         names = {organ_name(organ.id, index) for organ in self.spec.organs for index in range(organ.replicas)}
-        self._watch = asyncio.create_task(self._watch_nodes())
+        self._watch.start()
         strangers = asyncio.create_task(self._retire_others(names))
         try:
             await self._bring_up(list(self._organs))
@@ -197,9 +195,7 @@ class OrganismManager:
     async def shutdown(self) -> None:
         """Stop every organ, in good order, and end its process."""
         self.initialized = False
-        for task in (self._watch, self._asking):
-            if task is not None:
-                task.cancel()
+        self._watch.stop()
         await asyncio.gather(*(replica.stop() for replica in self._all()))
         await self._retire_others(set())
 
@@ -296,47 +292,6 @@ class OrganismManager:
             enough = ready >= organ.min_ready_agents
             (degraded if enough or not organ.required else down).append(text)
         return down, degraded
-
-    async def _watch_nodes(self) -> None:
-        """Start elsewhere what is on a node that has been silent for too long, with its processes."""
-        while True:
-            await asyncio.sleep(SILENCE_STEP_S)
-            try:
-                await self._look_at_nodes()
-            except Exception as error:
-                # Who cannot ask gives nobody up.
-                logger.warning("which nodes are silent is not known: %s", describe(error))
-
-    async def _look_at_nodes(self) -> None:
-        replicas = self._all()
-        reported = [replica.place for replica in replicas if replica.has_reported()]
-        used = {replica.place for replica in replicas if replica.place}
-        now = asyncio.get_running_loop().time()
-        self._silence.step(now, used=used, reported=filter(None, reported))
-        if not self._silence.has_suspects:
-            self._silence.asked(answered=(), unanswered=())
-            return
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask_agents())
-        for replica in replicas:
-            if self._silence.is_lost(replica.place, replica.spec.silence_s):
-                async with asyncio.timeout(ASK_TIMEOUT_S):
-                    has_place = await self._placer.fits(replica.spec)
-                # Where nothing else can hold it, it is well again soonest when its node is.
-                if has_place and self._silence.is_lost(replica.place, replica.spec.silence_s):
-                    replica.abandon()
-
-    async def _ask_agents(self) -> None:
-        answers: dict[str, bool] = {}
-        try:
-            async with asyncio.timeout(ASK_TIMEOUT_S):
-                answers = await self._runtime.ask_agents()
-        except Exception as error:
-            logger.warning("the agents of the nodes cannot be asked: %s", describe(error))
-        self._silence.asked(
-            answered=[node for node, answered in answers.items() if answered],
-            unanswered=[node for node, answered in answers.items() if not answered],
-        )
 
     async def _canary(self, replica: Replica, nonce: str) -> dict[str, Any]:
         organ = replica.spec

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayError, WorkerCrashedError
+from ray.exceptions import ActorDiedError, RayError
 
 from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, OrganRuntime, kill, retire
 from seedcore.coordinator.replica_state import Action, Phase, Process, Row
@@ -24,8 +24,7 @@ from seedcore.core.organ_snapshot import AgentFailure, ReplicaState, Snapshot
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import describe
 from seedcore.core.task_counters import merge
-from seedcore.dispatch.sender import Call, Lane
-from seedcore.organ.task_queue import settle
+from seedcore.dispatch.sender import DEATHS, Call, Lane, result, settle
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +241,7 @@ class Replica:
                 yield part
         except StopAsyncIteration:
             return
-        except _DEATHS as error:
+        except DEATHS as error:
             if lane is self._lane:
                 self._missed_by_task(str(task.get("type")), may_have_run=True)
             text = f"the process of organ {self.spec.id} (replica {self.index}) died with the task"
@@ -372,7 +371,7 @@ class Replica:
             row = await self._row()
             return process.dead((row and row.cause) or _first_line(error), _now())
         if error is not None:
-            away = isinstance(error, _DEATHS)
+            away = isinstance(error, DEATHS)
             return process.lost(None if away else _first_line(error), await self._row(), _now())
         return self._answered(asking.result())
 
@@ -488,12 +487,7 @@ class Replica:
 
 def _ask(sent: Any) -> asyncio.Task[dict[str, Any]]:
     """Wait for a call in the background; an error that nobody waits for any more is not logged as unheard."""
-
-    async def wait() -> dict[str, Any]:
-        answer: dict[str, Any] = await sent
-        return answer
-
-    task = asyncio.ensure_future(wait())
+    task = asyncio.ensure_future(result(sent))
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return task
 
@@ -504,6 +498,3 @@ def _now() -> float:
 
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {describe(error)}".splitlines()[0]
-
-
-_DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, NodeDiedError)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayTaskError, WorkerCrashedError
 
 from seedcore.core.errors import Executed, OrganUnavailableError
 from seedcore.core.task import describe, failure
@@ -30,7 +30,7 @@ RETRY_AFTER_S = 0.5
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _RESTARTING, _DEAD = 3, 4  # ActorTableData.ActorState
-_DEATHS = frozenset({"ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"})
+DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, NodeDiedError)
 # Errors of gRPC if nothing listens, and of Ray while it restarts the process: the call has not arrived.
 _NOT_SENT = ("Connection refused", "The actor is restarting")
 
@@ -189,7 +189,7 @@ class Lane:
 
     async def _reply(self, sent: Any, pending: dict[int, Call], *, first: bool) -> dict[str, Any]:
         """Wait for a reply to a batch; meanwhile answer tasks that are overdue or lost with the process."""
-        reply = asyncio.ensure_future(_result(sent))
+        reply = asyncio.ensure_future(result(sent))
         while pending and not reply.done():
             await asyncio.wait({reply}, timeout=self._expire(pending))
         if not reply.done():
@@ -286,7 +286,8 @@ def lost_answer(error: Exception, task_type: str, *, organ_id: str | None, timeo
     if isinstance(error, TimeoutError):
         text = f"{where}: no answer within {timeout_s:g} s"
         return failure(text, error_type="TimeoutError", task_type=task_type, executed="unknown", organ_id=organ_id)
-    if not isinstance(error, RayError) or kind not in _DEATHS:
+    # Not a subclass: an agent that meets a dead actor raises RayTaskError(ActorDiedError).
+    if type(error) not in DEATHS:
         return failure(_one_line(error), error_type=kind, task_type=task_type, executed="unknown", organ_id=organ_id)
     if any(text in str(error) for text in _NOT_SENT):
         return failure(down(where), task_type=task_type)
@@ -309,8 +310,19 @@ def died(where: str) -> OrganUnavailableError:
     return OrganUnavailableError(f"the process of {where} died with the task", executed="unknown")
 
 
-async def _result(sent: Any) -> Any:
+async def result(sent: Any) -> Any:
+    """Await what a Ray call returned, as a coroutine."""
     return await sent
+
+
+def settle(answer: asyncio.Future[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Return a function that gives a future its result, unless its caller has gone in the same turn of the loop."""
+
+    def done(result: dict[str, Any]) -> None:
+        if not answer.done():
+            answer.set_result(result)
+
+    return done
 
 
 _NOTHING: dict[str, Any] = {"answers": [], "rest": None}

@@ -30,13 +30,14 @@ from seedcore.core.organ_snapshot import AgentFailure, AgentState, Snapshot
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import failure, task_type_of
 from seedcore.core.watchdog import end_process_with_this_loop
+from seedcore.dispatch.sender import settle
 from seedcore.organ.agent import AgentRunner, Kind
 from seedcore.organ.batch import Batch, Batches
 from seedcore.organ.children import end_children_with_this_process
 from seedcore.organ.lease import Lease
 from seedcore.organ.seats import Seat
 from seedcore.organ.self_check import is_current
-from seedcore.organ.task_queue import ELSEWHERE_AFTER_S, WorkQueue, settle
+from seedcore.organ.task_queue import ELSEWHERE_AFTER_S, WorkQueue
 from seedcore.organ.threads import MAX_THREADS, AgentThreads
 from seedcore.organ.user_code import Raised
 

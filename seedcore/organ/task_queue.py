@@ -34,16 +34,6 @@ _MIN_RETRY_AFTER_S = 0.05
 _MAX_RETRY_AFTER_S = 60.0
 
 
-def settle(answer: asyncio.Future[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
-    """Make what gives a future its result, unless its caller has gone in the same turn of the loop."""
-
-    def done(result: dict[str, Any]) -> None:
-        if not answer.done():
-            answer.set_result(result)
-
-    return done
-
-
 class Work:
     """One task on its way through the organ; ``done`` is called exactly once with its answer, unless it is cancelled.
 

@@ -58,7 +58,8 @@ class World:
 
 def vanish(manager: OrganismManager) -> None:
     """Let a Coordinator die without a word."""
-    tasks = [manager._watch, manager._asking]
+    manager._watch.stop()
+    tasks: list[asyncio.Task[None] | None] = []
     for replica in manager._all():
         tasks.append(replica._supervision)
         if replica._asking is not None:
