@@ -13,7 +13,7 @@ import contextlib
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,99 +71,55 @@ def parse_config(data: bytes, *, name: str = "organism.yaml", check_imports: boo
     return OrganismSpec(organs=_organs(parse_source(data, name=name), check_imports=check_imports), source=name)
 
 
-def _name(value: str) -> str:
-    if not value.strip() or len(value) > MAX_NAME_CHARS or not value.isprintable():
-        raise ValueError
-    return value
+def _checked(kind: Any, valid: Callable[[Any], object], **schema: Any) -> Any:
+    """Return a type with a check that the JSON schema cannot use, so that ``schema`` repeats its rule."""
+
+    def check(value: Any) -> Any:
+        if not valid(value):
+            raise ValueError
+        return value
+
+    return Annotated[kind, AfterValidator(check), WithJsonSchema(schema)]
 
 
-def _agent_path(value: str) -> str:
-    if not is_agent_path(value):
-        raise ValueError
-    return value
+def _is_name(value: str) -> bool:
+    return bool(value.strip()) and len(value) <= MAX_NAME_CHARS and value.isprintable()
 
 
-def _ray_resource(value: str) -> str:
-    if value in RAY_OWN_RESOURCES:
-        raise ValueError
-    return _name(value)
-
-
-def _ray_quantity(value: float) -> float:
-    if value and value < MIN_RESOURCE:
-        raise ValueError
-    return value
-
-
-def _whole_above_one(value: float) -> float:
-    if value > 1 and value != int(value):
-        raise ValueError
-    return value
-
-
-def _label(value: str) -> str:
-    if not _LABEL_KEY.fullmatch(value):
-        raise ValueError
-    return value
-
-
-def _label_value(value: str) -> str:
-    if not _LABEL_SELECTOR.fullmatch(value):
-        raise ValueError
-    return value
-
-
-# The JSON schema cannot use the check functions, so it repeats their rules.
 _NAME_SCHEMA = {
     "type": "string",
     "maxLength": MAX_NAME_CHARS,
     "pattern": r"\A(?=.*\S)[^\x00-\x1f\x7f-\xa0\u2028\u2029]+\z",
 }
-_Name = Annotated[
+_NUMBER = Annotated[float, Field(ge=0, le=MAX_RESOURCE)]
+_Name: Any = _checked(str, _is_name, **_NAME_SCHEMA)
+_Resource: Any = _checked(
     str,
-    AfterValidator(_name),
-    WithJsonSchema(_NAME_SCHEMA),
-]
-_Resource = Annotated[
-    str,
-    AfterValidator(_ray_resource),
-    WithJsonSchema({**_NAME_SCHEMA, "not": {"enum": sorted(RAY_OWN_RESOURCES)}}),
-]
-_AgentPath = Annotated[
-    str,
-    AfterValidator(_agent_path),
-    WithJsonSchema({"type": "string", "pattern": r"\A[^\s:.]+(\.[^\s:.]+)*:[^\s:.]+(\.[^\s:.]+)*\z"}),
-]
-_Quantity = Annotated[
-    float,
-    Field(ge=0, le=MAX_RESOURCE),
-    AfterValidator(_ray_quantity),
-    WithJsonSchema(
-        {"type": "number", "anyOf": [{"const": 0}, {"minimum": MIN_RESOURCE, "maximum": MAX_RESOURCE}]},
-    ),
-]
-_Gpus = Annotated[
-    float,
-    Field(ge=0, le=MAX_RESOURCE),
-    AfterValidator(_ray_quantity),
-    AfterValidator(_whole_above_one),
-    WithJsonSchema(
-        {
-            "type": "number",
-            "anyOf": [
-                {"const": 0},
-                {"minimum": MIN_RESOURCE, "maximum": 1},
-                {"type": "integer", "minimum": 1, "maximum": MAX_RESOURCE},
-            ],
-        }
-    ),
-]
-_Label = Annotated[
-    str, AfterValidator(_label), WithJsonSchema({"type": "string", "pattern": rf"\A{_LABEL_KEY.pattern}\z"})
-]
-_LabelSelector = Annotated[
-    str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": rf"\A{_LABEL_SELECTOR.pattern}\z"})
-]
+    lambda value: value not in RAY_OWN_RESOURCES and _is_name(value),
+    **_NAME_SCHEMA,
+    **{"not": {"enum": sorted(RAY_OWN_RESOURCES)}},
+)
+_AgentPath: Any = _checked(
+    str, is_agent_path, type="string", pattern=r"\A[^\s:.]+(\.[^\s:.]+)*:[^\s:.]+(\.[^\s:.]+)*\z"
+)
+_Quantity: Any = _checked(
+    _NUMBER,
+    lambda value: not value or value >= MIN_RESOURCE,
+    type="number",
+    anyOf=[{"const": 0}, {"minimum": MIN_RESOURCE, "maximum": MAX_RESOURCE}],
+)
+_Gpus: Any = _checked(
+    _NUMBER,
+    lambda value: not value or (value >= MIN_RESOURCE and (value <= 1 or value == int(value))),
+    type="number",
+    anyOf=[
+        {"const": 0},
+        {"minimum": MIN_RESOURCE, "maximum": 1},
+        {"type": "integer", "minimum": 1, "maximum": MAX_RESOURCE},
+    ],
+)
+_Label: Any = _checked(str, _LABEL_KEY.fullmatch, type="string", pattern=rf"\A{_LABEL_KEY.pattern}\z")
+_LabelSelector: Any = _checked(str, _LABEL_SELECTOR.fullmatch, type="string", pattern=rf"\A{_LABEL_SELECTOR.pattern}\z")
 _NAMED = f"a string of 1 to {MAX_NAME_CHARS} characters"
 _MEASURE = f"a number from {MIN_RESOURCE} to"
 KINDS: dict[str, tuple[Any, str]] = {
