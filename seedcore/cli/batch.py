@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from seedcore.cli import coordinator_http as ask
+from seedcore.cli import coordinator_http
 from seedcore.cli.params import parse_object
 from seedcore.client.background import Background
 from seedcore.client.http_transport import HttpEngine, NoAnswer
@@ -89,7 +89,7 @@ def run(
             shared.room.release()
             if isinstance(outcome.answer, NoAnswer):
                 if shared.stop.is_set() and trouble is None:
-                    trouble = ask.explain(settings, outcome.answer.error)
+                    trouble = coordinator_http.explain(settings, outcome.answer.error)
                 yield _unanswered(outcome, outcome.answer, trouble)
             else:
                 yield outcome

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
-from seedcore.status.http_client import Response, check_refusal, request, stranger
+from seedcore.status.http_client import ask_coordinator
 from seedcore.status.probing import probe
 
 if TYPE_CHECKING:
@@ -18,24 +18,10 @@ if TYPE_CHECKING:
 LIFE_TIMEOUT_S = 5.0
 
 
-def pong(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
-    """Return the Coordinator's answer to a ping; any answer proves that it is alive.
-
-    Raises:
-        OSError: The Coordinator does not answer in time.
-        ClusterError: The Coordinator rejects this caller, or another program listens there.
-    """
-    response = _get(settings, "/coordinator/status", timeout_s=timeout_s)
-    check_refusal(settings.http_url, response.status)
-    if not isinstance(response.body, Mapping) or "status" not in response.body:
-        raise stranger(settings.http_url, response.status, response.body)
-    return dict(response.body)
-
-
 def activity(settings: Settings) -> dict[str, Any] | None:
     """Return ``GET /coordinator/activity``, or None if the request fails."""
     try:
-        response = _get(settings, "/coordinator/activity", timeout_s=LIFE_TIMEOUT_S)
+        response = ask_coordinator(settings, "/coordinator/activity", timeout_s=LIFE_TIMEOUT_S)
     except OSError:
         return None
     known = isinstance(response.body, Mapping) and "samples" in response.body
@@ -48,7 +34,7 @@ def task_types(settings: Settings) -> list[tuple[str, str]]:
     Raises:
         OSError: The Coordinator does not answer at once.
     """
-    response = _get(settings, "/organism/status", timeout_s=1.0)
+    response = ask_coordinator(settings, "/organism/status", timeout_s=1.0)
     organs = response.body if isinstance(response.body, list) else []
     return [
         (str(kind), str(organ.get("description") or "")) for organ in organs for kind in organ.get("task_types", ())
@@ -89,8 +75,3 @@ def explain(settings: Settings, error: Exception) -> ClusterError:
     told = error.strerror if isinstance(error, OSError) else None
     detail = "no answer in time" if isinstance(error, TimeoutError) else told or str(error)
     return ClusterError(Reason.NOT_RESPONDING, f"the connection to {settings.http_url} failed: {detail}")
-
-
-def _get(settings: Settings, path: str, *, timeout_s: float) -> Response:
-    url = settings.http_url + path
-    return request(url, token=settings.token(), timeout_s=timeout_s, certificate=settings.http_tls_cert)

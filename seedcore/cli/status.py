@@ -191,7 +191,7 @@ def _watch(settings: Settings, form: str, interval_s: float, expectations: dict[
 @json_option
 def top(*, interval: float, count: int | None, as_json: bool) -> int:
     """Show rates, durations, queues and the last failures of the organs, live."""
-    from seedcore.cli import coordinator_http as ask
+    from seedcore.cli import coordinator_http
     from seedcore.cli.screen import Screen, leaving
     from seedcore.cli.top import document, frame
     from seedcore.status.probing import probe
@@ -203,7 +203,7 @@ def top(*, interval: float, count: int | None, as_json: bool) -> int:
     def look() -> list[str]:
         nonlocal seen
         report = probe(settings)
-        activity = ask.activity(settings)
+        activity = coordinator_http.activity(settings)
         if as_json:
             return [document(report, activity)]
         age = None
@@ -241,15 +241,16 @@ def top(*, interval: float, count: int | None, as_json: bool) -> int:
 @click.option("--timeout", type=Seconds(), default=3.0, show_default=True, help="Seconds to wait for the answer.")
 def ping(*, timeout: float) -> int:
     """Check that the Coordinator answers; prints pong."""
-    from seedcore.cli import coordinator_http as ask
+    from seedcore.cli.coordinator_http import explain
+    from seedcore.status.http_client import coordinator_status
     from seedcore.status.probing import probe
 
     settings = Settings.from_env()
     started = time.monotonic()
     try:
-        answer = ask.pong(settings, timeout_s=timeout)
+        answer = coordinator_status(settings, timeout_s=timeout)
     except OSError as error:
-        trouble = ask.explain(settings, error)
+        trouble = explain(settings, error)
         say(f"{trouble.reason}: {plain(trouble)}")
         return probe(settings).exit_code or FAILED
     except ClusterError as trouble:

@@ -34,10 +34,10 @@ class TaskType(Text):
         """Return the task types of all organs that start with ``incomplete``."""
         from click.shell_completion import CompletionItem
 
-        from seedcore.cli import coordinator_http as ask
+        from seedcore.cli import coordinator_http
 
         try:
-            known = ask.task_types(Settings.from_env())
+            known = coordinator_http.task_types(Settings.from_env())
         except Exception:
             # Completion must not print an error message.
             return []
@@ -131,9 +131,9 @@ def submit(
 
 
 def _one(settings: Settings, task: dict[str, Any]) -> int:
-    from seedcore.cli import coordinator_http as ask
+    from seedcore.cli import coordinator_http
 
-    answer = ask.task(settings, task)
+    answer = coordinator_http.task(settings, task)
     out_json(answer)
     if answer["success"] is True:
         return OK

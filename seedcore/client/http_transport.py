@@ -16,7 +16,7 @@ from seedcore.core.errors import ClusterError, DeadlineError, OrganUnavailableEr
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.task import LINES_MEDIA_TYPE, describe, failure
-from seedcore.status.http_client import NotSentError, Response, check_refusal, request, stranger
+from seedcore.status.http_client import NotSentError, check_refusal, coordinator_status, stranger
 from seedcore.status.probing import probe
 
 MAX_BATCH = 250
@@ -62,14 +62,11 @@ class HttpLink:
             ClusterError: The Coordinator does not answer, or rejects this caller; the message has the cause.
         """
         try:
-            response = self._request("GET", "/coordinator/status", None, timeout_s)
+            return coordinator_status(self._settings, timeout_s=timeout_s)
         except OSError as error:
             report = probe(self._settings)
             reason = Reason.NOT_RESPONDING if report.status == Status.HEALTHY else report.reason
             raise ClusterError(reason, report.message if report.status != "healthy" else _text(error)) from error
-        if not isinstance(response.body, dict) or "status" not in response.body:
-            raise stranger(self._settings.http_url, response.status, response.body)
-        return dict(response.body)
 
     def ping(self, timeout_s: float) -> str:
         """Return ``pong`` as soon as the Coordinator has started; raise the same errors as :meth:`status`."""
@@ -79,18 +76,6 @@ class HttpLink:
                 raise DeadlineError(f"the Coordinator is still initializing after {timeout_s:g} s")
             time.sleep(_PAUSE_S)
         return "pong"
-
-    def _request(self, method: str, path: str, body: Any, timeout_s: float) -> Response:
-        response = request(
-            self._settings.http_url + path,
-            method=method,
-            token=self._settings.token(),
-            body=body,
-            timeout_s=timeout_s,
-            certificate=self._settings.http_tls_cert,
-        )
-        check_refusal(self._settings.http_url, response.status)
-        return response
 
 
 class HttpEngine:

@@ -22,10 +22,10 @@ from seedcore.core.errors import ClusterError, ConfigError, DeadlineError, Fault
 from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec
-from seedcore.deployment import desired_state as desired
+from seedcore.deployment import desired_state
 from seedcore.deployment.convergence import Decision, Identity, decide, judged
 from seedcore.deployment.driver import Driver
-from seedcore.status import host_processes as processes
+from seedcore.status import host_processes
 from seedcore.status.probing import HEALTHY, INITIALIZING, UNHEALTHY, Report, check_canary, probe, wait
 
 # A process that restarts looks as if it did not answer; only one that stays silent for so long is replaced.
@@ -135,7 +135,7 @@ def shutdown(settings: Settings, *, timeout_s: float = 30.0) -> bool:
         ConfigError: The token cannot be read or the state directory cannot be written.
         DeadlineError: A bootstrap is running and did not end in time.
     """
-    desired.write_desired(settings, "stopped")
+    desired_state.write_desired(settings, "stopped")
     report = probe(settings)
     if report.unknown:
         raise ClusterError(report.reason, report.message)
@@ -218,7 +218,7 @@ class _Run:
 
     def still_wanted(self) -> bool:
         """Read again what is wanted: an operator may have changed it while this process started or waited."""
-        wanted = desired.read_desired(self.settings)
+        wanted = desired_state.read_desired(self.settings)
         if wanted is None or wanted.desired != "running":
             return False
         if wanted.spec is not None:
@@ -291,18 +291,18 @@ class _Run:
         """Write down that this organism is wanted; a file that says so already is left alone."""
         if self.repeats:
             return
-        wanted = desired.read_desired(self.settings)
+        wanted = desired_state.read_desired(self.settings)
         if (
             wanted is None
             or (wanted.desired, wanted.fingerprint) != ("running", self.ours.fingerprint)
             or (wanted.config is not None and wanted.spec is None)
         ):
-            desired.write_desired(self.settings, "running", spec=self.spec)
+            desired_state.write_desired(self.settings, "running", spec=self.spec)
 
     def want_nothing(self) -> None:
         """Write down that nobody shall go on trying behind the operator's back: nothing is left of what failed."""
         if not self.repeats:
-            desired.write_desired(self.settings, "stopped", config=self.spec.source)
+            desired_state.write_desired(self.settings, "stopped", config=self.spec.source)
 
     def outcome(self, action: str, report: Report) -> Outcome:
         """Sum up."""
@@ -329,13 +329,13 @@ class _Run:
     def _end_process(self, report: Report) -> None:
         """End a Coordinator for good: after its tasks where it answers, also where it hangs."""
         pid, node_id = report.coordinator.get("pid"), report.coordinator.get("node_id")
-        started = processes.start_ticks(pid)
+        started = host_processes.start_ticks(pid)
         if report.coordinator.get("organism_initialized") and not self.driver.quiesce(self.remaining() * QUIESCE_SHARE):
             self.say("not every task in flight has ended in time")
         self.driver.kill_coordinator()
         if report.reason == Reason.NOT_RESPONDING:
             # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
-            processes.kill_actor(pid, node_id=node_id, started=started)
+            host_processes.kill_actor(pid, node_id=node_id, started=started)
 
     def _reload(self, before: Report, why: str) -> Report:
         self.say(f"reloading: {why}")
@@ -366,7 +366,7 @@ def _lock(settings: Settings, deadline: float) -> Iterator[None]:
         DeadlineError: Another one holds the lock until the deadline.
         ConfigError: The state directory cannot be written.
     """
-    path = settings.state_dir / desired.LOCK_NAME
+    path = settings.state_dir / desired_state.LOCK_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

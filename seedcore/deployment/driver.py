@@ -82,7 +82,7 @@ class Driver:
 
     def create(self, spec: OrganismSpec, *, attempt: int) -> str:
         """Create the Coordinator, or find the one that another caller has just created; returns its actor id."""
-        from seedcore.coordinator import actors as actor
+        from seedcore.coordinator import actors
 
         settings = self._settings
         values = {
@@ -95,7 +95,7 @@ class Driver:
             "auth_enabled": settings.auth_enabled,
             "token_path": str(settings.token_path) if settings.token_path else None,
         }
-        handle = actor.create_coordinator(spec.to_dict(), values, namespace=settings.namespace, attempt=attempt)
+        handle = actors.create_coordinator(spec.to_dict(), values, namespace=settings.namespace, attempt=attempt)
         return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
 
     def reload(self, spec: OrganismSpec, *, budget_s: float, meanwhile: Callable[[], None]) -> dict[str, Any] | None:
@@ -109,9 +109,9 @@ class Driver:
         import ray
         from ray.exceptions import RayError
 
-        from seedcore.coordinator import actors as actor
+        from seedcore.coordinator import actors
 
-        handle = actor.coordinator_handle(self._settings.namespace)
+        handle = actors.coordinator_handle(self._settings.namespace)
         if handle is None:
             return {"success": False, "error": "there is no Coordinator any more"}
         deadline = time.monotonic() + max(1.0, self._remaining())
@@ -126,8 +126,8 @@ class Driver:
             return {"success": False, "error": f"the Coordinator died meanwhile: {str(error).splitlines()[0]}"}
         return answer
 
-    def ask(self, method: str, *args: Any, timeout_s: float) -> dict[str, Any]:
-        """Call a method of the Coordinator that answers in the documented shape.
+    def ask(self, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call a method of the Coordinator.
 
         Raises:
             ClusterError: There is no Coordinator, it has no such method, it died, or it did not answer in time.
@@ -135,9 +135,9 @@ class Driver:
         import ray
         from ray.exceptions import RayError
 
-        from seedcore.coordinator import actors as actor
+        from seedcore.coordinator import actors
 
-        handle = actor.coordinator_handle(self._settings.namespace)
+        handle = actors.coordinator_handle(self._settings.namespace)
         if handle is None:
             raise ClusterError(Reason.ABSENT, "there is no Coordinator any more")
         if not hasattr(handle, method):
@@ -145,27 +145,29 @@ class Driver:
                 Reason.WRONG_RELEASE, "the Coordinator is of a release that cannot do this: deploy first"
             )
         try:
-            answer: dict[str, Any] = ray.get(getattr(handle, method).remote(*args), timeout=timeout_s + _WAY_BACK_S)
+            return ray.get(getattr(handle, method).remote(*args), timeout=max(0.1, timeout_s + _WAY_BACK_S))
         except (RayError, TimeoutError) as error:
             text = f"the Coordinator did not answer: {str(error).splitlines()[0]}"
             raise ClusterError(Reason.NOT_RESPONDING, text) from error
-        return answer
 
     def quiesce(self, timeout_s: float) -> bool:
         """Let the Coordinator take no more tasks and answer those it has; False if some are left."""
-        return bool(self._call("quiesce", timeout_s, timeout_s=timeout_s + _WAY_BACK_S))
+        with contextlib.suppress(ClusterError):
+            return bool(self.ask("quiesce", timeout_s, timeout_s=timeout_s))
+        return False
 
     def stop_organs(self, timeout_s: float) -> None:
         """Let the Coordinator stop its organs, after their tasks; one that hangs stops nothing."""
-        self._call("shutdown", timeout_s=timeout_s)
+        with contextlib.suppress(ClusterError):
+            self.ask("shutdown", timeout_s=timeout_s - _WAY_BACK_S)
 
     def kill_coordinator(self) -> bool:
         """End the Coordinator's process for good, its name is free then; False if there is none."""
         import ray
 
-        from seedcore.coordinator import actors as actor
+        from seedcore.coordinator import actors
 
-        handle = actor.coordinator_handle(self._settings.namespace)
+        handle = actors.coordinator_handle(self._settings.namespace)
         if handle is None:
             return False
         ray.kill(handle, no_restart=True)
@@ -173,21 +175,6 @@ class Driver:
 
     def kill_organs(self) -> list[str]:
         """Kill every organ of the namespace; returns their names."""
-        from seedcore.coordinator import actors as actor
+        from seedcore.coordinator import actors
 
-        return actor.kill_organs(self._settings.namespace)
-
-    def _call(self, method: str, *args: Any, timeout_s: float) -> Any:
-        """Call a method of the Coordinator; None if there is none, or it has no such method, or no answer in time."""
-        import ray
-        from ray.exceptions import RayError
-
-        from seedcore.coordinator import actors as actor
-
-        handle = actor.coordinator_handle(self._settings.namespace)
-        if handle is None:
-            return None
-        with contextlib.suppress(RayError, TimeoutError, AttributeError):
-            # A Coordinator of an earlier release may not have the method.
-            return ray.get(getattr(handle, method).remote(*args), timeout=max(0.1, timeout_s))
-        return None
+        return actors.kill_organs(self._settings.namespace)

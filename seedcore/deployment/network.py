@@ -186,9 +186,9 @@ def _asked(nodes: Sequence[Node], timeout_s: float) -> tuple[int, list[str]]:
     """Ask all nodes at once; returns the number of objects sent, and what does not work."""
     import ray
 
-    from seedcore.coordinator import actors as actor
+    from seedcore.coordinator import actors
 
-    peers: dict[str, Any] = {node.name: actor.create_on_node(Peer, node.node_id) for node in nodes}
+    peers: dict[str, Any] = {node.name: actors.create_on_node(Peer, node.node_id) for node in nodes}
     try:
         offers, silent = _answers({name: peer.offer.remote() for name, peer in peers.items()}, timeout_s)
         faults = [f"{name} starts no process for the head within {timeout_s:g} s" for name in silent]

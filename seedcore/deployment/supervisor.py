@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from seedcore.core.errors import ConfigError, Fault
 from seedcore.core.reason import Reason
-from seedcore.deployment import desired_state as desired
+from seedcore.deployment import desired_state
 from seedcore.deployment.journal import Journal
 from seedcore.deployment.sd_notify import notify, watchdog_s
 from seedcore.deployment.supervision_policy import Judge, Policy
@@ -157,7 +157,7 @@ class Supervisor:
         )
         if action.remedy is None or wanted is None:
             return
-        if _held_elsewhere(self._settings.state_dir / desired.LOCK_NAME):
+        if _held_elsewhere(self._settings.state_dir / desired_state.LOCK_NAME):
             logger.info("leaving it to the bootstrap that is running: %s", action.why)
             self._judge.postpone()
         elif action.remedy == "kill":
@@ -178,7 +178,7 @@ class Supervisor:
         )
         self._judge.acted(now=time.monotonic())
 
-    def _bootstrap(self, wanted: desired.Desired, action: Action, now: float) -> None:
+    def _bootstrap(self, wanted: desired_state.Desired, action: Action, now: float) -> None:
         arguments = ["--json", "--keep-desired", "--wait-timeout", f"{self._policy.bootstrap_timeout_s:g}"]
         # What was wanted names its file, and the packaged one is no file: the environment's must not stand in.
         environ = {**os.environ, "SEEDCORE_CONFIG": wanted.config or ""}
@@ -221,8 +221,8 @@ class Supervisor:
         if (actor_id, pid) != self._process[:2]:
             self._process = (actor_id, pid, start_ticks(pid))
 
-    def _wanted(self) -> desired.Desired | None:
-        wanted = desired.read_desired(self._settings)
+    def _wanted(self) -> desired_state.Desired | None:
+        wanted = desired_state.read_desired(self._settings)
         word = wanted.desired if wanted else "unknown"
         if word != self._wanted_said:
             self._wanted_said = word

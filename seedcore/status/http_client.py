@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
+    from seedcore.core.settings import Settings
+
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _CHUNK = 256 * 1024
 
@@ -102,6 +104,38 @@ def request(
         return Response(response.status, json.loads(data), retry_after_s)
     except (ValueError, RecursionError):
         return Response(response.status, None, retry_after_s)
+
+
+def ask_coordinator(
+    settings: Settings, path: str, *, method: str = "GET", body: Any = None, timeout_s: float
+) -> Response:
+    """Send one request to the Coordinator; see :func:`request`.
+
+    Raises:
+        ConfigError: The token cannot be read.
+    """
+    return request(
+        settings.http_url + path,
+        method=method,
+        token=settings.token(),
+        body=body,
+        timeout_s=timeout_s,
+        certificate=settings.http_tls_cert,
+    )
+
+
+def coordinator_status(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
+    """Return the body of ``GET /coordinator/status``, even while the Coordinator starts.
+
+    Raises:
+        OSError: The Coordinator does not answer in time.
+        ClusterError: The Coordinator rejects this caller, or another program listens there.
+    """
+    response = ask_coordinator(settings, "/coordinator/status", timeout_s=timeout_s)
+    check_refusal(settings.http_url, response.status)
+    if not isinstance(response.body, Mapping) or "status" not in response.body:
+        raise stranger(settings.http_url, response.status, response.body)
+    return dict(response.body)
 
 
 def check_refusal(url: str, status: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
-from seedcore.status.http_client import Response, request
+from seedcore.status.http_client import Response, ask_coordinator
 from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad
 from seedcore.status.state_api import newest_actor, read_cluster, unwell_nodes
 from seedcore.status.verdict import PLACEMENT_S, expected, judge_coordinator, judge_head, judge_nodes, why
@@ -66,7 +66,7 @@ def probe(
         ConfigError: The token cannot be read.
     """
     token = settings.token()
-    answer = _ask_coordinator(settings, token=token, timeout_s=timeout_s)
+    answer = _answer(settings, timeout_s=timeout_s)
     try:
         # Read the rows after the Coordinator, so that a row that contradicts it is newer.
         cluster = read_cluster(settings, token=token, timeout_s=timeout_s)
@@ -187,16 +187,8 @@ def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANAR
     """Send a nonce through the Coordinator to every organ and back; turn the report bad if it does not return."""
     nonce = secrets.token_hex(8)
     task = {"type": "canary", "params": {"nonce": nonce}}
-    url = f"{settings.http_url}/coordinator/tasks"
     try:
-        response = request(
-            url,
-            method="POST",
-            token=settings.token(),
-            body=task,
-            timeout_s=timeout_s,
-            certificate=settings.http_tls_cert,
-        )
+        response = ask_coordinator(settings, "/coordinator/tasks", method="POST", body=task, timeout_s=timeout_s)
     except OSError as error:
         return bad(report, Reason.NOT_RESPONDING, f"the canary was not answered: {why(error)}")
     body = response.body if isinstance(response.body, Mapping) else {}
@@ -206,10 +198,9 @@ def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANAR
     return bad(report, Reason.ORGANS_DOWN, str(body.get("error") or f"the canary got HTTP {response.status}"))
 
 
-def _ask_coordinator(settings: Settings, *, token: str | None, timeout_s: float) -> Response | OSError:
+def _answer(settings: Settings, *, timeout_s: float) -> Response | OSError:
     try:
-        url = f"{settings.http_url}/coordinator/status"
-        return request(url, token=token, timeout_s=timeout_s, certificate=settings.http_tls_cert)
+        return ask_coordinator(settings, "/coordinator/status", timeout_s=timeout_s)
     except OSError as error:
         return error
 
