@@ -92,7 +92,7 @@ def test_nothing_to_move_is_said_in_words(cluster: FakeCluster, driver: Driver) 
     driver.plan = []
     result = run(cluster, "rebalance")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "nothing to move: every replica is where a start would put it now\n"
+    assert result.stderr == "nothing to move: every replica is on the node that a new start would choose\n"
 
 
 def test_without_a_coordinator_that_has_come_up_nothing_is_asked(cluster: FakeCluster, driver: Driver) -> None:
