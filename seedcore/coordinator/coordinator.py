@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from seedcore.coordinator.activity import Activity
@@ -60,7 +58,7 @@ class Coordinator:
 
     Args:
         spec: ``OrganismSpec.to_dict()``.
-        settings: ``namespace, http_host, http_port, token_path`` and what else ``Settings`` takes, as plain data.
+        settings: ``Settings.to_dict()``.
         runtime: Where organs run.
         record: What outlives the actor's process.
         attempt: How many times bootstrap has tried to create the Coordinator, this time included.
@@ -95,7 +93,8 @@ class Coordinator:
         self._table = TableNews()
         self._activity = Activity()
         self._nodes = NodeList()
-        self._disks = Disks(_settings(settings))
+        own = Settings.from_dict(settings)
+        self._disks = Disks(own)
         self._said: tuple[str, str] = ("", "")
         self._since = _now()
         self._life = Lifecycle(
@@ -115,7 +114,7 @@ class Coordinator:
         http: HttpServer | None = None
         try:
             # A failure to bind or to read the token is a failed creation like any other.
-            http = await self._start_http(settings)
+            http = await self._start_http(own)
             await self._life.start()
         except Exception as error:
             logger.exception("initialization failed")
@@ -411,11 +410,12 @@ class Coordinator:
                 logger.warning("the nodes of the cluster are not known: %s", describe(error))
             await asyncio.sleep(NODES_INTERVAL_S)
 
-    async def _start_http(self, settings: Mapping[str, Any]) -> HttpServer:
-        token = await asyncio.to_thread(_settings(settings).token)
+    async def _start_http(self, settings: Settings) -> HttpServer:
+        token = await asyncio.to_thread(settings.token)
         app = create_app(self, token=token)
         # A predecessor may be dying: wait for its port.
-        server = HttpServer(app, settings["http_host"], settings["http_port"], certificate=_certificate(settings))
+        certificate = Certificate(settings.http_tls_cert, settings.http_tls_key) if settings.http_tls_cert else None
+        server = HttpServer(app, settings.http_host, settings.http_port, certificate=certificate)
         await server.start(timeout_s=BIND_TIMEOUT_S)
         self._http_watch = asyncio.create_task(_end_process_with(server))
         return server
@@ -435,18 +435,6 @@ async def _end_process_with(server: HttpServer) -> None:
     if error is not None:
         logger.critical("the http server has ended, ending the process: %s", error)
         os._exit(1)
-
-
-def _settings(values: Mapping[str, Any]) -> Settings:
-    """What of its settings the Coordinator asks Ray's head with."""
-    path = values.get("token_path")
-    own = Settings(auth_enabled=bool(values.get("auth_enabled")), token_path=Path(path) if path else None)
-    return dataclasses.replace(own, dashboard_url=values.get("dashboard_url", own.dashboard_url))
-
-
-def _certificate(settings: Mapping[str, Any]) -> Certificate | None:
-    certificate, key = settings.get("http_tls_cert"), settings.get("http_tls_key")
-    return Certificate(Path(certificate), Path(key) if key else None) if certificate else None
 
 
 def _now() -> str:

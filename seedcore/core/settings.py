@@ -11,8 +11,9 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from seedcore.core.errors import ConfigError, Fault
@@ -166,6 +167,17 @@ class Settings:
             log_level=log_level,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for another process of this host."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Settings:
+        """Build them from the result of :meth:`to_dict`; keys of another release are ignored, missing ones default."""
+        values = {one.name: data[one.name] for one in fields(cls) if one.name in data}
+        paths = {name: Path(values[name]) for name in _PATHS if values.get(name)}
+        return cls(**{**values, **paths})
+
     @property
     def http_url(self) -> str:
         """Base URL of the Coordinator's HTTP server, seen from its own host."""
@@ -195,6 +207,7 @@ class Settings:
         return _checked_token(value, source=str(path))
 
 
+_PATHS = ("http_tls_cert", "http_tls_key", "config", "state_dir", "ray_logs", "token_path")
 _PORT = re.compile(r"[0-9]{1,5}")
 _TOKEN = re.compile(r"[!-~]+")
 

@@ -85,17 +85,9 @@ class Driver:
         from seedcore.coordinator import actors
 
         settings = self._settings
-        values = {
-            "namespace": settings.namespace,
-            "dashboard_url": settings.dashboard_url,
-            "http_host": settings.http_host,
-            "http_port": settings.http_port,
-            "http_tls_cert": str(settings.http_tls_cert) if settings.http_tls_cert else None,
-            "http_tls_key": str(settings.http_tls_key) if settings.http_tls_key else None,
-            "auth_enabled": settings.auth_enabled,
-            "token_path": str(settings.token_path) if settings.token_path else None,
-        }
-        handle = actors.create_coordinator(spec.to_dict(), values, namespace=settings.namespace, attempt=attempt)
+        handle = actors.create_coordinator(
+            spec.to_dict(), settings.to_dict(), namespace=settings.namespace, attempt=attempt
+        )
         return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
 
     def reload(self, spec: OrganismSpec, *, budget_s: float, meanwhile: Callable[[], None]) -> dict[str, Any] | None:

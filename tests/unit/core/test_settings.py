@@ -285,3 +285,11 @@ def test_the_check_of_a_cluster_knows_the_deployment_before_ray_is_imported(fres
     )
 
     assert run.stderr.startswith("token. ")
+
+
+def test_settings_travel_as_plain_data() -> None:
+    sent = Settings(namespace="n", http_port=1, http_tls_cert=Path("/c.pem"), token_path=Path("/t"), auth_enabled=True)
+
+    assert Settings.from_dict({**sent.to_dict(), "of_a_later_release": 1}) == sent
+    assert not any(isinstance(value, Path) for value in sent.to_dict().values())
+    assert Settings.from_dict({"http_port": 2}) == Settings(http_port=2)
