@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
-from seedcore.status.http_client import ask_coordinator
+from seedcore.status.http_client import ask_coordinator, why
 from seedcore.status.probing import probe
 
 if TYPE_CHECKING:
@@ -72,6 +72,4 @@ def explain(settings: Settings, error: Exception) -> ClusterError:
         return ClusterError(Reason.ABSENT, f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
     if report.status != "healthy":
         return ClusterError(report.reason, report.message)
-    told = error.strerror if isinstance(error, OSError) else None
-    detail = "no answer in time" if isinstance(error, TimeoutError) else told or str(error)
-    return ClusterError(Reason.NOT_RESPONDING, f"the connection to {settings.http_url} failed: {detail}")
+    return ClusterError(Reason.NOT_RESPONDING, f"the connection to {settings.http_url} failed: {why(error)}")

@@ -8,17 +8,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from seedcore.client.http_transport import HttpEngine, HttpLink
-from seedcore.client.retry import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine
-from seedcore.client.transport import Transport, choose
+from seedcore.client.http_transport import HttpEngine
+from seedcore.client.retry import MAX_IN_FLIGHT, Engine
+from seedcore.client.transport import Connected, Transport
 from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
     from seedcore.client.ray_transport import RayEngine
-    from seedcore.client.routing_cache import Routes
 
 
-class AsyncClient:
+class AsyncClient(Connected):
     """The same as :class:`seedcore.Client`, with ``await``, for one event loop; create and use it on that loop.
 
     Tasks that are submitted while others are in flight travel together. A caller that stops waiting for an answer does
@@ -43,21 +42,14 @@ class AsyncClient:
         timeout_s: float | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
-        self._settings = settings or Settings.from_env()
-        self._timeout_s = timeout_s
-        self._max_in_flight = max_in_flight
+        super().__init__(settings, transport, timeout_s, max_in_flight)
         self._room = asyncio.Semaphore(max_in_flight)
         self._loop = asyncio.get_running_loop()
-        self._http = HttpLink(self._settings)
-        self._routes: Routes | None = None
         self._ray: RayEngine | None = None
         self._engine: Engine
-        self.transport = choose(transport)
-        if self.transport == "ray":
+        if self._routes is not None:
             from seedcore.client.ray_transport import RayEngine  # noqa: PLC0415 - it imports Ray
-            from seedcore.client.routing_cache import Routes  # noqa: PLC0415 - it imports Ray
 
-            self._routes = Routes(self._settings.namespace)
             self._engine = self._ray = RayEngine(self._routes)
         else:
             self._engine = HttpEngine(self._settings)
@@ -129,9 +121,6 @@ class AsyncClient:
             self._room.release()
             raise
         return answer
-
-    def _limit(self, timeout_s: float | None) -> float:
-        return next(limit for limit in (timeout_s, self._timeout_s, DEFAULT_TIMEOUT_S) if limit is not None)
 
 
 async def _each(tasks: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

@@ -10,17 +10,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from seedcore.client.background import Background
-from seedcore.client.http_transport import HttpEngine, HttpLink
-from seedcore.client.retry import DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT, Engine, closed_answer
-from seedcore.client.transport import Transport, choose
+from seedcore.client.http_transport import HttpEngine
+from seedcore.client.retry import MAX_IN_FLIGHT, Engine, closed_answer
+from seedcore.client.transport import Connected, Transport
 from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
     from seedcore.client.ray_transport import Direct
-    from seedcore.client.routing_cache import Routes
 
 
-class Client:
+class Client(Connected):
     """Submit tasks to the organism of one namespace; safe to use from several threads.
 
     Every task gets exactly one answer in the documented shape, even without a cluster; no method raises because of a
@@ -49,21 +48,14 @@ class Client:
         timeout_s: float | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
-        self._settings = settings or Settings.from_env()
-        self._timeout_s = timeout_s
-        self._max_in_flight = max_in_flight
+        super().__init__(settings, transport, timeout_s, max_in_flight)
         self._lock = threading.Lock()
         self._closed = False
         self._engine: Engine | None = None
-        self._routes: Routes | None = None
-        self._http = HttpLink(self._settings)
         self._direct: Direct | None = None
-        self.transport = choose(transport)
-        if self.transport == "ray":
+        if self._routes is not None:
             from seedcore.client.ray_transport import Direct  # noqa: PLC0415 - it imports Ray
-            from seedcore.client.routing_cache import Routes  # noqa: PLC0415 - it imports Ray
 
-            self._routes = Routes(self._settings.namespace)
             self._direct = Direct(self._routes)
 
     def __enter__(self) -> Self:
@@ -149,9 +141,6 @@ class Client:
                 if self._closed:
                     self._engine.close()
             return self._engine
-
-    def _limit(self, timeout_s: float | None) -> float:
-        return next(limit for limit in (timeout_s, self._timeout_s, DEFAULT_TIMEOUT_S) if limit is not None)
 
 
 class _Slot:

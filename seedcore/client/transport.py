@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from seedcore.client.http_transport import HttpLink
+from seedcore.client.retry import DEFAULT_TIMEOUT_S
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
+from seedcore.core.settings import Settings
+
+if TYPE_CHECKING:
+    from seedcore.client.routing_cache import Routes
 
 Transport = Literal["auto", "ray", "http"]
 
@@ -27,6 +33,27 @@ def choose(transport: Transport) -> Literal["ray", "http"]:
     if transport == "ray" and not joined:
         raise ClusterError(Reason.UNREACHABLE, "this process has not joined Ray: call ray.init() first, or use HTTP")
     return "ray" if joined else "http"
+
+
+class Connected:
+    """The part that both clients have: their limits, and where the Coordinator and the organs are."""
+
+    def __init__(
+        self, settings: Settings | None, transport: Transport, timeout_s: float | None, max_in_flight: int
+    ) -> None:
+        self._settings = settings or Settings.from_env()
+        self._timeout_s = timeout_s
+        self._max_in_flight = max_in_flight
+        self._http = HttpLink(self._settings)
+        self._routes: Routes | None = None
+        self.transport = choose(transport)
+        if self.transport == "ray":
+            from seedcore.client.routing_cache import Routes  # noqa: PLC0415 - it imports Ray
+
+            self._routes = Routes(self._settings.namespace)
+
+    def _limit(self, timeout_s: float | None) -> float:
+        return next(limit for limit in (timeout_s, self._timeout_s, DEFAULT_TIMEOUT_S) if limit is not None)
 
 
 def _is_member() -> bool:

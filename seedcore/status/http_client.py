@@ -157,6 +157,12 @@ def stranger(url: str, status: int, body: Any) -> ClusterError:
     return ClusterError(Reason.NOT_RESPONDING, f"{text}, which is not the answer of a Coordinator")
 
 
+def why(error: Exception) -> str:
+    """Return in a few words why there is no answer."""
+    told = error.strerror if isinstance(error, OSError) else None
+    return "no answer in time" if isinstance(error, TimeoutError) else told or str(error)
+
+
 def _connected(parts: SplitResult, certificate: Path | None, timeout_s: float) -> http.client.HTTPConnection:
     host, port = parts.hostname or "", parts.port
     connection: http.client.HTTPConnection

@@ -16,10 +16,10 @@ from typing import Any
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
-from seedcore.status.http_client import Response, ask_coordinator
+from seedcore.status.http_client import Response, ask_coordinator, why
 from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad
 from seedcore.status.state_api import newest_actor, read_cluster, unwell_nodes
-from seedcore.status.verdict import PLACEMENT_S, expected, judge_coordinator, judge_head, judge_nodes, why
+from seedcore.status.verdict import PLACEMENT_S, expected, judge_coordinator, judge_head, judge_nodes
 
 __all__ = [
     "HEALTHY",

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
 from seedcore.core.settings import COORDINATOR_NAME, Settings
-from seedcore.status.http_client import request
+from seedcore.status.http_client import request, why
 
 _LIMIT = 10_000
 _MAX_ASKED_AT_ONCE = 32
@@ -131,8 +131,7 @@ def unwell_nodes(settings: Settings, *, token: str | None, timeout_s: float) -> 
         try:
             response = request(f"http://{address}/api/healthz", timeout_s=timeout_s)
         except OSError as error:
-            detail = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
-            return f"{node.get('nodeName')} does not answer at {address}: {detail}"
+            return f"{node.get('nodeName')} does not answer at {address}: {why(error)}"
         return "" if response.status == _OK else f"{node.get('nodeName')} answers HTTP {response.status} at {address}"
 
     with ThreadPoolExecutor(min(_MAX_ASKED_AT_ONCE, len(alive))) as pool:
@@ -199,8 +198,7 @@ def _get(settings: Settings, path: str, *, token: str | None, timeout_s: float) 
     try:
         response = request(url + path, token=token, timeout_s=timeout_s)
     except OSError as error:
-        detail = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
-        raise ClusterError(Reason.UNREACHABLE, f"Ray's head at {url} does not answer: {detail}") from error
+        raise ClusterError(Reason.UNREACHABLE, f"Ray's head at {url} does not answer: {why(error)}") from error
     if response.status in {_UNAUTHORIZED, _FORBIDDEN}:
         what = "requires a token" if response.status == _UNAUTHORIZED else "rejects this token"
         raise ClusterError(Reason.UNAUTHORIZED, f"Ray's head at {url} {what} (HTTP {response.status})")

@@ -10,7 +10,7 @@ from seedcore.core.reason import Reason
 from seedcore.core.settings import ORGAN_NAME_PREFIX, Settings
 from seedcore.status.gcs_store import damage
 from seedcore.status.host_processes import has_lost_its_raylet, is_actor_of, is_living_actor
-from seedcore.status.http_client import CannotAskError, Response
+from seedcore.status.http_client import CannotAskError, Response, why
 from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad, report_of
 from seedcore.status.state_api import ClusterState
 
@@ -35,10 +35,10 @@ def expected(report: Report, *, release: str | None, fingerprint: str | None) ->
 
 def judge_head(error: ClusterError, settings: Settings) -> Report:
     """Judge a head that does not answer; on the head itself, the log of its GCS may tell why."""
-    why = damage(settings.ray_logs) if error.reason == Reason.UNREACHABLE else None
-    if why is None:
+    cause = damage(settings.ray_logs) if error.reason == Reason.UNREACHABLE else None
+    if cause is None:
         return report_of(UNHEALTHY, error.reason, error.message)
-    return report_of(UNHEALTHY, Reason.STATE_DAMAGED, f"Ray's head cannot open its store: {why}")
+    return report_of(UNHEALTHY, Reason.STATE_DAMAGED, f"Ray's head cannot open its store: {cause}")
 
 
 def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int | None) -> dict[str, Any]:
@@ -231,8 +231,3 @@ def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
     died = dict(contexts[0]) if contexts else {}
     detail = str(died.get("error_message") or "Ray gives no reason").strip().splitlines()[0]
     return report_of(UNHEALTHY, Reason.ABSENT, f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})
-
-
-def why(error: OSError) -> str:
-    """Return in a few words why there is no answer."""
-    return "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))

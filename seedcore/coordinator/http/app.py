@@ -1,15 +1,7 @@
 """The Coordinator's HTTP interface.
 
-============================  ========================================================================================
-``GET /coordinator/status``   body of ``get_status``; 200 if healthy, else 503 (with Retry-After while initializing)
-``GET /livez``                200: the Coordinator's loop turns
-``GET /readyz``               200 if healthy, else 503; says no more than the status
-``GET /coordinator/activity``  200, the last ten minutes: rates, durations, load, and the last failures with their cause
-``GET /organism/status``      200, one entry an organ: the result of the task ``get_organism_status``
-``GET /metrics``              Prometheus
-``POST /coordinator/tasks``   a task as JSON; the answer in the documented shape, see ``routes/tasks.py``
-``GET /``, ``GET /docs``      pages for people, without any data in them; ``/openapi.json`` for programs
-============================  ========================================================================================
+Each file in ``routes/`` has one topic: its paths with their models, examples and status codes;
+``docs/reference/http.md`` lists them all.
 
 HEAD works where GET does. Everything but ``/livez`` and ``/readyz`` wants the token: 401 without, 403 with a wrong one.
 A browser that opens a page without one gets it as the text of the 401 (see ``middleware.py``), and the page asks.

@@ -1,22 +1,7 @@
 """``POST /coordinator/tasks``: a task as JSON.
 
-Every body, also of an error, has ``success``; ``success: true`` is 200 and
-nothing else is, so that ``curl --fail`` and ``raise_for_status`` tell the truth:
-
-======  =====================================================================================================
-200     done
-400     the body is not JSON, is nested too deep, or is not a task
-401     no token
-403     the token is wrong, or a browser sends this for a page of another site
-404     no organ accepts this type; the error lists the known types
-408     the body did not arrive in time
-413     larger than allowed
-415     not application/json
-429     a bound is reached and nothing was started: try again after Retry-After
-500     the work failed (``agent_id`` says where, ``error_type`` is the agent's own), or its result cannot be JSON
-503     no organ can do this now: not up yet (Retry-After), down, or its process died with the task (half done?)
-504     no answer within the task's time, which may be half done; or an agent raised TimeoutError
-======  =====================================================================================================
+Every body, also of an error, has ``success``; ``success: true`` is 200 and nothing else is, so that ``curl --fail`` and
+``raise_for_status`` tell the truth. ``_MEANINGS`` has the other codes.
 
 Who accepts ``application/x-ndjson`` gets 200 and each answer as a line of its own, as soon as it is there; those of the
 tasks in one of type ``execute_many`` as well: see ``answer_lines.py``.
@@ -65,9 +50,9 @@ _MEANINGS = {
     413: "Larger than allowed.",
     415: "Not application/json.",
     429: "A bound is reached, nothing was started: try again after Retry-After.",
-    500: "The work failed, or its result cannot be JSON.",
-    503: "No organ can do this now, or its process died with the task.",
-    504: "No answer within the task's time, or an agent raised TimeoutError.",
+    500: "The work failed (`agent_id` says where, `error_type` is the agent's own), or its result cannot be JSON.",
+    503: "No organ can do this now: not up yet (Retry-After), down, or its process died with the task (half done?).",
+    504: "No answer within the task's time, which may be half done; or an agent raised TimeoutError.",
 }
 
 
@@ -209,7 +194,7 @@ def router(view: CoordinatorView) -> APIRouter:
 
 
 def status_code(answer: Mapping[str, Any]) -> int:
-    """Return the HTTP status code of a task's answer: see the module's table."""
+    """Return the HTTP status code of a task's answer: see ``_MEANINGS``."""
     if answer.get("success") is True:
         return 200
     error_type = answer.get("error_type")
