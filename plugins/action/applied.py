@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's half of applied: a run of a part records nothing, and what is not as wanted is on the screen."""
+"""The controller's part of applied: skip the record of a partial run, and show differences on the screen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_LINES = 10
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Runs the module."""
+    """Run the module."""
 
     _supports_check_mode = True
 
@@ -35,7 +35,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
 
 
 def part_of_a_run(arguments: Mapping[str, Any]) -> str:
-    """Name the option by which this run of ansible-playbook leaves something out; empty if it is a whole one."""
+    """Return the option that makes this run of ansible-playbook a partial one; empty for a full run."""
     options = {
         "--limit": arguments.get("subset"),
         "--start-at-task": arguments.get("start_at_task"),

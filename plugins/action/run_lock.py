@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's half of run_lock: says which run this is, and whether the one that has the lock is dead."""
+"""The controller's part of run_lock: identify this run, and detect whether the holder of the lock is dead."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MODULE = "seedcore.cluster.run_lock"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Runs the module for this run of ansible-playbook."""
+    """Run the module for this run of ansible-playbook."""
 
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the task."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        # Tasks run in children of ansible-playbook.
+        # A task runs in a child of ansible-playbook.
         pid = os.getppid()
         run = {"key": _key(pid), "who": f"{_user()} on {socket.gethostname()}", "pid": pid}
         arguments = {**self._task.args, "run": run, "dead": ""}
@@ -35,19 +35,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
 
 
 def _key(pid: int) -> str:
-    """Name a process of this machine for ever: machine, boot, pid, and when it started."""
+    """Return a unique key of a process on this machine: machine, boot, pid, and start time."""
     return f"{_machine()}/{pid}/{_started(pid)}"
 
 
 def _is_dead(key: str, pid: int) -> bool:
-    """Say whether the key is that of a process of this machine which has ended; of others nothing is known."""
+    """Return whether the key belongs to a process of this machine that has ended; False for other machines."""
     if not key.startswith(f"{_machine()}/"):
         return False
     return key != _key(pid) or not _exists(pid)
 
 
 def _machine() -> str:
-    # Containers share the boot, not the processes. A controller that is no Linux has neither file.
+    # Containers share the boot id but not the processes. A controller without Linux has neither file.
     return f"{socket.gethostname()}/{_boot()}/{_processes()}"
 
 
@@ -69,7 +69,7 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        # Containers run as a number that has no name.
+        # In a container the user may have no name.
         return f"user {os.getuid()}"
 
 

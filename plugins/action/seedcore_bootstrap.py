@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's half of seedcore_bootstrap: runs it as a job on the host and shows meanwhile what comes up."""
+"""The controller's part of seedcore_bootstrap: run it as a job on the host and show its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATUS_MODULE = "seedcore.cluster.seedcore_status"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Runs the module; outside of check mode as a job, whose progress it shows."""
+    """Run the module, outside of check mode as a job with progress."""
 
     _supports_check_mode = True
 
@@ -34,7 +34,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         def show(elapsed_s: float) -> None:
             report = self._execute_module(module_name=STATUS_MODULE, module_args=look, task_vars=task_vars)
             if report.get("status") == "initializing":
-                # Anything else is the past (none yet, the old one) or about to be the job's own result.
+                # Other reports are outdated (no Coordinator, the old one), or the job is about to return the same.
                 progress.show(report, elapsed_s=elapsed_s)
 
         job = Job(self, task_vars, limit_s=params["wait_timeout"] + params["command_timeout"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's half of seedcore_evidence: shows what was found, and keeps all of it in a file."""
+"""The controller's part of seedcore_evidence: show a summary, and keep everything in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible_collections.seedcore.cluster.plugins.plugin_utils import evidence
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Runs the module, then writes and shows its result where ``path`` is given."""
+    """Run the module, then write and show its result if ``path`` is given."""
 
     _supports_check_mode = True
 
@@ -32,11 +32,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         try:
             _write(target, text)
         except OSError as error:
-            # What failed comes last, and that is not this file.
+            # Do not fail because of this file: the cause of the failure must come last.
             Display().display(text)
             result["msg"] = (
-                f"The evidence cannot be written to {target} ({error.strerror}), all of it stands above:"
-                f" let seedcore_gate_evidence_path name another file"
+                f"cannot write the evidence to {target} ({error.strerror}), it is printed above:"
+                f" set seedcore_gate_evidence_path to another file"
             )
             Display().warning(result["msg"])
             return result
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file as a whole; nobody else may read it, from its first byte on."""
+    """Replace the file atomically, readable by its owner only from the start."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)

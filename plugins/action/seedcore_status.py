@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's half of seedcore_status: a wait runs as a job on the host, and each new stage is shown meanwhile."""
+"""The controller's part of seedcore_status: run a wait as a job on the host and show its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WHERE = ("executable", "namespace", "address", "command_timeout")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Runs the module; a wait as a job, whose progress it shows."""
+    """Run the module, a wait as a job with progress."""
 
     _supports_check_mode = True
 
@@ -26,12 +26,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
             text = "; ".join(wrong)
             report = cli.unhealthy("usage", text)
             return {**result, **report, "failed": True, "changed": False, "msg": text, "elapsed": 0.0, "attempts": 0}
-        # Undefined values of the task are defaults now.
+        # From here on, undefined values of the task have their defaults.
         self._task.args = {name: value for name, value in params.items() if value is not None}
         if not params["wait"]:
             return {**result, **self._execute_module(task_vars=task_vars)}
         progress = Progress(str((task_vars or {}).get("inventory_hostname", "host")))
-        # Only what is true now. What is expected is judged once: it may import an organism's agents each time.
+        # Read only the present status. Checking the expectations may import the agents, so it is done once.
         now = {name: self._task.args[name] for name in _WHERE if name in self._task.args}
 
         def show(elapsed_s: float) -> None:
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
 
         first = self._execute_module(module_args=now, task_vars=task_vars)
         if first.get("failed") or first.get("reason") == cli.NOT_INSTALLED:
-            # Nothing is to be left on a host without a deployment, not even the directory of a job.
+            # On a host without a deployment, leave nothing behind, not even the directory of a job.
             return {**result, **status.failure(first, elapsed_s=first.get("elapsed", 0.0))}
         progress.show(first, elapsed_s=0.0)
         job = Job(self, task_vars, limit_s=params["wait_timeout"] + params["command_timeout"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's half of seedcore_wheel: a place for the wheels that is gone when the playbook ends."""
+"""The controller's part of seedcore_wheel: provide a directory for the wheels that lasts as long as the playbook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODULE = "seedcore.cluster.seedcore_wheel"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Runs the module."""
+    """Run the module."""
 
     _supports_check_mode = True
 
@@ -23,9 +23,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         """Run the task."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        # ansible-playbook makes the directory above for itself, and removes it at its end, also when it is interrupted.
+        # ansible-playbook removes its temporary directory at its end, even if it is interrupted.
         arguments["dest"] = arguments.get("dest") or tempfile.mkdtemp(prefix="wheels-", dir=constants.DEFAULT_LOCAL_TMP)
-        # An environment that Ansible passes on is on a command line, and what a module is given may be shown.
+        # Ansible puts a task's environment on a command line and may show a module's arguments, so use a file.
         environment = dict(arguments.pop("environment", None) or {})
         descriptor, arguments["environment_file"] = tempfile.mkstemp(
             prefix="environment-", dir=constants.DEFAULT_LOCAL_TMP

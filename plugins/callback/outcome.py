@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The screen of a run: what changes, and last what matters: what to do next, or the cause."""
+"""Output of a run: the changes, and last the next steps or the cause of the failure."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: outcome
 type: stdout
-short_description: The last lines of a run say what to do next, or the cause
+short_description: Ends the output of a run with the next steps, or with the cause of the failure
 version_added: 0.1.0
 author:
   - SeedCore maintainers (@seedcore)
 description:
-  - As P(ansible.builtin.default#callback), but that files are included is not said.
-  - After the recap it prints what the run has to say (set with M(ansible.builtin.set_stats) as C(seedcore_outcome)),
-    or, where something failed, where that was and the cause.
-  - Together with C(display_ok_hosts=false) the screen shows what changed, what is being waited for, and this.
+  - Prints the same as P(ansible.builtin.default#callback), except the names of included files.
+  - After the recap it prints the outcome of the run (set with M(ansible.builtin.set_stats) as C(seedcore_outcome)) or,
+    after a failure, the host, the task and the cause.
+  - With C(display_ok_hosts=false) the output consists of changes, progress of waits, and these last lines.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -30,12 +30,12 @@ from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
 
 MAX_HOSTS = 10
-# In roles/ray/tasks/give_up.yml: it ends what a rescue has interrupted, and says again what has been said.
+# In roles/ray/tasks/give_up.yml: it ends a run after a rescue and repeats the message of the failure.
 ENDING_TASK = "End a run that has failed"
 
 
 class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
-    """Ansible's own screen, and a word after the recap."""
+    """Ansible's default output, with the outcome after the recap."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -46,17 +46,17 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
         self._failed: dict[str, tuple[str, str]] = {}
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Show it, unless it only includes a file."""
+        """Show the result, unless the task only includes a file."""
         if self.get_option("display_ok_hosts") or not isinstance(result.task, TaskInclude):
             super().v2_runner_on_ok(result)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
-        """Show it where everything is shown."""
+        """Show the name of an included file if ok hosts are shown."""
         if self.get_option("display_ok_hosts"):
             super().v2_playbook_on_include(included_file)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's
-        """Show it, and remember the failure of the host; the last one counts."""
+        """Show the result, and remember the last failure of the host."""
         if result.task.get_name().endswith(ENDING_TASK) and result.host.get_name() in self._failed:
             return
         if not ignore_errors:
@@ -64,12 +64,12 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
         super().v2_runner_on_failed(result, ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """Show it, and remember that the host was not reached."""
+        """Show the result, and remember that the host was unreachable."""
         self._remember(result)
         super().v2_runner_on_unreachable(result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Print the recap, and after it what is to be said; a cause comes last."""
+        """Print the recap, then the outcome; a cause comes last."""
         super().v2_playbook_on_stats(stats)
         red = {host: self._failed[host] for host in self._failed if stats.failures.get(host) or stats.dark.get(host)}
         if not red:
@@ -86,7 +86,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
 
 
 def cause_of(result: Mapping[str, Any]) -> str:
-    """Return the text of a failure: its message, those of the items that failed, or what a command said last."""
+    """Return the text of a failure: its message, those of its failed items, or the last output of a command."""
     items = [item for item in result.get("results") or () if isinstance(item, Mapping) and item.get("failed")]
     if items:
         return "\n".join(dict.fromkeys(cause_of(item) for item in items))
@@ -97,7 +97,7 @@ def cause_of(result: Mapping[str, Any]) -> str:
     ]
     if text in {"", "non-zero return code", "MODULE FAILURE"} and said:
         return f"{text}: {said[-1].strip()}".removeprefix(": ")
-    return text or "no cause is known"
+    return text or "unknown cause"
 
 
 def _lines(said: Any) -> list[str]:

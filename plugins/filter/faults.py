@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters that say everything that is wrong with a set of variables, one line a fault."""
+"""Filters that return everything that is wrong with a set of variables, one line per fault."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NO_FLAGS = ("y", "n", "t", "f")
 
 
 def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the types and choices of ``values`` by the ``options`` of an argument spec."""
+    """Return what is wrong with the types and choices of ``values`` under the ``options`` of an argument spec."""
     spec = {name: {**option, "required": False} for name, option in options.items() if name in values}
-    # The validator copies the values deeply. What Ansible keeps with them is all variables of the play: seconds.
+    # The validator makes deep copies, and Ansible attaches all variables of the play to a value: that takes seconds.
     known = {name: _plain(value) for name, value in values.items() if name in spec}
-    # Ansible's validation takes these, its filter "bool" does not.
+    # Ansible's validation accepts these, but its filter "bool" does not.
     short = [
         f"{name} is {value!r}: give true or false"
         for name, value in known.items()
@@ -29,7 +29,7 @@ def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> li
 
 
 def _plain(value: Any) -> Any:
-    """Return a value without what Ansible keeps with it."""
+    """Return a value without Ansible's attachments."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -38,7 +38,7 @@ def _plain(value: Any) -> Any:
 
 
 def port_faults(ports: Mapping[str, Any], first: Any, last: Any) -> list[str]:
-    """Return what is wrong with fixed ``ports`` (variable: port) beside the worker ports ``first`` to ``last``."""
+    """Return what is wrong with the fixed ``ports`` (variable: port) and the worker ports ``first`` to ``last``."""
     faults = []
     valid: dict[str, int] = {}
     for name, value in {**ports, "ray_min_worker_port": first, "ray_max_worker_port": last}.items():
@@ -54,7 +54,7 @@ def port_faults(ports: Mapping[str, Any], first: Any, last: Any) -> list[str]:
     for name, port in valid.items():
         names.setdefault(port, []).append(name)
         if low is not None and high is not None and low <= port <= high:
-            faults.append(f"{name} {port} lies among the worker ports {low}-{high}: give it a port outside")
+            faults.append(f"{name} {port} lies among the worker ports {low}-{high}: give it a port outside of them")
     for port, same in names.items():
         if len(same) > 1:
             faults.append(f"{' and '.join(sorted(same))} are both {port}: give each a port of its own")
@@ -62,7 +62,7 @@ def port_faults(ports: Mapping[str, Any], first: Any, last: Any) -> list[str]:
 
 
 def no_networks(entries: Iterable[Any]) -> list[str]:
-    """Return those that are neither an address nor a network; bits beyond a network's mask count as a typing error."""
+    """Return the values that are neither an address nor a network; host bits in a network are an error."""
     wrong = []
     for entry in entries:
         try:

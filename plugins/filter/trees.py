@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def tree_digest(directories: Iterable[str]) -> str:
-    """Return a digest of all files in directories, by name and content; what Python leaves there does not count."""
+    """Return a digest of all files in directories, by name and content, without Python's caches."""
     digest = hashlib.sha256()
     for directory in directories:
         for path in sorted(Path(directory).rglob("*")):
@@ -20,7 +20,7 @@ def tree_digest(directories: Iterable[str]) -> str:
 
 
 def file_digest(path: str) -> str:
-    """Return a digest of what is in a file."""
+    """Return a digest of a file's content."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

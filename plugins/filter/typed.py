@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A filter that makes of a text what it stands for: ``-e name=value`` and INI inventories give text alone."""
+"""A filter that converts text to its type, because ``-e name=value`` and INI inventories can only give text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_list
 
-# What Ansible's own validation of arguments takes, this takes, in the same way.
+# The same values as in Ansible's own validation of arguments.
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "bool": check_type_bool,
     "dict": check_type_dict,
@@ -22,7 +22,7 @@ def typed(value: Any, kind: str) -> Any:
     """Return ``value`` as a ``kind`` (bool, dict or list): "a,b" and '["a", "b"]' are lists, '{"a": 1}' is a dict.
 
     Raises:
-        AnsibleFilterError: It is none.
+        AnsibleFilterError: The value cannot be converted.
     """
     if kind == "list" and isinstance(value, (list, tuple)):
         return list(value)
@@ -33,7 +33,7 @@ def typed(value: Any, kind: str) -> Any:
     try:
         return _CHECKS[kind](value)
     except (TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"{value!r} is no {kind}: {error}") from error
+        raise AnsibleFilterError(f"{value!r} is not a {kind}: {error}") from error
 
 
 def _list(text: str) -> list[Any]:

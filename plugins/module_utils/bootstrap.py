@@ -1,4 +1,4 @@
-"""What the module seedcore_bootstrap and its action plugin share. No Ansible in here."""
+"""Code shared by the module seedcore_bootstrap and its action plugin. It does not import Ansible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 
 def faults(params: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with the options, one text a fault, each with what is allowed."""
+    """Return what is wrong with the options, one text per fault, each with the expected value."""
     found: list[str] = status.minimum_faults(params, {"wait_timeout": 1, "retries": 0, "command_timeout": 1})
     found += status.empty_faults(params, ("expected_release", "config", "executable"))
     return found
@@ -35,7 +35,7 @@ def argv(params: Mapping[str, Any], *, dry_run: bool) -> list[str]:
 
 
 def outcome(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the documented keys from what the command printed; without a document nothing is known to have changed."""
+    """Return the documented keys from the output of the command; without a document, changed is False."""
     found = document or {}
     return {
         **report,
@@ -47,9 +47,9 @@ def outcome(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> di
 
 
 def prediction(dry: Mapping[str, Any], expected_release: str | None) -> dict[str, Any]:
-    """Turn the outcome of a dry run into what a real run would do once the expected release is active."""
+    """Turn the outcome of a dry run into the action of a real run with the expected release."""
     if dry["reason"] in {cli.NOT_INSTALLED, "unreachable"}:
-        # A host without a release, or a Ray that the same play is yet to start: the Coordinator is yet to be made.
+        # Without a release, or before the same play has started Ray, the Coordinator would be created.
         return {**dry, "changed": True, "action": "create"}
     running = dry["coordinator"].get("release")
     if not dry["changed"] and expected_release is not None and running is not None and running != expected_release:

@@ -1,6 +1,6 @@
 """Run a command on the host within a deadline, and read the report that the seedcore command line prints.
 
-Standard library and this directory only: this travels to the host inside the modules.
+It uses only the standard library and this directory, because it is copied to the host inside the modules.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import Any
 from ansible_collections.seedcore.cluster.plugins.module_utils import users
 
 USAGE_ERROR = 2
-# The reasons that the command line itself cannot give, and what to do about each.
+# Reasons that the command line itself cannot report, with their remedies.
 NOT_INSTALLED = "not_installed"
 _REMEDIES = {
     NOT_INSTALLED: "Deploy.",
-    "cli_failed": "Read what the command line said last, in the message.",
-    "usage": "Mend the arguments that the message names.",
+    "cli_failed": "Read the last output of the command line in the message.",
+    "usage": "Fix the arguments that the message names.",
 }
-# What a shell, and our own wrapper, answer when there is nothing to run.
+# Exit codes of a shell and of our wrapper if there is nothing to run.
 _NOT_THERE = frozenset({3, 126, 127})
 _MAX_OUTPUT_BYTES = 8 * 1024 * 1024
 _TAIL_CHARS = 2000
 
 
 class UsageError(Exception):
-    """The command line refused its options or its configuration; trying again cannot help."""
+    """The command line rejected its options or its configuration; a retry cannot help."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said; ``rc`` is None if its deadline came first and it was killed, -1 if it could not be run."""
+    """Result of a command; ``rc`` is None if it was killed at its deadline, -1 if it could not be run."""
 
     rc: int | None
     stdout: str
@@ -47,10 +47,10 @@ class Answer:
 def run(
     argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | None = None, user: str | None = None
 ) -> Answer:
-    """Run ``argv`` for at most ``timeout_s`` seconds; at the deadline its whole process group is killed.
+    """Run ``argv`` for at most ``timeout_s`` seconds; kill its whole process group at the deadline.
 
-    With ``user``, root runs it as that user. Output goes to files, not pipes: a grandchild that keeps a pipe open would
-    hold us up for ever.
+    With ``user``, root runs it as that user. Output goes to files and not to pipes, because a grandchild that keeps a
+    pipe open would block this process for ever.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -79,10 +79,9 @@ def run(
 
 
 def overrides(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment that makes the executable ask another namespace or address than it is set up for.
+    """Return the environment with which the executable uses another namespace or address than its settings.
 
-    A deployment's own wrapper lets its settings win over whatever a user has exported, but for what is listed in
-    SEEDCORE_OVERRIDE.
+    In a deployment's wrapper its settings override the variables of the user, except those in SEEDCORE_OVERRIDE.
     """
     given = {"RAY_NAMESPACE": params.get("namespace"), "RAY_ADDRESS": params.get("address")}
     chosen = {name: str(value) for name, value in given.items() if value is not None}
@@ -95,10 +94,10 @@ def document(answer: Answer) -> dict[str, Any] | None:
     """Return the JSON document on stdout, or None if there is none.
 
     Raises:
-        UsageError: The command ended with exit code 2; the text is what it said.
+        UsageError: The command ended with exit code 2; the text is its output.
     """
     if answer.rc == USAGE_ERROR:
-        raise UsageError(_tail(answer.stderr) or _tail(answer.stdout) or "the command line was refused (exit code 2)")
+        raise UsageError(_tail(answer.stderr) or _tail(answer.stdout) or "the command line was rejected (exit code 2)")
     try:
         found = json.loads(answer.stdout)
     except ValueError:
@@ -107,31 +106,31 @@ def document(answer: Answer) -> dict[str, Any] | None:
 
 
 def report(found: Mapping[str, Any] | None, answer: Answer, *, what: str, timeout_s: float) -> dict[str, Any]:
-    """Return the documented keys, all of them, from what the command printed or in place of it.
+    """Return all documented keys, from the output of the command or instead of it.
 
     Args:
-        found: The status report that was printed, if any.
-        answer: What the command said.
+        found: The printed status report, if any.
+        answer: The result of the command.
         what: The command, for the message.
-        timeout_s: The deadline it had, for the message.
+        timeout_s: Its time limit in seconds, for the message.
     """
     if found is not None and isinstance(found.get("reason"), str):
         return complete(found)
     last = _tail(answer.stderr).splitlines()[-1:] or ["it printed nothing"]
     if answer.rc is None:
-        return unhealthy("cli_failed", f"{what} gave no answer within {timeout_s:g} s")
+        return unhealthy("cli_failed", f"{what} did not answer within {timeout_s:g} s")
     if answer.rc in _NOT_THERE or answer.rc < 0:
         return unhealthy(NOT_INSTALLED, f"{what} cannot be run: {last[0]}")
     return unhealthy("cli_failed", f"{what} ended with exit code {answer.rc} and no report: {last[0]}")
 
 
 def unhealthy(reason: str, message: str) -> dict[str, Any]:
-    """Return a report for what the command line itself cannot report."""
+    """Return a report for a state that the command line itself cannot report."""
     return complete({"status": "unhealthy", "reason": reason, "message": message})
 
 
 def complete(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every documented key of a report, whatever a release prints."""
+    """Return every documented key of a report, whatever keys a release prints."""
     nodes = dict(found.get("nodes") or {})
     reason = str(found.get("reason") or "unknown")
     return {

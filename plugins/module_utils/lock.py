@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lock of a deployment: a file beside it that says which run works on it.
+"""The lock of a deployment: a file outside of it that names the run that works on it.
 
-Standard library only: this travels to the host inside the modules.
+It uses only the standard library, because it is copied to the host inside the modules.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Root's alone: in a directory that is open to all, anybody could hold the lock, or put a link in its place.
+# Only root can write here: in a public directory anybody could hold the lock, or put a link in its place.
 SYSTEM_DIRECTORY = "/run/seedcore"
 POLL_S = 0.05
 
 
 def path(prefix: str) -> str:
-    """Return the file of a deployment's lock; outside of the deployment, which may not exist yet."""
+    """Return the lock file of a deployment; it is outside of the deployment, which may not exist yet."""
     digest = hashlib.sha256(os.path.abspath(prefix).encode()).hexdigest()[:16]  # noqa: PTH100 - links stay as they are
     if os.geteuid() == 0:
         return f"{SYSTEM_DIRECTORY}/{digest}.lock"
@@ -33,10 +33,10 @@ def path(prefix: str) -> str:
 
 
 def opened(path: str, *, timeout_s: float) -> int:
-    """Open the file and hold it for the moment of reading and writing.
+    """Open the file and hold a lock on it while it is read and written.
 
     Raises:
-        OSError: It cannot be opened, is somebody else's, or was held for ``timeout_s`` seconds.
+        OSError: The file cannot be opened, belongs to another user, or was held for ``timeout_s`` seconds.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -44,7 +44,7 @@ def opened(path: str, *, timeout_s: float) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
-            # The run that has just released its lock took the directory away as well.
+            # The run that has just released its lock has removed the directory as well.
             if time.monotonic() >= deadline:
                 raise
             continue
@@ -55,12 +55,12 @@ def opened(path: str, *, timeout_s: float) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        # Who had it has removed it meanwhile: this is not the file that the next one opens.
+        # The previous holder has removed this file meanwhile; the next run opens another one.
         os.close(descriptor)
 
 
 def removed(path: str) -> None:
-    """Remove the file while it is held, and the directory if this was the last lock in it."""
+    """Remove the file while it is held, and the directory if it is empty then."""
     Path(path).unlink()
     if path.startswith(f"{SYSTEM_DIRECTORY}/"):
         with contextlib.suppress(OSError):
@@ -68,7 +68,7 @@ def removed(path: str) -> None:
 
 
 def read(descriptor: int) -> dict[str, Any]:
-    """Return what stands in the file; an empty or broken one is nobody's."""
+    """Return the content of the file; empty if it is empty or broken."""
     try:
         found = json.loads(os.pread(descriptor, 65536, 0))
     except ValueError:
@@ -77,14 +77,14 @@ def read(descriptor: int) -> dict[str, Any]:
 
 
 def others(holder: dict[str, Any], *, key: str, dead: str, now: float) -> bool:
-    """Say whether the lock is held, by somebody else."""
+    """Return whether another run holds the lock."""
     if not holder or holder.get("key") in (key, dead):
         return False
     return now < float(holder.get("renewed", 0)) + float(holder.get("lease", 0))
 
 
 def is_held(prefix: str) -> bool:
-    """Say whether some run works on a deployment, without taking part."""
+    """Return whether some run works on a deployment, without taking the lock."""
     try:
         descriptor = os.open(path(prefix), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -96,7 +96,7 @@ def is_held(prefix: str) -> bool:
 
 
 def _own_directory() -> str:
-    """Return the home of who runs this; where there is none, the directory for temporary files."""
+    """Return the user's home, or the directory for temporary files if there is none."""
     try:
         home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
         if home.stat().st_uid == os.geteuid() and os.access(home, os.W_OK):
@@ -113,7 +113,7 @@ def _make_system_directory(path: str) -> None:
         os.mkdir(SYSTEM_DIRECTORY, 0o700)  # noqa: PTH102 - beside the call below
     status = os.stat(SYSTEM_DIRECTORY, follow_symlinks=False)  # noqa: PTH116 - no link
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
-        text = f"{SYSTEM_DIRECTORY} is no directory that only root may write: move it away"
+        text = f"{SYSTEM_DIRECTORY} is not a directory that only root can write: move it away"
         raise PermissionError(errno.EPERM, text)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resolve what packages need, once for all nodes, into a list with hashes.
+"""Resolve the requirements of packages, once for all nodes, into a list with hashes.
 
-Standard library only, as all module_utils.
+It uses only the standard library, like all module_utils.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _SHOWN_LINES = 10
 
 
 class ResolutionError(Exception):
-    """There is no set of versions that satisfies everything; the text says why."""
+    """No set of versions satisfies all requirements; the text tells why."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be resolved.
+    """The input of a resolution.
 
     Attributes:
-        requirements: As a user writes them.
-        package: A requirement that is installed by itself; empty if there is none.
-        wheels: Files whose needs count, and which are installed by themselves.
-        lock: A file with versions that are installed in any case, and hold.
+        requirements: Requirements in the user's words.
+        package: A requirement that is installed separately; empty if there is none.
+        wheels: Wheels whose requirements are resolved, but which are installed separately.
+        lock: A file with versions that are always installed and must be kept.
         python: The Python of the nodes, ``3.11.7``.
-        wheelhouse: A tar file with everything that there is; None means a package index.
+        wheelhouse: A tar file with all available packages; None means a package index.
     """
 
     requirements: Sequence[str]
@@ -47,10 +47,10 @@ class Request:
 
 
 def resolve(request: Request, *, uv: str, timeout_s: float) -> str:
-    """Return the lines of a requirements file with hashes for what neither the lock nor a wheel brings; may be empty.
+    """Return the lines of a requirements file with hashes for everything beyond the lock and the wheels; may be empty.
 
     Raises:
-        ResolutionError: There is no such set of versions, or it cannot be found out.
+        ResolutionError: There is no such set of versions, or the resolution failed.
     """
     locked = {canonical(name) for name in _LOCKED.findall(request.lock.read_text(encoding="utf-8"))}
     brought = {canonical(name_of(wheel)) for wheel in request.wheels}
@@ -80,17 +80,17 @@ def resolve(request: Request, *, uv: str, timeout_s: float) -> str:
 
 
 def needs(wheel: Path) -> set[str]:
-    """Return the names that a wheel requires, but for those of its extras.
+    """Return the names that a wheel requires, except those of its extras.
 
     Raises:
-        ResolutionError: It is no wheel.
+        ResolutionError: The file is not a wheel.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             metadata = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
             text = archive.read(metadata[0]).decode("utf-8", "replace") if metadata else ""
     except zipfile.BadZipFile as error:
-        raise ResolutionError(f"{wheel.name} is no wheel: {error}") from error
+        raise ResolutionError(f"{wheel.name} is not a wheel: {error}") from error
     required = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Requires-Dist:")]
     found = [_NAME.match(line) for line in required if not re.search(r";.*\bextra\b", line)]
     return {canonical(match[0]) for match in found if match}
@@ -102,7 +102,7 @@ def name_of(wheel: Path) -> str:
 
 
 def canonical(name: str) -> str:
-    """Write a package's name as an index does."""
+    """Return a package's name in the form of an index."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

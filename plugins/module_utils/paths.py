@@ -1,10 +1,10 @@
-"""What is at a path, and putting something there, without being led astray by a link of somebody else's.
+"""Read and write paths safely, without following links that another user could have made.
 
-Whoever may write a directory may put a link into it. Root follows a link only if root made it and nobody else could
-have: every other one is refused, wherever in the path it is. Other users follow what they like, for they get no further
-than their own rights.
+A user who can write to a directory can put a link into it. Root follows a link only if root made it and nobody else
+could have; it refuses every other link, wherever it is in the path. Other users follow any link, because it gives them
+no more than their own rights.
 
-Standard library only: this travels to the host inside the modules.
+It uses only the standard library, because it is copied to the host inside the modules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# What the module files is told of one path.
+# The options of one path in the module files.
 NEEDS = {
     "file": ("content", "mode"),
     "directory": ("mode",),
@@ -42,7 +42,7 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class UntrustedLinkError(OSError):
-    """A link that somebody else could have made is in the way."""
+    """A path contains a link that another user could have made."""
 
     def __init__(self, path: Path | str, owner: str) -> None:
         text = f"{path} is a link that {owner} can make, and root does not follow it: remove the link"
@@ -51,7 +51,7 @@ class UntrustedLinkError(OSError):
 
 @dataclass(frozen=True)
 class State:
-    """What is at a path, or shall be there; text is a file's content or where a link leads."""
+    """Present or wanted state of a path; ``text`` is the content of a file or the target of a link."""
 
     kind: str
     text: str = ""
@@ -60,18 +60,18 @@ class State:
     mode: int = 0
 
     def attributes(self) -> str:
-        """Say in one line what it is, without its text."""
+        """Describe it in one line, without its text."""
         more = f" {self.owner}:{self.group} {self.mode:04o}" if self.kind in ("file", "directory") else ""
         return f"{self.kind}{more}"
 
 
 @contextlib.contextmanager
 def directory(path: Path | str, *, make: bool = False) -> Iterator[int]:
-    """Open a directory, for the calls that take a ``dir_fd``; with ``make``, make what is missing, open to all readers.
+    """Open a directory for calls with ``dir_fd``; with ``make``, create missing parts, readable for all.
 
     Raises:
-        UntrustedLinkError: There is a link in the way that root does not follow.
-        OSError: It is not there, or no directory.
+        UntrustedLinkError: The path contains a link that root does not follow.
+        OSError: It does not exist, or is not a directory.
     """
     descriptor = os.open("/", _STEP)
     here = Path("/")
@@ -103,7 +103,7 @@ def directory(path: Path | str, *, make: bool = False) -> Iterator[int]:
 
 
 def is_ours(path: Path) -> bool:
-    """Say whether nobody but root and who runs this could have put anything at or below a path."""
+    """Return whether only root and the present user could have created anything at or below a path."""
     mine = (0, os.geteuid())
     try:
         for place in (path.resolve(), *path.resolve().parents):
@@ -127,10 +127,10 @@ def _has_untrusted_link(path: Path) -> bool:
 
 
 def look(path: Path, *, follow: bool = False) -> State:
-    """Say what is at a path; with ``follow`` a link that leads to a directory is that directory.
+    """Return the state of a path; with ``follow``, a link to a directory counts as the directory.
 
     Raises:
-        UntrustedLinkError: There is a link in the way that root does not follow.
+        UntrustedLinkError: The path contains a link that root does not follow.
         OSError: It cannot be read.
     """
     try:
@@ -141,7 +141,7 @@ def look(path: Path, *, follow: bool = False) -> State:
 
 
 def name(database: Any, number: int) -> str:
-    """Return the name of a user or a group, or its number where it has none."""
+    """Return the name of a user or a group, or its number if it has no name."""
     try:
         return str(database(number)[0])
     except KeyError:
@@ -149,20 +149,20 @@ def name(database: Any, number: int) -> str:
 
 
 def named(database: Any, given: str) -> str:
-    """Return the name of a user or a group that is given by name or by number."""
+    """Return the name of a user or a group, given by name or by number."""
     return name(database, int(given)) if given.isdigit() else given
 
 
 def wanted(entry: dict[str, Any], now: State) -> State:
-    """Return what shall be at a path, by an entry of the module files, where ``now`` is what is there.
+    """Return the wanted state of a path for an entry of the module files and its present state ``now``.
 
-    An owner or group that nobody asked for is the one that is there, or ours.
+    An owner or group that is not given is kept, or that of this process for a new path.
     """
     kind = entry["state"]
     if kind in ("link", "absent"):
         return State(kind, text=entry["target"] if kind == "link" else "")
     if kind == "attributes" and now.kind == "absent":
-        # In check mode what would write it has not.
+        # In check mode the task that would write it has not run.
         return now
     owner = entry["owner"] or now.owner or name(pwd.getpwuid, os.geteuid())
     group = entry["group"] or now.group or name(grp.getgrgid, os.getegid())
@@ -191,14 +191,14 @@ def numbers(owner: str, group: str) -> tuple[int, int]:
 
 
 def put(path: Path, then: State) -> None:
-    """Put a file, a link or a directory into its place, whole, with its owner and mode from the first moment on.
+    """Write a file, a link or a directory atomically, with its owner and mode from the start.
 
-    Of a file, what is not asked for stays as it is. What a link leads to is another file, which is left alone.
+    Attributes that are not given are kept for a file. The target of a link is not touched.
 
     Raises:
-        UntrustedLinkError: There is a link in the way that root does not follow.
+        UntrustedLinkError: The path contains a link that root does not follow.
         LookupError: There is no such user or group.
-        OSError: It cannot be put there.
+        OSError: It cannot be written.
     """
     if then.kind == "directory":
         _put_directory(path, then)
@@ -224,17 +224,17 @@ def remove(path: Path) -> None:
 
 
 def set_attributes(path: Path, then: State) -> None:
-    """Give a file that is there its owner, group and mode, and leave its content and its times alone.
+    """Set owner, group and mode of an existing file, and keep its content and its times.
 
     Raises:
-        OSError: It is none, or it has another name somewhere: then it may be somebody else's file.
+        OSError: It is not a file, or it has a second hard link and may belong to somebody else.
     """
     with directory(path.parent) as parent:
         descriptor = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-                raise OSError(errno.EPERM, "it is no file, or has another name", str(path))
+                raise OSError(errno.EPERM, "it is not a file, or has a second hard link", str(path))
             _give(descriptor, then)
         finally:
             os.close(descriptor)
@@ -242,20 +242,20 @@ def set_attributes(path: Path, then: State) -> None:
 
 def _put_directory(path: Path, then: State) -> None:
     with directory(path.parent, make=True) as parent, contextlib.suppress(FileExistsError):
-        # Closed until it has its owner.
+        # Not accessible for others until it has its owner.
         os.mkdir(path.name, 0o700, dir_fd=parent)
     with directory(path) as here:
         _give(here, then)
 
 
 def _give(descriptor: int, then: State) -> None:
-    """Set owner and mode through a descriptor, so that they go to what was opened, whatever has its name now."""
+    """Set owner and mode through a descriptor, so that they apply to the opened file, whatever has its name now."""
     uid, gid = numbers(then.owner, then.group)
     itself = f"/proc/self/fd/{descriptor}"
     status = os.fstat(descriptor)
     if (uid, gid) != (-1, -1) and (status.st_uid, status.st_gid) != (uid, gid):
         os.chown(itself, uid, gid)
-    # A change of the owner takes the bits for setuid away.
+    # A change of the owner clears the setuid bits.
     os.chmod(itself, then.mode)  # noqa: PTH101 - of a descriptor
 
 
@@ -303,7 +303,7 @@ def _entered(descriptor: int, part: str, *, make: bool) -> int:
             raise
     os.mkdir(part, 0o700, dir_fd=descriptor)
     made = os.open(part, _STEP, dir_fd=descriptor)
-    # Whatever umask this runs with.
+    # Independent of the umask.
     os.chmod(f"/proc/self/fd/{made}", 0o755)  # noqa: PTH101, S103 - of a descriptor; a directory above a deployment
     return made
 
@@ -313,7 +313,7 @@ def _is_link(part: str, descriptor: int) -> bool:
 
 
 def _refuse_untrusted(descriptor: int, part: str, here: Path) -> None:
-    """Raise if somebody else than root, or than who runs this, could have put the link there."""
+    """Raise if another user than root or the present user could have made the link."""
     me = os.geteuid()
     if me != 0:
         return

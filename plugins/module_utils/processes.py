@@ -1,8 +1,8 @@
-"""Which processes of this host belong to a deployment, read from /proc alone.
+"""Find the processes of a deployment on this host, from /proc alone.
 
-A process belongs to the directory it runs from: its executable, its first argument (a script's interpreter) or any code
-that it has mapped lies under it. What such a process started belongs too. The environment and the working directory say
-nothing: a person's shell may carry both.
+A process belongs to the directory from which it runs: its executable, its first argument (a script's interpreter) or
+any mapped code is under it. Children of such a process belong to it, too. Environment and working directory do not
+count, because a user's shell may have both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """One process; ``pid`` and ``started`` (clock ticks since boot) together never name another one."""
+    """One process; ``pid`` and ``started`` (clock ticks since boot) together are unique."""
 
     pid: int
     started: int
@@ -29,7 +29,7 @@ class Process:
 
 
 def read(pid: int) -> Process | None:
-    """Return the process, or None if it is gone (a zombie is gone: it holds nothing)."""
+    """Return the process, or None if it is gone (a zombie counts as gone: it holds no resources)."""
     try:
         stat = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
         argv = (PROC / str(pid) / "cmdline").read_bytes().decode("utf-8", "replace")
@@ -44,13 +44,13 @@ def read(pid: int) -> Process | None:
 
 
 def everything() -> dict[int, Process]:
-    """Return every process of the host that can be seen, by pid."""
+    """Return every visible process of the host, by pid."""
     found = (read(int(entry.name)) for entry in PROC.iterdir() if entry.name.isdigit())
     return {process.pid: process for process in found if process is not None}
 
 
 def ancestors(pid: int, processes: dict[int, Process]) -> set[int]:
-    """Return ``pid`` and everything above it."""
+    """Return ``pid`` and all of its ancestors."""
     above: set[int] = set()
     while pid in processes and pid not in above:
         above.add(pid)
@@ -59,7 +59,7 @@ def ancestors(pid: int, processes: dict[int, Process]) -> set[int]:
 
 
 def belonging(prefix: str, processes: dict[int, Process]) -> set[int]:
-    """Return the pids that run from ``prefix``, and those they started; never this process or one above it."""
+    """Return the pids that run from ``prefix``, and their children; never this process or its ancestors."""
     roots = {f"{Path(prefix).absolute()}/", f"{Path(prefix).resolve()}/"}
     owned = {pid for pid, process in processes.items() if _runs_from(process, roots)}
     children: dict[int, list[int]] = {}
@@ -75,7 +75,7 @@ def belonging(prefix: str, processes: dict[int, Process]) -> set[int]:
 
 
 def carrying(variable: str, processes: dict[int, Process]) -> set[int]:
-    """Return the pids that were started with ``variable`` (``NAME=value``) in their environment; never this one."""
+    """Return the pids with ``variable`` (``NAME=value``) in their environment; never this process."""
     wanted = variable.encode()
     found = set()
     for pid in processes.keys() - ancestors(os.getpid(), processes):
@@ -89,10 +89,10 @@ def carrying(variable: str, processes: dict[int, Process]) -> set[int]:
 
 
 def end(wanted: list[Process], *, timeout_s: float) -> list[Process]:
-    """Send SIGKILL to each, and return the ones that are there after ``timeout_s`` seconds.
+    """Send SIGKILL to each, and return those that are still alive after ``timeout_s`` seconds.
 
     Raises:
-        PermissionError: One belongs to somebody else.
+        PermissionError: A process belongs to another user.
     """
     for process in wanted:
         if alive(process):
@@ -102,13 +102,13 @@ def end(wanted: list[Process], *, timeout_s: float) -> list[Process]:
 
 
 def alive(process: Process) -> bool:
-    """Say whether this very process still runs; its pid in the hands of another one does not count."""
+    """Return whether the same process still runs; another process with its pid does not count."""
     now = read(process.pid)
     return now is not None and now.started == process.started
 
 
 def wait_gone(wanted: list[Process], *, timeout_s: float, interval_s: float = 0.1) -> list[Process]:
-    """Wait until all are gone or ``timeout_s`` seconds have passed, and return the ones that are left."""
+    """Wait until all are gone or ``timeout_s`` seconds have passed, and return the rest."""
     deadline = time.monotonic() + timeout_s
     left = [process for process in wanted if alive(process)]
     while left and (remaining := deadline - time.monotonic()) > 0:
@@ -132,5 +132,5 @@ def _runs_from(process: Process, roots: set[str]) -> bool:
             if len(words) > 5 and "x" in words[1] and under(words[5]):  # noqa: PLR2004
                 return True
     except OSError:
-        return False  # gone meanwhile, or another user's, which is not ours
+        return False  # it is gone, or belongs to another user
     return False

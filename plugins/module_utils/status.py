@@ -1,4 +1,4 @@
-"""What the module seedcore_status and its action plugin share: options, and how a failure is told, without Ansible."""
+"""Code shared by the module seedcore_status and its action plugin: options and failures. It does not import Ansible."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NOT_EMPTY = ("expected_release", "expected_fingerprint", "executable", "namespa
 
 
 def faults(params: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with the options, one text a fault, each with what is allowed."""
+    """Return what is wrong with the options, one text per fault, each with the expected value."""
     found = minimum_faults(params, _MINIMUM) + empty_faults(params, _NOT_EMPTY)
     names = params.get("expected_node_names")
     if names is not None and not all(name.strip() for name in names):
-        found.append("expected_node_names has an empty name, expected names of nodes")
+        found.append("expected_node_names contains an empty name, expected names of nodes")
     if names is not None and len(set(names)) != len(names):
-        found.append("expected_node_names has a name twice, expected each name once")
+        found.append("expected_node_names contains a name twice, expected unique names")
     for name in ("namespace", "address"):
         if len((params.get(name) or "").split()) > 1:
             found.append(f"{name} is {params[name]!r}, expected one word")
@@ -46,7 +46,7 @@ def faults(params: Mapping[str, Any]) -> list[str]:
 
 
 def minimum_faults(params: Mapping[str, Any], minimum: Mapping[str, int]) -> list[str]:
-    """Say which numbers are below what is allowed."""
+    """Return the numbers that are too small, one text each."""
     return [
         f"{name} is {params[name]}, expected {least} or more"
         for name, least in minimum.items()
@@ -55,7 +55,7 @@ def minimum_faults(params: Mapping[str, Any], minimum: Mapping[str, int]) -> lis
 
 
 def empty_faults(params: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Say which texts are empty."""
+    """Return the texts that are empty, one text each."""
     return [
         f"{name} is empty, expected a text or no {name} at all"
         for name in names
@@ -64,7 +64,7 @@ def empty_faults(params: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def failure_line(report: Mapping[str, Any], *, elapsed_s: float) -> str:
-    """Return the one line that tells a person why."""
+    """Return one line for people with the cause."""
     message = str(report["message"])
     if report["status"] == "initializing" and not message.startswith("still initializing"):
         message = f"still initializing: {message}"
@@ -72,7 +72,7 @@ def failure_line(report: Mapping[str, Any], *, elapsed_s: float) -> str:
 
 
 def failure(report: Mapping[str, Any], *, elapsed_s: float) -> dict[str, Any]:
-    """Return the result of a wait that has ended badly; one of a module that failed by itself stays as it is."""
+    """Return the result of a failed wait; keep that of a module that failed by itself."""
     if report.get("failed"):
         return dict(report)
     return {**report, "failed": True, "changed": False, "msg": failure_line(report, elapsed_s=elapsed_s)}

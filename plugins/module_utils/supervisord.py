@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speak with a supervisord on its socket.
+"""Call supervisord on its socket.
 
-Standard library only: this travels to the host inside the modules.
+It uses only the standard library, because it is copied to the host inside the modules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import xmlrpc.client
 from typing import Any
 
 CALL_TIMEOUT_S = 10.0
-# The fault code of supervisor's XML-RPC interface for a program that it does not know.
+# Fault code of supervisor's XML-RPC interface for an unknown program.
 BAD_NAME = 10
 
 
@@ -43,20 +43,20 @@ class Supervisord:
         self._path = path
 
     def call(self, method: str, *args: Any) -> Any:
-        """Call ``supervisor.<method>``; raises OSError where nobody answers, Fault where it says no."""
+        """Call ``supervisor.<method>``; raise OSError without an answer, Fault for an error."""
         proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(self._path))
         with proxy:
             return getattr(proxy.supervisor, method)(*args)
 
     def pid(self) -> int | None:
-        """Return its pid, or None where none answers."""
+        """Return its pid, or None if it does not answer."""
         try:
             return int(self.call("getPID"))
         except (OSError, http.client.HTTPException):
             return None
 
     def info(self, name: str) -> dict[str, Any] | None:
-        """Return what it knows of a program, or None if it does not know it."""
+        """Return the state of a program, or None for an unknown one."""
         try:
             found = self.call("getProcessInfo", name)
         except xmlrpc.client.Fault as fault:

@@ -1,6 +1,6 @@
-"""Acting as the user of a deployment where root would go too far.
+"""Act as the user of a deployment instead of root.
 
-Standard library only: this travels to the host inside the modules.
+It uses only the standard library, because it is copied to the host inside the modules.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def other(user: str | None) -> pwd.struct_passwd | None:
-    """Return the account that root should become for a user; None if there is nothing to become.
+    """Return the account that root must switch to for a user; None if there is none to switch to.
 
     Raises:
         LookupError: There is no such user.
@@ -37,7 +37,7 @@ def popen_options(user: str | None) -> dict[str, Any]:
 
 
 def environment(user: str | None) -> dict[str, str]:
-    """Return the environment that goes with ``popen_options``."""
+    """Return the environment for ``popen_options``."""
     account = other(user)
     if account is None:
         return {}
@@ -46,7 +46,7 @@ def environment(user: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def acting_as(user: str | None) -> Iterator[None]:
-    """Open files with this user's rights until the end of the block; of a process with one thread."""
+    """Open files with this user's rights until the end of the block; only in a process with one thread."""
     account = other(user)
     if account is None:
         yield

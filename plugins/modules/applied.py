@@ -1,60 +1,59 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: what a run has left on a host, for the next one to recognize."""
+"""Ansible module: record the state of a host after a run, and compare the host with the record."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: applied
-short_description: Write down what a run has left on a host, or compare the host with it
+short_description: Record the state in which a run leaves a host, or compare the host with the record
 version_added: 0.1.0
 description:
-  - At the end of a run, writes down under which fingerprint it was made what shall be there - files with owner, mode
-    and a digest of their content, links, services. What is in O(wanted) is written down as it is wanted; where the host
-    differs from that, the run is red.
-  - At the start of the next one, says on the screen what is different now. If nothing is, and the fingerprint of what
-    that run would make is the same, it has nothing to do on this host.
-  - A run of a part of the deployment (C(--limit), C(--tags), C(--skip-tags), C(--start-at-task), C(--step)) writes
-    nothing down.
+  - At the end of a run, records the fingerprint of its inputs and the state of the host - files with owner, mode and a
+    digest of their content, links, services. Entries of O(wanted) are recorded as wanted; the run fails if the host
+    differs from them.
+  - At the start of the next run, reports on the screen what differs now. If nothing does, and the fingerprint is the
+    same, that run has nothing to do on this host.
+  - A partial run (C(--limit), C(--tags), C(--skip-tags), C(--start-at-task), C(--step)) records nothing.
 options:
   path:
-    description: The file that it is written to, for its owner only.
+    description: File for the record; only its owner can read it.
     type: path
     required: true
   prefix:
-    description: Directory of the deployment. If another run has its lock, that is a difference, too.
+    description: Directory of the deployment. If another run holds its lock, that is a difference, too.
     type: path
   state:
-    description: V(compared) compares the host with what was written down, V(present) writes it down.
+    description: V(compared) compares the host with the record, V(present) writes the record.
     type: str
     choices: [compared, present]
     default: compared
   fingerprint:
-    description: Digest of all that the run makes it from, secrets included; it is not logged.
+    description: Digest of all inputs of the run, secrets included; it is not logged.
     type: str
     required: true
   trees:
-    description: Directories in which everything counts, also what comes to it later.
+    description: Directories to compare with all of their content, including files that are added later.
     type: list
     elements: path
     default: []
   paths:
-    description: Other files, links and directories; of a directory not what is in it.
+    description: Other files, links and directories; a directory without its content.
     type: list
     elements: path
     default: []
   wanted:
-    description: What the run has made, as it was told to M(seedcore.cluster.files).
+    description: Files that the run has made, as passed to M(seedcore.cluster.files).
     type: list
     elements: dict
     default: []
     suboptions:
       path:
-        description: Where it is.
+        description: The path.
         type: path
         required: true
       state:
-        description: What it is.
+        description: Kind of the entry.
         type: str
         choices: [file, directory, link, absent, attributes]
         default: file
@@ -62,10 +61,10 @@ options:
         description: Text of a file.
         type: str
       target:
-        description: Where a link leads.
+        description: Target of a link.
         type: str
       owner:
-        description: Who owns it.
+        description: Its owner.
         type: str
       group:
         description: Its group.
@@ -79,30 +78,30 @@ options:
     elements: str
     default: []
   socket:
-    description: Socket of the supervisord; for services without a unit.
+    description: Socket of supervisord, for services without a unit.
     type: path
   user:
     description: The user that the services run as.
     type: str
   also:
-    description: What the caller has found different; said too, if the fingerprint is the same.
+    description: Differences that the caller has found; reported as well, if the fingerprint is the same.
     type: list
     elements: str
     default: []
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: Nothing is written down.}
-  diff_mode: {support: none, description: What is written down is no part of what a host is.}
+  check_mode: {support: full, description: Records nothing.}
+  diff_mode: {support: none, description: The record is not part of the host's state.}
 """
 
 EXAMPLES = r"""
-- name: What is there is compared with what the last run left
+- name: Compare the host with the record of the last run
   seedcore.cluster.applied:
     path: /opt/seedcore/.applied
     fingerprint: 5d41402abc4b2a76b9719d911017c592
 
-- name: What is there is written down
+- name: Record the state of the host
   seedcore.cluster.applied:
     path: /opt/seedcore/.applied
     state: present
@@ -113,15 +112,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 made_from_the_same:
-  description: Whether it was written down under this fingerprint.
+  description: Whether the record has this fingerprint.
   returned: success
   type: bool
 recorded:
-  description: Whether something was written down.
+  description: Whether a record was written.
   returned: success
   type: bool
 different:
-  description: What is not as it is wanted, one line each, without the content of any file.
+  description: Differences, one line each, without the content of any file.
   returned: success
   type: list
   elements: str
@@ -145,26 +144,26 @@ from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord impor
 FORMAT = 3
 UNITS = "/etc/systemd/system"
 COMMAND_TIMEOUT_S = 30
-# Kind, owner and mode, in what is said of a file or a directory.
+# Kind, owner and mode in the description of a file or a directory.
 _ATTRIBUTES = 3
-# What systemd says of a unit that runs as it is configured, and will after a reboot.
+# Properties of a unit that runs as configured and starts after a reboot.
 _RUNS = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
-# What the unit has in its environment, for a digest of itself (roles/service).
+# Variable in the unit's environment with a digest of the unit (roles/service).
 DEFINITION = b"SERVICE_DEFINITION="
 
 
 def wanted_options() -> dict[str, Any]:
-    """Return the options of what is wanted at a path; a file may hold keys, which are not for the host's journal."""
+    """Return the options of a wanted path; its content may contain keys, which must not get into the host's journal."""
     return {**paths.OPTIONS, "content": {"type": "str", "no_log": True}}
 
 
 def shown(state: paths.State) -> list[str]:
-    """Return what something is: for a person in one line, and a digest of the text, which nobody is shown."""
+    """Return a description in one line for people, and a digest of the text, which is never shown."""
     return [state.attributes(), hashlib.sha256(state.text.encode()).hexdigest()]
 
 
 def seen(path: Path) -> list[str]:
-    """Return what is at a path."""
+    """Return the description of a path."""
     try:
         return shown(paths.look(path))
     except OSError as error:
@@ -172,7 +171,7 @@ def seen(path: Path) -> list[str]:
 
 
 def as_wanted(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Return what shall be at each path."""
+    """Return the wanted description of each path."""
     found = {}
     for entry in entries:
         path = Path(entry["path"])
@@ -189,7 +188,7 @@ def as_wanted(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def everything_in(tree: Path) -> Iterator[Path]:
-    """Name a directory and what is in it, but for what Python leaves there; links are not followed."""
+    """Return a directory and its content, except Python's caches; do not follow links."""
     yield tree
     if tree.is_dir() and not tree.is_symlink():
         for path in sorted(tree.iterdir()):
@@ -198,13 +197,13 @@ def everything_in(tree: Path) -> Iterator[Path]:
 
 
 def files(trees: list[str], others: list[str]) -> dict[str, list[str]]:
-    """Describe everything in directories and at other paths, by path."""
+    """Return the descriptions of everything in directories and at other paths, by path."""
     found = {str(path): seen(path) for tree in trees for path in everything_in(Path(tree))}
     return found | {other: seen(Path(other)) for other in others}
 
 
 def account(user: str | None) -> list[str]:
-    """Return what the host knows of a user; empty if it knows none."""
+    """Return the account of a user on this host; empty if there is none."""
     try:
         entry = pwd.getpwnam(user or "")
     except KeyError:
@@ -213,11 +212,11 @@ def account(user: str | None) -> list[str]:
 
 
 def units(names: list[str]) -> dict[str, dict[str, str]]:
-    """Return what systemd says of units; raises OSError if it does not answer."""
+    """Return the properties of units; raise OSError if systemd does not answer."""
     if not names:
         return {}
     asked = [f"--property={name}" for name in (*_RUNS, "DropInPaths", "MainPID")]
-    # Those of a deployment are all of the host, or all of the user who runs this.
+    # The units of a deployment are either all system units or all units of the user who runs this.
     scope = "--system" if Path(UNITS, f"{names[0]}.service").exists() else "--user"
     environment = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}", **os.environ}
     command = ["systemctl", scope, "show", *asked, "--", *(f"{name}.service" for name in names)]
@@ -233,7 +232,7 @@ def units(names: list[str]) -> dict[str, dict[str, str]]:
 
 
 def started_from(unit: dict[str, str]) -> str:
-    """Name what the process of a unit was started from: its own definition and the files that others have added."""
+    """Return from what a unit's process was started: its own definition and the drop-ins of others."""
     try:
         environment = Path("/proc", unit.get("MainPID", "0"), "environ").read_bytes().split(b"\0")
     except OSError:
@@ -248,12 +247,12 @@ def started_from(unit: dict[str, str]) -> str:
 
 
 def definitions(names: list[str]) -> dict[str, str]:
-    """Return what each unit's process was started from."""
+    """Return from what each unit's process was started."""
     return {name: started_from(unit) for name, unit in units(names).items()}
 
 
 def unit_faults(names: list[str], then: dict[str, str] | None = None) -> list[str]:
-    """Say what is wrong with units of systemd, of which it was recorded what they were started from."""
+    """Return what is wrong with recorded systemd units."""
     try:
         now = units(names)
         other = [name for name, unit in now.items() if (then or {}).get(name) not in (None, started_from(unit))]
@@ -270,7 +269,7 @@ def unit_faults(names: list[str], then: dict[str, str] | None = None) -> list[st
 
 
 def program_faults(names: list[str], socket: str | None) -> list[str]:
-    """Say what is wrong with programs of a supervisord."""
+    """Return what is wrong with programs of supervisord."""
     faults = []
     for name in names:
         try:
@@ -283,7 +282,7 @@ def program_faults(names: list[str], socket: str | None) -> list[str]:
 
 
 def described(params: dict[str, Any]) -> dict[str, Any]:
-    """Return what is to be written down."""
+    """Return the record."""
     given = {name: params[name] for name in ("fingerprint", "trees", "paths", "services", "socket", "user")}
     given["paths"] = sorted({*params["paths"], *(entry["path"] for entry in params["wanted"])})
     found = {**files(params["trees"], given["paths"]), **as_wanted(params["wanted"])}
@@ -294,13 +293,13 @@ def described(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_units(names: list[str]) -> list[str]:
-    """Return the services that systemd runs; the others are supervisord's."""
+    """Return the services that systemd runs; supervisord runs the others."""
     places = [Path(UNITS), Path.home() / ".config/systemd/user"]
     return [name for name in names if any((place / f"{name}.service").exists() for place in places)]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what was written down; nothing if that is not there, broken, or of another version."""
+    """Return the record; nothing if it is missing, broken, or of another version."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -309,10 +308,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def unlike(path: str, now: list[str], then: list[str]) -> str:
-    """Say how what is at a path differs from what is wanted there."""
+    """Return how a path differs from its wanted state."""
     is_, was = now[0].split(), then[0].split()
     if now[0] == then[0]:
-        return f"{path}: has another content"
+        return f"{path}: its content differs"
     if len(is_) != len(was) or len(was) != _ATTRIBUTES or is_[0] != was[0]:
         return f"{path}: {now[0]}, wanted {then[0]}"
     pairs = zip(("owner", "mode"), is_[1:], was[1:])  # noqa: B905 - both have two; hosts with Python 3.9 know no strict
@@ -320,7 +319,7 @@ def unlike(path: str, now: list[str], then: list[str]) -> str:
 
 
 def differences(document: dict[str, Any]) -> list[str]:
-    """Say what is not as it is wanted."""
+    """Return the differences."""
     then, now = document["files"], files(document["trees"], document["paths"])
     absent = ["absent", ""]
     different = [
@@ -329,7 +328,7 @@ def differences(document: dict[str, Any]) -> list[str]:
         if (was := then.get(path, absent)) != (is_ := now.get(path, absent))
     ]
     if document["account"] != account(document["user"]):
-        different.append(f"user {document['user']}: is another one")
+        different.append(f"user {document['user']}: the account has changed")
     of_systemd = with_units(document["services"])
     programs = [name for name in document["services"] if name not in of_systemd]
     return (
@@ -369,14 +368,14 @@ def main() -> None:
         try:
             document = described(module.params)
         except OSError as error:
-            module.fail_json(msg=f"what is there cannot be looked at: {error}")
+            module.fail_json(msg=f"cannot examine the host: {error}")
         if unwanted := differences({**document, "services": []}):
-            module.fail_json(msg="not as it is wanted: " + "; ".join(unwanted), different=unwanted)
+            module.fail_json(msg="the host differs from the wanted state: " + "; ".join(unwanted), different=unwanted)
         try:
             paths.put(path, paths.State("file", json.dumps(document, indent=1, sort_keys=True) + "\n"))
         except OSError as error:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}")
-    # It is no part of what a host is: writing it down is no change.
+    # The record is not part of the host's state, so writing it is not a change.
     recorded = not module.check_mode
     module.exit_json(changed=False, recorded=recorded, made_from_the_same=True, different=[])
 

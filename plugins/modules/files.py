@@ -1,59 +1,59 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: directories, files and links, many at once."""
+"""Ansible module: create and update directories, files and links, many in one task."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: files
-short_description: Make directories, files and links what they shall be, many in one go
+short_description: Create and update directories, files and links, many in one task
 version_added: 0.1.0
 description:
-  - What M(ansible.builtin.file) and M(ansible.builtin.copy) do for one path, for many of them in one go.
-  - A file is written beside its place and then put there, with its owner and mode, so that nobody reads half of one.
-  - As root it follows no link, anywhere in a path, that another user could have made.
+  - Does for many paths in one task what M(ansible.builtin.file) and M(ansible.builtin.copy) do for one path.
+  - Writes a file beside its place and then renames it, with its owner and mode, so that nobody reads a partial file.
+  - As root it follows no link anywhere in a path that another user could have made.
 options:
   files:
-    description: What there shall be, in the order in which it is made. Whatever is below a directory comes after it.
+    description: Wanted paths, in the order in which they are created; a directory must come before its content.
     type: list
     elements: dict
     required: true
     suboptions:
       path:
-        description: Where it is.
+        description: The path.
         type: path
         required: true
       state:
         description:
           - V(absent) removes a file or a link; directories are never removed.
-          - V(attributes) gives a file that something else has written its owner, group and mode.
+          - V(attributes) sets owner, group and mode of a file that another program has written.
         type: str
         choices: [file, directory, link, absent, attributes]
         default: file
       content:
-        description: Text of a file; needed for one.
+        description: Text of a file; required for a file.
         type: str
       target:
-        description: Where a link leads; needed for one.
+        description: Target of a link; required for a link.
         type: str
       owner:
-        description: Who owns a file or a directory. Without it that stays as it is.
+        description: Owner of a file or a directory; by default it is kept.
         type: str
       group:
-        description: Its group. Without it that stays as it is.
+        description: Group of a file or a directory; by default it is kept.
         type: str
       mode:
-        description: Its mode, as octal text; needed for a file or a directory.
+        description: Mode as octal text; required for a file or a directory.
         type: str
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: Says what would be made or changed.}
-  diff_mode: {support: full, description: Shows each that differs before and after. It is not for secrets.}
+  check_mode: {support: full, description: Reports what would be created or changed.}
+  diff_mode: {support: full, description: "Shows each difference, before and after. Do not use it with secrets."}
 """
 
 EXAMPLES = r"""
-- name: The files exist
+- name: Write the files
   seedcore.cluster.files:
     files:
       - {path: /opt/seedcore, state: directory, owner: root, group: ray, mode: "0750"}
@@ -64,7 +64,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 different:
-  description: The paths that were made, changed or removed, or would be.
+  description: Paths that were created, changed or removed, or would be.
   returned: success
   type: list
   elements: str
@@ -78,7 +78,7 @@ from ansible_collections.seedcore.cluster.plugins.module_utils import paths
 
 
 def found(entry: dict[str, Any]) -> paths.State | str:
-    """Look what is at a path, or say why nobody can. A link that leads to a directory is good for one."""
+    """Return the state of a path, or why it cannot be read. A link to a directory counts as a directory."""
     try:
         return paths.look(Path(entry["path"]), follow=entry["state"] == "directory")
     except OSError as error:
@@ -88,7 +88,7 @@ def found(entry: dict[str, Any]) -> paths.State | str:
 
 
 def fault(entry: dict[str, Any], now: paths.State, *, check: bool) -> str:
-    """Say why an entry cannot be: what it lacks, or what is in its place."""
+    """Return why an entry cannot be created: a missing option, or another file in its place."""
     missing = [name for name in paths.NEEDS[entry["state"]] if entry[name] is None]
     if missing:
         return f"{entry['path']}: a {entry['state']} needs {' and '.join(missing)}"
@@ -96,16 +96,18 @@ def fault(entry: dict[str, Any], now: paths.State, *, check: bool) -> str:
         return f'{entry["path"]}: mode is {entry["mode"]!r}, expected octal text such as "0640"'
     if entry["state"] == "attributes":
         return (
-            "" if now.kind == "file" or (check and now.kind == "absent") else f"{entry['path']} is {now.kind}, no file"
+            ""
+            if now.kind == "file" or (check and now.kind == "absent")
+            else f"{entry['path']} is {now.kind}, not a file"
         )
     is_directory = entry["state"] == "directory"
     if now.kind == "something else" or (now.kind != "absent" and (now.kind == "directory") != is_directory):
-        return f"{entry['path']} is a {now.kind}, and would have to be a {entry['state']}: move it away"
+        return f"{entry['path']} is a {now.kind}, but the wanted state is {entry['state']}: move it away"
     return ""
 
 
 def make(module: AnsibleModule, entry: dict[str, Any], then: paths.State) -> None:
-    """Make one path what it shall be."""
+    """Bring one path into its wanted state."""
     path = Path(entry["path"])
     try:
         if then.kind == "absent":
@@ -115,13 +117,13 @@ def make(module: AnsibleModule, entry: dict[str, Any], then: paths.State) -> Non
         else:
             paths.put(path, then)
     except OSError as error:
-        module.fail_json(msg=f"{path} cannot be made a {then.kind}: {error.strerror}")
+        module.fail_json(msg=f"cannot create the {then.kind} {path}: {error.strerror}")
     except LookupError as error:
-        module.fail_json(msg=f"{path} cannot be made a {then.kind}: {error}")
+        module.fail_json(msg=f"cannot create the {then.kind} {path}: {error}")
 
 
 def difference(path: str, now: paths.State, then: paths.State) -> dict[str, str]:
-    """Return what Ansible shows of one path."""
+    """Return the diff of one path."""
     shown = {"before_header": f"{path} ({now.attributes()})", "after_header": f"{path} ({then.attributes()})"}
     if now.text == then.text:
         return {**shown, "before": f"{now.attributes()}\n", "after": f"{then.attributes()}\n"}

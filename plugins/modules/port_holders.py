@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: who listens on the ports that a deployment wants."""
+"""Ansible module: find the processes that listen on the ports of a deployment."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ module: port_holders
 short_description: Name the process that holds a TCP port
 version_added: 0.1.0
 description:
-  - Reads /proc alone, so it needs no package and no rights.
-  - The process of another user cannot be seen without root; its user is named.
+  - Reads only /proc, so it needs no package and no rights.
+  - Without root the process of another user is not visible; the module then names its user.
 options:
   ports:
     description: Ports by the name of the variable that sets them.
@@ -23,11 +23,11 @@ options:
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: Nothing is ever changed.}
+  check_mode: {support: full, description: Changes nothing.}
 """
 
 EXAMPLES = r"""
-- name: Ask who holds the ports
+- name: Find the holders of the ports
   seedcore.cluster.port_holders:
     ports: {ray_gcs_port: 6379, ray_dashboard_port: 8265}
     prefix: /opt/seedcore
@@ -43,12 +43,12 @@ busy:
   contains:
     port: {description: The port., type: int}
     purpose: {description: The variable that sets it., type: str}
-    address: {description: Where it is listened on., type: str}
+    address: {description: Address of the listening socket., type: str}
     ours: {description: Whether the holder runs from O(prefix)., type: bool}
     pid: {description: The holder, type: int}
-    holder: {description: "The holder for a person, such as V(redis-server, pid 812, user redis)", type: str}
+    holder: {description: "The holder for people, such as V(redis-server, pid 812, user redis)", type: str}
 faults:
-  description: One line for each port that somebody else holds.
+  description: One line for each port that another program holds.
   returned: always
   type: list
   elements: str
@@ -99,7 +99,7 @@ def listeners() -> list[Listener]:
 
 
 def holders(inodes: set[str]) -> dict[str, int]:
-    """Return the pid that has each socket open, as far as it can be seen."""
+    """Return the pid that has each socket open, if it is visible."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[str, int] = {}
     for directory in processes.PROC.iterdir():
@@ -116,7 +116,7 @@ def holders(inodes: set[str]) -> dict[str, int]:
 
 
 def describe(process: processes.Process | None, uid: int) -> str:
-    """Return the holder for a person."""
+    """Return the holder for people."""
     try:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -9,12 +9,11 @@ module: prefix_absent
 short_description: Remove the directory of a deployment, so that an interrupted removal can be repeated
 version_added: 0.1.0
 description:
-  - Removes what is in a directory, then the file that marks it as a deployment, then the directory. As long as anything
-    is left, the mark is there, and the removal can go on.
-  - Without the mark nothing is removed.
-  - A link is followed; what a link inside of the directory leads to stays. A mount point is emptied and stays, as does
-    the C(lost+found) of its file system.
-  - In check mode it tells what is there.
+  - Removes the content of a directory, then the file that marks it as a deployment, then the directory. The mark is
+    removed last, so an interrupted removal can be repeated.
+  - Removes nothing without the mark.
+  - Follows a link to the directory, but no link inside of it. A mount point is emptied and stays, like the
+    C(lost+found) of its file system.
 options:
   path:
     description: The directory, or a link to it.
@@ -27,8 +26,8 @@ options:
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: Says whether something would be removed.}
-  diff_mode: {support: none, description: What is removed is not listed.}
+  check_mode: {support: full, description: Reports whether something would be removed.}
+  diff_mode: {support: none, description: Removed files are not listed.}
 """
 
 EXAMPLES = r"""
@@ -43,7 +42,7 @@ marked:
   returned: success
   type: bool
 mark:
-  description: What the mark says.
+  description: Content of the mark.
   returned: success
   type: str
 foreign:
@@ -66,13 +65,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import paths
 
-# Of the file system, not of who uses it.
+# Belongs to the file system and not to its user.
 _LOST_AND_FOUND = "lost+found"
 _IN_USE = (errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST)
 
 
 def look(path: Path, mark: str) -> dict[str, Any]:
-    """Say what is there."""
+    """Return the state of the directory."""
     state = paths.look(path, follow=True)
     names = {entry.name for entry in path.iterdir()} - {_LOST_AND_FOUND} if state.kind == "directory" else set()
     text = paths.look(path / mark).text if mark in names else ""
@@ -81,10 +80,10 @@ def look(path: Path, mark: str) -> dict[str, Any]:
 
 
 def remove(path: Path, mark: str) -> list[str]:
-    """Remove it, the mark after everything else; returns the mount points that stay.
+    """Remove the directory, the mark last; return the mount points that stay.
 
     Raises:
-        OSError: Something cannot be removed.
+        OSError: A file cannot be removed.
     """
     real = path.resolve()
     left: list[str] = []
@@ -113,7 +112,7 @@ def _remove_tree(top: Path) -> list[str]:
 
     def note(_function: Any, where: str, info: Any) -> None:
         error = info[1]
-        # A mount point stays, and so do the directories that it is in.
+        # A mount point stays, and so do its parent directories.
         if not any(mount == where or mount.startswith(f"{where}/") for mount in mounts) or error.errno not in _IN_USE:
             error.filename = where
             failed.append(error)

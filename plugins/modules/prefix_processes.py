@@ -1,17 +1,18 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: the processes that run from a directory."""
+"""Ansible module: list or end the processes that run from a directory."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prefix_processes
-short_description: Find, or end, the processes that run from a directory
+short_description: List or end the processes that run from a directory
 version_added: 0.1.0
 description:
-  - A process belongs to O(prefix) if its executable, its first argument or any code it has mapped lies under it,
-    and so does everything that it started. A shell that merely stands there, or has its variables, does not belong.
-  - The play itself and what started it is never touched.
+  - A process belongs to O(prefix) if its executable, its first argument or any code it has mapped is under it; the
+    processes that it started belong to it, too. A shell that only has its working directory or variables there does
+    not.
+  - Never touches the play itself and its parents.
 options:
   prefix:
     description: The directory.
@@ -20,12 +21,12 @@ options:
   state:
     description:
       - V(listed) only returns what runs.
-      - V(absent) waits until nothing runs, and sends SIGKILL to what is left at the deadline.
+      - V(absent) waits until no process is left, and sends SIGKILL to the rest at the deadline.
     type: str
     choices: [listed, absent]
     default: listed
   also:
-    description: Processes that an earlier call returned, which are to be gone too, even if they look different now.
+    description: Processes that an earlier call returned, to end as well, even if they no longer match.
     type: list
     elements: dict
     default: []
@@ -55,7 +56,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 processes:
-  description: What runs, or what had to be ended.
+  description: Processes that run, or that had to be ended.
   returned: always
   type: list
   elements: dict
@@ -105,7 +106,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=bool(found), processes=[_row(process) for process in found])
     left = processes.wait_gone(found, timeout_s=module.params["timeout"])
-    # Something may have started while the others ended: what is killed is what runs now.
+    # More may have started while the others ended: list them again.
     left = sorted({*left, *_find(prefix, also)}, key=lambda process: process.pid)
     try:
         stuck = processes.end(left, timeout_s=KILL_TIMEOUT_S)

@@ -1,15 +1,15 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: wait until a Ray node is really up."""
+"""Ansible module: wait until a Ray node is up."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ray_node
-short_description: Wait until a Ray node serves requests and the head counts it
+short_description: Wait until a Ray node serves requests and the head lists it as alive
 version_added: 0.1.0
 description:
-  - Asks over HTTP and never joins Ray. With O(agent_url), the node's own agent must call itself healthy.
+  - Uses HTTP and never joins Ray. With O(agent_url), the node's own agent must report itself healthy.
     With O(dashboard_url), the head must list a living node named O(node_name).
 options:
   node_name:
@@ -17,36 +17,36 @@ options:
     type: str
     required: true
   agent_url:
-    description: The node's dashboard agent.
+    description: URL of the node's dashboard agent.
     type: str
   dashboard_url:
-    description: The dashboard of the head.
+    description: URL of the dashboard on the head.
     type: str
   token_path:
     description: File with the token of the cluster, on this host.
     type: path
   log:
-    description: A log file whose end is shown if the node does not come up.
+    description: Log file whose end is shown if the node does not start.
     type: path
   unit:
-    description: The systemd unit whose journal is shown instead where O(log) does not exist.
+    description: The systemd unit whose journal is shown if O(log) does not exist.
     type: str
   timeout:
-    description: Deadline in seconds; at least one look is taken.
+    description: Deadline in seconds; the module polls at least once.
     type: float
     default: 120
   interval:
-    description: Seconds between two looks.
+    description: Seconds between polls.
     type: float
     default: 1
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: Nothing is ever changed.}
+  check_mode: {support: full, description: Changes nothing.}
 """
 
 EXAMPLES = r"""
-- name: The node is up
+- name: Wait until the node is up
   seedcore.cluster.ray_node:
     node_name: head-1
     agent_url: http://127.0.0.1:52365
@@ -57,11 +57,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 elapsed:
-  description: Seconds that were waited.
+  description: Seconds of the wait.
   returned: always
   type: float
 attempts:
-  description: How often was looked.
+  description: Number of polls.
   returned: always
   type: int
 node_id:
@@ -86,30 +86,30 @@ UNAUTHORIZED = (401, 403)
 
 
 class NotYetError(Exception):
-    """The node is not up; the text says what was seen."""
+    """The node is not up yet; the text tells why."""
 
 
 class WrongError(Exception):
-    """Waiting does not help; the text says why."""
+    """Waiting does not help; the text tells why."""
 
 
 def get(url: str, *, token: str | None, timeout_s: float) -> str:
     """Return the body of ``url``.
 
     Raises:
-        NotYetError: It does not answer, or with an error.
-        WrongError: It does not take the token.
+        NotYetError: There is no answer, or an error.
+        WrongError: The token is rejected.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - a URL of the deployment's own
-    # The cluster is asked directly, whatever proxy the environment names.
+    # Ignore proxies of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=timeout_s) as response:
             return str(response.read().decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
         if error.code in UNAUTHORIZED:
-            raise WrongError(f"{url} refuses the token ({error.code}): another Ray answers there") from error
+            raise WrongError(f"{url} rejects the token ({error.code}): another Ray answers there") from error
         raise NotYetError(f"{url} answers {error.code}") from error
     except OSError as error:
         raise NotYetError(f"{url} does not answer: {getattr(error, 'reason', error)}") from error
@@ -119,23 +119,23 @@ def living_node(document: str, name: str) -> str:
     """Return the id of the living node ``name`` in an answer of ``/api/v0/nodes``.
 
     Raises:
-        NotYetError: There is none; the text names the nodes there are.
+        NotYetError: There is none; the text names the living nodes.
     """
     try:
         rows = json.loads(document)["data"]["result"]["result"]
         nodes = {row["node_name"]: row["node_id"] for row in rows if row["state"] == "ALIVE"}
     except (ValueError, KeyError, TypeError) as error:
-        raise NotYetError("the dashboard answers something that is no list of nodes") from error
+        raise NotYetError("the dashboard did not answer with a list of nodes") from error
     if name not in nodes:
-        raise NotYetError(f"no living node {name}; there are: {', '.join(sorted(nodes)) or 'none'}")
+        raise NotYetError(f"no living node {name}; living nodes: {', '.join(sorted(nodes)) or 'none'}")
     return str(nodes[name])
 
 
 def wait(look: Callable[[float], str], *, timeout_s: float, interval_s: float) -> tuple[str, int, float]:
-    """Look until it succeeds; return what it says, how often was looked and the seconds that took.
+    """Poll until it succeeds; return the result, the number of polls and the seconds that passed.
 
     Raises:
-        NotYetError: The deadline has passed; the text is that of the last look.
+        NotYetError: The deadline has passed; the text is that of the last poll.
     """
     begun = time.monotonic()
     attempts = 0
@@ -154,7 +154,7 @@ def wait(look: Callable[[float], str], *, timeout_s: float, interval_s: float) -
 
 
 def tail(path: str | None, lines: int = 20) -> list[str]:
-    """Return the end of a log, or nothing."""
+    """Return the end of a log; empty if there is none."""
     try:
         return Path(path or "/dev/null").read_bytes()[-16384:].decode("utf-8", "replace").splitlines()[-lines:]
     except OSError:
@@ -162,7 +162,7 @@ def tail(path: str | None, lines: int = 20) -> list[str]:
 
 
 def journal(unit: str | None, lines: int = 20) -> list[str]:
-    """Return the end of a unit's journal, or nothing."""
+    """Return the end of a unit's journal; empty if there is none."""
     if not unit:
         return []
     argv = ["journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={lines}", f"--unit={unit}"]

@@ -1,17 +1,17 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: one run at a time works on a deployment."""
+"""Ansible module: let only one run at a time work on a deployment."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: run_lock
-short_description: Let one run at a time work on a deployment
+short_description: Let only one run at a time work on a deployment
 version_added: 0.1.0
 description:
-  - Takes a lock for the run of C(ansible-playbook) that the task is part of, or renews it; fails if another run has it.
-  - A run that was interrupted does not release its lock. The next run from the same controller sees that it is dead.
-    For one from another controller, the lock is free when O(lease) seconds have passed since it was renewed.
+  - Takes or renews a lock for the present run of C(ansible-playbook); fails if another run holds it.
+  - A run that was interrupted does not release its lock. The next run from the same controller detects that it is
+    dead. For a run from another controller, the lock expires O(lease) seconds after its last renewal.
 options:
   prefix:
     description: Directory of the deployment; it need not exist.
@@ -23,29 +23,29 @@ options:
     choices: [present, absent]
     default: present
   lease:
-    description: Seconds for which the lock holds without being renewed.
+    description: Seconds after which the lock expires unless it is renewed.
     type: int
     default: 1200
   take:
-    description: Take the lock from whoever has it.
+    description: Take the lock from another run.
     type: bool
     default: false
   run:
-    description: The run. Filled in on the controller, anything given is replaced.
+    description: The run. The controller fills it in and replaces any given value.
     type: dict
     default: {}
   dead:
-    description: Key of a run that is known to be dead. Filled in on the controller, anything given is replaced.
+    description: Key of a run that is dead. The controller fills it in and replaces any given value.
     type: str
     default: ""
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: "Nothing is locked, and nobody is waited for."}
+  check_mode: {support: full, description: "Locks nothing, and waits for nobody."}
 """
 
 EXAMPLES = r"""
-- name: No other run is at work
+- name: Take the lock
   seedcore.cluster.run_lock:
     prefix: /opt/seedcore
 
@@ -57,11 +57,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 path:
-  description: The file of the lock.
+  description: The lock file.
   returned: always
   type: str
 holder:
-  description: The run that has the lock, if it is another one.
+  description: The other run that holds the lock.
   returned: failure
   type: dict
 """
@@ -74,16 +74,18 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import lock
 
-# Others hold the file for milliseconds, while they read and write it.
+# Other runs hold the file only for milliseconds, while they read and write it.
 OPEN_TIMEOUT_S = 10.0
 
 
 def told(holder: dict[str, Any], now: float) -> str:
-    """Return who has the lock, for a person."""
+    """Return the holder of the lock, for people."""
     since, renewed = (now - float(holder.get(name, now)) for name in ("since", "renewed"))
     left = max(0.0, float(holder.get("lease", 0)) - renewed)
-    who = f"{holder.get('who')}, process {holder.get('pid')}, begun {since:.0f} s ago, last seen {renewed:.0f} s ago"
-    remedy = f"let it end; if it is dead, it counts as ended in {left:.0f} s, or at once with -e ray_take_lock=true"
+    who = (
+        f"{holder.get('who')}, process {holder.get('pid')}, started {since:.0f} s ago, last renewed {renewed:.0f} s ago"
+    )
+    remedy = f"wait for it; if it has crashed, its lock expires in {left:.0f} s, or take it with -e ray_take_lock=true"
     return f"another run works on this deployment ({who}): {remedy}"
 
 
@@ -125,7 +127,7 @@ def main() -> None:
             lock.removed(path)
     finally:
         os.close(descriptor)
-    # A lock is no part of what a host is: taking it is no change.
+    # The lock is not part of the host's state, so taking it is not a change.
     module.exit_json(changed=False, path=path)
 
 

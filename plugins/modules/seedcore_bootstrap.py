@@ -9,17 +9,16 @@ module: seedcore_bootstrap
 short_description: Start or converge the SeedCore Coordinator
 version_added: 0.1.0
 description:
-  - Runs C(seedcore bootstrap --json) of the release on the host. A Coordinator that is right already is left alone;
-    one of another
-    release or configuration is replaced; a failed start leaves no actor behind.
-  - While it waits, each new stage is shown on the controller's screen.
+  - Runs C(seedcore bootstrap --json) of the release on the host. It leaves alone a Coordinator that already has this
+    release and configuration, and replaces any other; a failed start leaves no actor behind.
+  - While it waits, it shows the progress on the controller's screen.
 options:
   wait_timeout:
-    description: Seconds until the Coordinator must be healthy, retries included, 1 or more.
+    description: Time limit in seconds for the Coordinator to become healthy, retries included, 1 or more.
     type: int
     default: 60
   retries:
-    description: New attempts after a failed start, 0 or more.
+    description: Retries after a failed start, 0 or more.
     type: int
     default: 2
   replace:
@@ -29,11 +28,11 @@ options:
   expected_release:
     description:
       - Id of the release that is about to be active.
-      - In check mode the executable may still be that of the old one, or missing; then this tells that the
-        Coordinator would be replaced.
+      - In check mode the executable may still be that of the old release, or missing; with this option the module
+        still predicts that the Coordinator would be replaced.
     type: str
   config:
-    description: Path of organism.yaml on the host; default is what the executable is set up for.
+    description: Path of organism.yaml on the host; default is that of the executable's settings.
     type: path
   executable:
     description: The C(seedcore) to run, a path or a name to look for in C(PATH).
@@ -41,13 +40,12 @@ options:
     default: seedcore
   command_timeout:
     description:
-      - Seconds that the executable may take beyond O(wait_timeout) before it is killed with all its children, 1 or
-        more.
+      - Seconds beyond O(wait_timeout) after which the executable is killed with all its children, 1 or more.
     type: int
     default: 30
 attributes:
   check_mode:
-    description: Says what would be done, on a host without any release too.
+    description: Predicts the action, even on a host without a release.
     support: full
   diff_mode:
     description: Has no files to show.
@@ -66,13 +64,13 @@ EXAMPLES = r"""
 RETURN = r"""
 action:
   description:
-    - V(none), V(create), V(replace), or V(reload) - the Coordinator stays and takes over another organism.
-    - In check mode, what would be done.
+    - V(none), V(create), V(replace), or V(reload) - the Coordinator stays and adopts another organism.
+    - In check mode, the predicted action.
   returned: always
   type: str
   sample: create
 creations:
-  description: Creations tried.
+  description: Number of creations that were tried.
   returned: always
   type: int
 cause:
@@ -89,30 +87,30 @@ status:
   type: str
   sample: healthy
 reason:
-  description: Which case it is, as in M(seedcore.cluster.seedcore_status).
+  description: The reason of the status, as in M(seedcore.cluster.seedcore_status).
   returned: always
   type: str
   sample: ready
 message:
-  description: One line for a person.
+  description: One line for people.
   returned: always
   type: str
 remedy:
-  description: What to do about it; empty where there is nothing to do.
+  description: What to do about it; empty if there is nothing to do.
   returned: always
   type: str
   sample: "Wait: seedcore status --wait."
 help:
-  description: The section of the documentation on the reason; empty if all is well.
+  description: The section of the documentation on the reason; empty if the reason is V(ready).
   returned: always
   type: str
   sample: docs/status.md#starting
 degraded:
-  description: Healthy, but not everything is there.
+  description: Healthy, but incomplete.
   returned: always
   type: bool
 coordinator:
-  description: What the Coordinator says of itself.
+  description: The Coordinator's own status.
   returned: always
   type: dict
 nodes:
@@ -120,11 +118,11 @@ nodes:
   returned: always
   type: dict
 evidence:
-  description: What the judgement rests on where it is bad.
+  description: The facts behind a bad status.
   returned: always
   type: dict
 elapsed:
-  description: Seconds it took.
+  description: Seconds that it took.
   returned: always
   type: float
 msg:

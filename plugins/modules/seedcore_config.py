@@ -1,56 +1,56 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Put an organism.yaml in place that the release accepts."""
+"""Install an organism.yaml that the release accepts."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: seedcore_config
-short_description: Put an organism.yaml in place, but only one that the SeedCore release accepts
+short_description: Install an organism.yaml, but only one that the SeedCore release accepts
 version_added: 0.1.0
 description:
-  - Lets C(seedcore config check) of a release judge the file on the host, where the agents' code can be imported.
-  - A file with faults changes nothing; each fault is named with its line and column.
-  - The file is checked even if it is in place already, because another release may judge it otherwise.
+  - Checks the file with C(seedcore config check) of a release on the host, where the agents' code can be imported.
+  - Changes nothing if the file has errors, and reports each error with its line and column.
+  - Checks the file even if it is already installed, because another release may not accept it.
 options:
   source:
-    description: The organism.yaml on the controller, as messages shall name it.
+    description: Name of the organism.yaml on the controller, for messages.
     type: str
     required: true
   content:
-    description: What is in it.
+    description: Content of the file.
     type: str
     required: true
   dest:
-    description: Where it goes on the host.
+    description: Path of the file on the host.
     type: path
     required: true
   executable:
-    description: The C(seedcore) of the release that judges. In check mode one that is not there yet cannot be asked.
+    description: The C(seedcore) that checks. In check mode it may be missing; the file is then not checked.
     type: path
     required: true
   user:
-    description: Who runs it, for it imports the agents' code; by default who runs the module.
+    description: User that runs the check, because it imports the agents' code; by default the user of the module.
     type: str
   timeout:
-    description: Seconds that the check may take, 1 or more.
+    description: Time limit of the check in seconds, 1 or more.
     type: int
     default: 60
 extends_documentation_fragment:
   - ansible.builtin.files
 attributes:
   check_mode:
-    description: Judges, and says whether the file would change.
+    description: Checks, and reports whether the file would change.
     support: full
   diff_mode:
-    description: Shows what changes in the file.
+    description: Shows the changes in the file.
     support: full
 author:
   - SeedCore maintainers (@seedcore)
 """
 
 EXAMPLES = r"""
-- name: The organism is configured
+- name: Install the organism.yaml
   seedcore.cluster.seedcore_config:
     source: organism.yaml
     content: "{{ lookup('ansible.builtin.file', 'organism.yaml', rstrip=false) }}"
@@ -61,11 +61,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: What the release says of a file that it accepts; empty if it could not be asked.
+  description: Summary of an accepted file; empty if it could not be checked.
   returned: success
   type: str
 faults:
-  description: One line a fault, C(file:line:column) and what is wrong.
+  description: One line per error, C(file:line:column) and the message.
   returned: if the release does not accept the file
   type: list
   elements: str
@@ -86,7 +86,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "source": {"type": "str", "required": True},
-            # Options of agents may hold keys, which are not for the host's journal.
+            # Options of agents may contain keys, which must not get into the host's journal.
             "content": {"type": "str", "required": True, "no_log": True},
             "dest": {"type": "path", "required": True},
             "executable": {"type": "path", "required": True},
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def write(content: str, directory: Path) -> Path:
-    """Write the file to a place that nobody else reads."""
+    """Write the file to a place that nobody else can read."""
     descriptor, name = tempfile.mkstemp(suffix=".yaml", dir=directory)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(content)
@@ -122,7 +122,7 @@ def write(content: str, directory: Path) -> Path:
 
 
 def check(module: AnsibleModule) -> str:
-    """Ask the release; a file with faults ends the module."""
+    """Check the file with the release; fail the module if it has errors."""
     params: dict[str, Any] = module.params
     if module.check_mode and not Path(params["executable"]).exists():
         return ""
@@ -132,7 +132,7 @@ def check(module: AnsibleModule) -> str:
         if module.check_mode:
             return ""
         module.fail_json(msg=str(error))
-    # A place of its own, where nobody else can write and only the user who checks can read.
+    # A directory in which nobody else can write and only the checking user can read.
     with tempfile.TemporaryDirectory() as directory:
         candidate = write(params["content"], Path(directory))
         if account is not None:

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Collect what a person needs to see why something is red."""
+"""Collect the evidence of a failure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ module: seedcore_evidence
 short_description: Collect the ends of log files and the output of commands, without secrets
 version_added: 0.1.0
 description:
-  - Reads only, and never fails because something is missing, empty, slow or broken; that is part of the answer.
-  - What stands in the files of O(secrets) is taken out of everything that is returned.
-  - With O(path), the essence is shown on the controller's screen and all of it is written to a file there.
+  - Only reads, and never fails because a file or a command is missing, empty, slow or broken; the result tells that.
+  - Removes the content of the files in O(secrets) from everything that it returns.
+  - With O(path), shows a summary on the controller's screen and writes everything to a file there.
 options:
   path:
-    description: The file on the controller that gets all of it, readable by its owner only.
+    description: File on the controller for the full evidence, readable by its owner only.
     type: path
   report:
     description: The result of M(seedcore.cluster.seedcore_status) or M(seedcore.cluster.seedcore_bootstrap) to explain.
@@ -27,16 +27,16 @@ options:
     default: []
   files:
     description:
-      - Files to read the ends of; may have the wildcards of a shell, of which the files changed last are taken.
+      - Files whose ends to read; may contain shell wildcards, for which the newest files are taken.
     type: list
     elements: str
     default: []
   newest:
-    description: How many files to take for each wildcard, 1 or more.
+    description: Number of files to take for each wildcard, 1 or more.
     type: int
     default: 3
   lines:
-    description: How many lines to take of each file and of each output, 1 or more.
+    description: Number of lines to take from each file and each output, 1 or more.
     type: int
     default: 40
   secrets:
@@ -46,11 +46,11 @@ options:
     default: []
   user:
     description:
-      - The user whose files they are. As root, what others than root could have put in place is read with that user's
-        rights, so that no link leads to what is none of it.
+      - User that owns the files. As root, files that others than root could have made are read with that user's
+        rights, so that a link cannot lead to another user's files.
     type: str
   timeout:
-    description: Seconds that one command may take before it is killed with all its children, 1 or more.
+    description: Seconds after which a command is killed with all its children, 1 or more.
     type: int
     default: 15
 attributes:
@@ -65,7 +65,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: What Ray says
+- name: Collect the status of Ray
   seedcore.cluster.seedcore_evidence:
     commands:
       - [/opt/seedcore/bin/ray, status]
@@ -83,7 +83,7 @@ path:
   returned: if O(path) is given
   type: str
 sections:
-  description: What was found, in the order asked for.
+  description: The results, in the order of the options.
   returned: success
   type: list
   elements: dict
@@ -115,7 +115,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            # The two are for the controller's half.
+            # The action plugin on the controller uses these two.
             "path": {"type": "path"},
             "report": {"type": "dict", "default": {}},
             "commands": {"type": "list", "elements": "list", "default": []},
@@ -149,7 +149,7 @@ def _command(argv: list[Any], params: dict[str, Any]) -> dict[str, str]:
 
 
 def _files(pattern: str, params: dict[str, Any]) -> list[dict[str, str]]:
-    """Read what is meant by a pattern, with the rights of who could have put it there."""
+    """Read the files of a pattern, with the rights of the users who could have made them."""
     try:
         reader = None if paths.is_ours(Path(pattern).parent) else params["user"]
         with users.acting_as(reader):
@@ -175,7 +175,7 @@ def _file(path: Path, params: dict[str, Any]) -> dict[str, str]:
 
 def _read(path: Path, *, last_bytes: int = 100_000) -> str | None:
     try:
-        # A pipe with nobody at its other end would hold this up.
+        # Opening a pipe without a writer would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             stream.seek(0, os.SEEK_END)

@@ -1,83 +1,84 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ask whether the Coordinator is healthy, and wait until it is."""
+"""Check whether the Coordinator is healthy, and optionally wait until it is."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: seedcore_status
-short_description: Ask whether the SeedCore Coordinator is healthy, and wait until it is
+short_description: Check whether the SeedCore Coordinator is healthy, and optionally wait until it is
 version_added: 0.1.0
 description:
-  - Runs C(seedcore status --json) of the release on the host and returns what is true. It never joins the Ray cluster.
-  - With O(wait=false) it never fails because something is down; RV(healthy) of the result says what is.
-  - With O(wait=true) it fails at the deadline, or at once on a reason that waiting does not mend
+  - Runs C(seedcore status --json) of the release on the host and returns the report. It never joins the Ray cluster.
+  - With O(wait=false) it never fails because something is down; see RV(healthy) of the result.
+  - With O(wait=true) it fails at the deadline, or at once on a terminal reason
     (V(init_failed), V(not_installed), V(unauthorized), V(wrong_release), V(wrong_configuration), and V(unschedulable)
     for 15 seconds where no node could ever hold the process).
-    While it waits, each new stage is shown on the controller's screen.
+    While it waits, it shows the progress on the controller's screen.
 options:
   wait:
     description: Wait until the Coordinator is healthy, and fail if it does not become so.
     type: bool
     default: false
   wait_timeout:
-    description: Seconds for the whole wait, 1 or more.
+    description: Time limit of the whole wait in seconds, 1 or more.
     type: int
     default: 300
   wait_sleep:
-    description: Seconds between two looks during a wait, 1 or more.
+    description: Seconds between probes during a wait, 1 or more.
     type: int
     default: 2
   stable_s:
     description:
-      - Seconds that it must have been healthy at a stretch, in the same processes, before a wait ends well.
+      - Seconds for which it must stay healthy, in the same processes, before a wait succeeds.
       - Less than O(wait_timeout). Without O(wait) it has no effect.
     type: int
     default: 0
   canary:
-    description: Let a wait end well only after a nonce came back through every organ. Without O(wait) it has no effect.
+    description: Let a wait succeed only after every organ has returned a nonce. Without O(wait) it has no effect.
     type: bool
     default: false
   expected_release:
-    description: Id of the release that must answer; another one is V(wrong_release).
+    description: Id of the release that must run; another one is V(wrong_release).
     type: str
   expected_fingerprint:
     description:
-      - Fingerprint of the organism that must answer, as C(seedcore config check) prints it; another one is
+      - Fingerprint of the organism that must run, as C(seedcore config check) prints it; another one is
         V(wrong_configuration).
-      - V(config) means the organism that the deployment's own settings name.
+      - V(config) means the organism of the deployment's own settings.
     type: str
   expected_nodes:
-    description: How many nodes must be alive, 1 or more; fewer is V(nodes_missing).
+    description: Number of nodes that must be alive, 1 or more; fewer is V(nodes_missing).
     type: int
   expected_node_names:
-    description: Names of nodes that must be alive; one that is not is V(nodes_missing).
+    description: Names of nodes that must be alive; a missing one is V(nodes_missing).
     type: list
     elements: str
   allow_unexpected_nodes:
     description:
-      - Pass although nodes are alive that are not in O(expected_node_names). A node that was only taken out of the
-        inventory goes on, takes organs, and gets no release any more; without this it is V(nodes_unexpected).
+      - Pass even if nodes are alive that are not in O(expected_node_names). A node that was only removed from the
+        inventory keeps running and accepts organs, but gets no new release; without this option it is
+        V(nodes_unexpected).
     type: bool
     default: false
   allow_degraded:
-    description: Whether a Coordinator that misses optional organs or some agents is good enough.
+    description: Whether to accept a Coordinator that lacks optional organs or some agents.
     type: bool
     default: false
   executable:
     description:
       - The C(seedcore) to run, a path or a name to look for in C(PATH).
-      - The deployment's own is C(<prefix>/bin/seedcore), which knows address, namespace and token.
+      - The deployment's own is C(<prefix>/bin/seedcore), which has the address, the namespace and the token.
     type: path
     default: seedcore
   namespace:
-    description: Ray namespace of the Coordinator; default is what the executable is set up for.
+    description: Ray namespace of the Coordinator; default is that of the executable's settings.
     type: str
   address:
-    description: The GCS, C(host:port); default is what the executable is set up for.
+    description: Address of the GCS, C(host:port); default is that of the executable's settings.
     type: str
   command_timeout:
-    description: Seconds that one call of the executable may take before it is killed with all its children, 1 or more.
+    description: Seconds after which a call of the executable is killed with all its children, 1 or more.
     type: int
     default: 30
 attributes:
@@ -92,16 +93,16 @@ author:
 """
 
 EXAMPLES = r"""
-- name: What is true now
+- name: Read the status
   seedcore.cluster.seedcore_status:
     executable: /opt/seedcore/bin/seedcore
   register: now
 
-- name: Say it
+- name: Print the status
   ansible.builtin.debug:
     msg: "{{ now.status }}: {{ now.message }}"
 
-- name: The Coordinator is healthy on three nodes and stays so, or the play ends here
+- name: Require that the Coordinator is healthy on three nodes and stays so
   seedcore.cluster.seedcore_status:
     executable: /opt/seedcore/bin/seedcore
     wait: true
@@ -131,38 +132,38 @@ reason:
   type: str
   sample: ready
 message:
-  description: One line for a person.
+  description: One line for people.
   returned: always
   type: str
   sample: 3 of 3 organs ready
 remedy:
-  description: What to do about it; empty where there is nothing to do.
+  description: What to do about it; empty if there is nothing to do.
   returned: always
   type: str
   sample: "Wait: seedcore status --wait."
 help:
-  description: The section of the documentation on the reason; empty if all is well.
+  description: The section of the documentation on the reason; empty if the reason is V(ready).
   returned: always
   type: str
   sample: docs/status.md#starting
 degraded:
-  description: Healthy, but not everything is there.
+  description: Healthy, but incomplete.
   returned: always
   type: bool
 elapsed:
-  description: Seconds it took.
+  description: Seconds that it took.
   returned: always
   type: float
   sample: 4.21
 attempts:
-  description: How often it looked.
+  description: Number of probes.
   returned: always
   type: int
   sample: 3
 coordinator:
   description:
-    - What the Coordinator says of itself, and its actor's C(actor_id), C(state), C(pid) and C(node_id). Empty if
-      there is none.
+    - The Coordinator's own status, and its actor's C(actor_id), C(state), C(pid) and C(node_id). Empty if there is no
+      Coordinator.
   returned: always
   type: dict
 nodes:
@@ -171,10 +172,10 @@ nodes:
   type: dict
   contains:
     alive:
-      description: How many are alive.
+      description: Number of living nodes.
       type: int
     expected:
-      description: How many are expected.
+      description: Number of expected nodes.
       type: int
     missing:
       description: Names of expected nodes that are not alive.
@@ -185,7 +186,7 @@ nodes:
       type: list
       elements: str
 evidence:
-  description: What the judgement rests on where it is bad, such as a traceback.
+  description: The facts behind a bad status, such as a traceback.
   returned: always
   type: dict
 msg:
@@ -231,7 +232,7 @@ def main() -> None:
 
 
 def argv(params: dict[str, Any]) -> list[str]:
-    """Return the command; waiting, and when to give up, is its own business."""
+    """Return the command, which does the waiting itself."""
     words = [params["executable"], "status", "--json"]
     if params["wait"]:
         words += ["--wait", "--timeout", str(params["wait_timeout"]), "--interval", str(params["wait_sleep"])]

@@ -1,19 +1,19 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Turn what a release is made of into wheels and one digest."""
+"""Build the wheels of a release and compute their digest."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: seedcore_wheel
-short_description: Build the wheels that a SeedCore release is made of, and a digest of their content
+short_description: Build the wheels of a SeedCore release, and compute a digest of their content
 version_added: 0.1.0
 description:
-  - Meant to run on the controller. Source trees are built by C(uv build); wheels are taken as they are; requirements
-    are resolved, together with what the wheels need, into a list with hashes. What is in git is built.
-  - The digest is that of the files inside of the wheels, so that the same source gives the same digest on any
-    machine, at any time.
-  - Writes only into O(dest), in check mode too; the digest cannot be known otherwise.
+  - Runs on the controller. It builds source trees and git repositories with C(uv build), copies wheels, and resolves
+    requirements, together with those of the wheels, into a list with hashes.
+  - The digest covers the files inside of the wheels, so the same source gives the same digest on any machine, at any
+    time.
+  - Writes only into O(dest), also in check mode, because the digest needs the wheels.
 options:
   package:
     description:
@@ -22,20 +22,20 @@ options:
     type: path
     required: true
   extra:
-    description: More packages, each a source tree, a wheel, or a requirement.
+    description: Additional packages, each a source tree, a wheel, or a requirement.
     type: list
     elements: path
     default: []
   lock:
-    description: The file with the locked requirements; its content is part of the digest.
+    description: File with the locked requirements; its content is part of the digest.
     type: path
     required: true
   dest:
     description:
-      - Directory for the wheels; must exist. Without one, they are in a directory that is gone when the playbook ends.
+      - Directory for the wheels; must exist. By default a temporary directory that is removed when the playbook ends.
     type: path
   directory:
-    description: Where relative paths start.
+    description: Base directory of relative paths.
     type: path
     required: true
   uv:
@@ -43,20 +43,20 @@ options:
     type: path
     default: uv
   timeout:
-    description: Seconds that one build, or the resolution of the extra requirements, may take, 1 or more.
+    description: Time limit in seconds of one build, or of the resolution of the extra requirements, 1 or more.
     type: int
     default: 300
   python:
-    description: Version of the Python that it is for.
+    description: Version of the target Python.
     type: str
     default: "3.11"
   wheelhouse:
-    description: A tar file with everything that there is, instead of a package index.
+    description: Tar file with all available packages, instead of a package index.
     type: path
   environment:
     description:
-      - Environment of C(uv) and C(git), such as another index. The action passes it on in O(environment_file), so that
-        a password in it is on no command line.
+      - Environment of C(uv) and C(git), such as another index. The action passes it in O(environment_file), so that a
+        password in it appears on no command line.
     type: dict
     default: {}
   environment_file:
@@ -74,7 +74,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: What the release is made of
+- name: Build the wheels of the release
   seedcore.cluster.seedcore_wheel:
     package: /home/me/seedcore
     extra:
@@ -96,12 +96,12 @@ digest:
   returned: success
   type: str
 package:
-  description: What to install as C(seedcore), the name of a file in O(dest) or a requirement.
+  description: The C(seedcore) to install, the name of a file in O(dest) or a requirement.
   returned: success
   type: str
   sample: seedcore-0.1.0-py3-none-any.whl
 extra:
-  description: What to install besides, names of files in O(dest) or requirements.
+  description: Other packages to install, names of files in O(dest) or requirements.
   returned: success
   type: list
   elements: str
@@ -112,7 +112,7 @@ extra_wheels:
   elements: str
 extra_lock:
   description:
-    - What the extra packages need beyond O(lock), resolved once for all nodes; a requirements file with hashes.
+    - Requirements of the extra packages beyond O(lock), resolved once for all nodes; a requirements file with hashes.
   returned: success
   type: str
 dest:
@@ -125,7 +125,7 @@ wheels:
   type: list
   elements: str
 compiled:
-  description: Those that were built here and are for one kind of machine; each build may give another RV(digest).
+  description: Wheels that were built here for one kind of machine; each build may give another RV(digest).
   returned: success
   type: list
   elements: str
@@ -145,7 +145,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import cli, locking
 
-# Nothing that a release runs: which tool packed the wheel, and the list of what is in it.
+# Files that a release does not run: the tool that packed the wheel, and the list of its files.
 _NOT_CONTENT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL)")
 _PINNED = re.compile(r"[A-Za-z0-9._-]+\s*==\s*(?P<version>[A-Za-z0-9.!+_-]+)")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*($|[<>=!~;@].*)")
@@ -153,19 +153,19 @@ _GIT = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]*\s*@\s*git\+(?P<url>[^@#]*?://(?:[^@/#]+@)?[^@#]+)(?:@(?P<ref>[^#]+))?(?:#subdirectory=(?P<below>[^&]+))?"
 )
 _A_WHEEL = re.compile(r"[^@:]*\.whl")
-# The first moment that a zip file can name.
+# The earliest time that a zip file can represent.
 _EPOCH = "315532800"
-# Caches and environments, which are no source.
+# Caches and environments, which are not source.
 _NOT_SOURCE = frozenset({"__pycache__", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", "node_modules"})
-# What setuptools leaves in the directory build.
+# Directories that setuptools leaves in build.
 _BUILT = re.compile(r"lib|bdist\.|temp\.")
-# What cli.run answers where the command cannot be run at all.
+# Return code of cli.run if the command cannot be run at all.
 NOT_RUN = -1
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something to install: the name of a wheel in ``dest``, which may have been built here, or a requirement."""
+    """A package to install: the name of a wheel in ``dest``, which may have been built here, or a requirement."""
 
     text: str
     is_wheel: bool
@@ -173,7 +173,7 @@ class Part:
 
 
 class PackageError(Exception):
-    """Something cannot be installed; the text says what is allowed."""
+    """A package cannot be installed; the text tells what is expected."""
 
 
 def main() -> None:
@@ -197,7 +197,7 @@ def main() -> None:
     if module.params["timeout"] < 1:
         module.fail_json(msg=f"timeout is {module.params['timeout']}, expected 1 or more")
     if not module.params["dest"]:
-        module.fail_json(msg="dest is missing: the action of this name fills it in, on the controller")
+        module.fail_json(msg="dest is missing: the action plugin of this name sets it on the controller")
     os.environ.update({name: str(value) for name, value in module.params["environment"].items()})
     if module.params["environment_file"]:
         os.environ.update(json.loads(Path(module.params["environment_file"]).read_bytes()))
@@ -214,10 +214,10 @@ def main() -> None:
 
 
 def collect(params: dict[str, Any]) -> dict[str, Any]:
-    """Build what has to be built, and digest everything.
+    """Build the wheels, and compute the digest of everything.
 
     Raises:
-        PackageError: Something cannot be read or built.
+        PackageError: A package cannot be read or built.
     """
     try:
         lock = Path(params["lock"]).read_bytes()
@@ -234,7 +234,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         python=params["python"],
         wheelhouse=Path(params["wheelhouse"]).resolve() if params["wheelhouse"] else None,
     )
-    # Without anything of a user's, everything is in the lock.
+    # Without packages of the user, the lock has everything.
     extra_lock = locking.resolve(request, uv=params["uv"], timeout_s=params["timeout"]) if extra else ""
     parts = [f"lock {hashlib.sha256(lock).hexdigest()}"]
     parts += [content(Path(params["dest"], part.text)) if part.is_wheel else part.text for part in (package, *extra)]
@@ -252,7 +252,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(entry: str, params: dict[str, Any]) -> Part:
-    """Return a requirement as it is, or the wheel that a path gave in ``dest``.
+    """Return a requirement unchanged, or the wheel in ``dest`` that was made from a path.
 
     Raises:
         PackageError: It is neither, or it cannot be built.
@@ -274,7 +274,7 @@ def resolve(entry: str, params: dict[str, Any]) -> Part:
 
 
 def build_from_git(match: re.Match[str], params: dict[str, Any]) -> str:
-    """Build what a branch, a tag or a commit is now: a node that came later would find another one.
+    """Build the present state of a branch, a tag or a commit, because it may change before a node is added.
 
     Raises:
         PackageError: It cannot be fetched or built.
@@ -294,13 +294,13 @@ def build_from_git(match: re.Match[str], params: dict[str, Any]) -> str:
 
 
 def build(source: Path, params: dict[str, Any]) -> str:
-    """Build a source tree; what its build needs comes from uv's cache if it can, else from the index."""
+    """Build a source tree; its build requirements come from uv's cache if possible, else from the index."""
     if source.is_dir() and not ((source / "pyproject.toml").is_file() or (source / "setup.py").is_file()):
-        raise PackageError(f"{source} is no Python package: it has neither pyproject.toml nor setup.py")
+        raise PackageError(f"{source} is not a Python package: it has neither pyproject.toml nor setup.py")
     with tempfile.TemporaryDirectory(dir=params["dest"]) as out, tempfile.TemporaryDirectory() as beside:
         tree = copy(source, Path(beside, source.resolve().name)) if source.is_dir() else source
         argv = [params["uv"], "build", "--wheel", "--no-create-gitignore", "--no-config", "--out-dir", out, str(tree)]
-        # The index is trusted if the controller trusts it.
+        # uv trusts the certificates that the controller trusts.
         environ = {"SOURCE_DATE_EPOCH": _EPOCH, "UV_SYSTEM_CERTS": os.environ.get("UV_SYSTEM_CERTS", "true")}
         answer = cli.Answer(None, "", "")
         for more in (["--offline"], []):
@@ -324,10 +324,10 @@ def build(source: Path, params: dict[str, Any]) -> str:
 
 
 def copy(source: Path, target: Path) -> Path:
-    """Copy a source tree without what a build has left in it: setuptools would build that again, whatever is there now.
+    """Copy a source tree without leftovers of builds, because setuptools would include them.
 
     Raises:
-        PackageError: Something in it cannot be read.
+        PackageError: A file in it cannot be read.
     """
 
     def left_out(directory: str, names: list[str]) -> set[str]:
@@ -347,7 +347,7 @@ def copy(source: Path, target: Path) -> Path:
         raise PackageError(f"{source} cannot be read: {error.args[0][0][2]}") from error
     except OSError as error:
         raise PackageError(f"{source} cannot be read: {error.filename}: {error.strerror}") from error
-    # A version may be taken from git; history is large, and nothing writes into it.
+    # The version may come from git; its history is large, and no build writes into it.
     if (source / ".git").exists():
         (target / ".git").symlink_to((source / ".git").resolve())
     return target
@@ -358,22 +358,22 @@ def _is_plain(path: Path) -> bool:
 
 
 def content(wheel: Path) -> str:
-    """Digest the files in a wheel by name and content, whatever the zip around them looks like.
+    """Return a digest of the files in a wheel by name and content, independent of the zip format.
 
     Raises:
-        PackageError: It is no wheel.
+        PackageError: The file is not a wheel.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = sorted(name for name in archive.namelist() if not _NOT_CONTENT.fullmatch(name))
             lines = [f"{name} {hashlib.sha256(archive.read(name)).hexdigest()}" for name in names]
     except zipfile.BadZipFile as error:
-        raise PackageError(f"{wheel.name} is no wheel: {error}") from error
+        raise PackageError(f"{wheel.name} is not a wheel: {error}") from error
     return "\n".join([wheel.name.split("-")[0], *lines])
 
 
 def version(package: str) -> str:
-    """Return the version that a wheel's name or a pinned requirement gives.
+    """Return the version from the name of a wheel or from a pinned requirement.
 
     Raises:
         PackageError: The requirement does not name one version.

@@ -1,24 +1,24 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: one program under a supervisord of our own."""
+"""Ansible module: run one program under supervisord."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: supervisord_program
-short_description: Run one program under supervisord as its configuration file says
+short_description: Run one program under supervisord
 version_added: 0.1.0
 description:
-  - Starts supervisord where it does not run, and the program where it does not run; restarts the program only if
-    its configuration differs from the one that it runs with. An interrupted run is therefore made good by the next one.
-  - With O(state=absent) the program is stopped, and supervisord with its last program.
+  - Starts supervisord if it does not run, and the program if it does not run; restarts the program only if its
+    configuration differs from the one with which it runs. The next run therefore completes an interrupted one.
+  - With O(state=absent) it stops the program, and supervisord together with its last program.
 options:
   name:
-    description: The program.
+    description: Name of the program.
     type: str
     required: true
   state:
-    description: What shall be true.
+    description: The wanted state.
     type: str
     choices: [started, absent]
     default: started
@@ -27,18 +27,18 @@ options:
     type: path
     required: true
   socket:
-    description: supervisord's socket, as in the configuration file.
+    description: supervisord's socket, the same as in the configuration file.
     type: path
     required: true
   executable:
-    description: The supervisord program. It gets a clean environment; nothing of the caller's reaches the services.
+    description: Path of supervisord. It gets a clean environment, so no variable of the caller reaches the services.
     type: path
     required: true
   log:
-    description: A log file whose end is shown if the program does not run.
+    description: Log file whose end is shown if the program does not run.
     type: path
   nofile:
-    description: Open files allowed for what supervisord starts, as far as the hard limit goes.
+    description: Limit of open files for the programs of supervisord, at most the hard limit.
     type: int
     default: 65536
   timeout:
@@ -48,11 +48,11 @@ options:
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: Nothing is started or stopped.}
+  check_mode: {support: full, description: Starts and stops nothing.}
 """
 
 EXAMPLES = r"""
-- name: Ray runs
+- name: Run Ray
   seedcore.cluster.supervisord_program:
     name: seedcore-ray
     config: /opt/seedcore/etc/supervisord.conf
@@ -63,7 +63,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: What was done, in order.
+  description: The actions, in order.
   returned: always
   type: list
   elements: str
@@ -90,7 +90,7 @@ from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord impor
 INTERVAL_S = 0.1
 ORPHAN_TIMEOUT_S = 10.0
 LAST_WORDS = 6
-# A fault code of supervisor's XML-RPC interface.
+# Fault code of supervisor's XML-RPC interface.
 ALREADY_STARTED = 60
 DOWN = ("STOPPED", "EXITED", "FATAL")
 INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR")
@@ -98,11 +98,11 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ProgramError(Exception):
-    """What was wanted did not come true; the text says what was seen last."""
+    """The wanted state was not reached; the text describes the last state."""
 
 
 def until(predicate: Callable[[], bool], *, deadline: float) -> bool:
-    """Look at least once, then until it holds or the deadline (monotonic seconds) has passed."""
+    """Poll at least once, until the condition holds or the deadline (monotonic seconds) has passed."""
     while not predicate():
         remaining = deadline - time.monotonic()
         if remaining <= 0:
@@ -112,7 +112,7 @@ def until(predicate: Callable[[], bool], *, deadline: float) -> bool:
 
 
 def tail(path: str | None, lines: int = 20) -> str:
-    """Return the end of a log, or nothing."""
+    """Return the end of a log; empty if there is none."""
     try:
         text = Path(path or os.devnull).read_bytes()[-16384:].decode("utf-8", "replace")
     except OSError:
@@ -121,7 +121,7 @@ def tail(path: str | None, lines: int = 20) -> str:
 
 
 def launch(executable: str, config: str, nofile: int) -> None:
-    """Start supervisord in the background, with an environment of its own."""
+    """Start supervisord in the background, with a clean environment."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = nofile if hard == resource.RLIM_INFINITY else min(nofile, hard)
@@ -139,12 +139,12 @@ def launch(executable: str, config: str, nofile: int) -> None:
 
 
 def end_orphans(path: str) -> None:
-    """End what a supervisord that was killed has left: it would hold the ports and locks of what is started anew.
+    """End the processes of a killed supervisord, which would hold the ports and locks of the new ones.
 
     supervisord gives its socket to everything it starts.
 
     Raises:
-        ProgramError: Something does not end.
+        ProgramError: A process does not end.
     """
     running = processes.everything()
     orphans = [running[pid] for pid in processes.carrying(f"SUPERVISOR_SERVER_URL=unix://{path}", running)]
@@ -154,7 +154,7 @@ def end_orphans(path: str) -> None:
 
 
 def stop_group(server: Supervisord, name: str) -> None:
-    """Stop a program and forget it; supervisord waits for its stop timeout, and so does this."""
+    """Stop a program and remove it from supervisord; wait for its stop timeout."""
     try:
         server.call("stopProcessGroup", name, False)
     except xmlrpc.client.Fault as fault:
@@ -166,7 +166,7 @@ def remove_group(server: Supervisord, name: str, deadline: float) -> None:
     """Stop and remove a group.
 
     Raises:
-        ProgramError: It still runs at the deadline.
+        ProgramError: The program still runs at the deadline.
     """
     stop_group(server, name)
 
@@ -174,7 +174,7 @@ def remove_group(server: Supervisord, name: str, deadline: float) -> None:
         try:
             return bool(server.call("removeProcessGroup", name))
         except xmlrpc.client.Fault as fault:
-            # The other fault is that it still runs.
+            # The other possible fault is that the program still runs.
             return bool(fault.faultCode == BAD_NAME)
 
     if not until(removed, deadline=deadline):
@@ -182,7 +182,7 @@ def remove_group(server: Supervisord, name: str, deadline: float) -> None:
 
 
 def start(params: dict[str, Any], server: Supervisord, deadline: float, *, check: bool) -> list[str]:
-    """Make the program run with its present configuration; return what was done."""
+    """Run the program with its present configuration; return the actions."""
     name, actions = params["name"], []
     if server.pid() is None:
         actions.append("start supervisord")
@@ -201,7 +201,7 @@ def start(params: dict[str, Any], server: Supervisord, deadline: float, *, check
 
 
 def _converge(server: Supervisord, name: str, deadline: float) -> list[str]:
-    """Take over the program's configuration and wait until it runs; return what was done."""
+    """Load the program's configuration and wait until it runs; return the actions."""
     actions = []
     added, changed, _removed = server.call("reloadConfig")[0]
     if name in changed:
@@ -210,13 +210,13 @@ def _converge(server: Supervisord, name: str, deadline: float) -> list[str]:
         server.call("addProcessGroup", name)
         actions.append(f"{'restart' if name in changed else 'start'} {name}")
     elif (server.info(name) or {}).get("statename") == "BACKOFF":
-        # Its next try may be minutes away.
+        # supervisord's next retry may be minutes away.
         stop_group(server, name)
 
     def running() -> bool:
         info = server.info(name)
         if info is None:
-            raise ProgramError(f"supervisord knows no program {name}")
+            raise ProgramError(f"supervisord has no program {name}")
         if info["statename"] in DOWN:
             _start(server, name, actions)
         return bool(info["statename"] == "RUNNING")
@@ -239,7 +239,7 @@ def _start(server: Supervisord, name: str, actions: list[str]) -> None:
 
 
 def remove(params: dict[str, Any], server: Supervisord, deadline: float, *, check: bool) -> list[str]:
-    """Make the program gone, and supervisord with the last one; return what was done."""
+    """Remove the program, and stop supervisord with its last program; return the actions."""
     pid = server.pid()
     if pid is None:
         return []
@@ -259,7 +259,7 @@ def remove(params: dict[str, Any], server: Supervisord, deadline: float, *, chec
 
 
 def _exists(pid: int) -> bool:
-    """Say whether the process is there; one that waits for its parent (a zombie) is not."""
+    """Return whether the process exists; a zombie does not count."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Write what was found as text: all of it for a file, the essence for a screen. Pure, without Ansible."""
+"""Format evidence as text: everything for a file, a summary for a screen. Pure functions without Ansible."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Ray tells the same story once more from here on.
+# From here on, Ray repeats the same traceback.
 _AGAIN = "During handling of the above exception, another exception occurred"
-# What Ray writes into the logs of its workers for its own use.
+# Lines that Ray writes into the logs of its workers for its own use.
 _MARK = re.compile(r":(job_id|actor_name|task_name):")
 _TEXTS = ("traceback", "cause")
-# Ansible's own, and what stands in the text as text.
+# Keys of Ansible, and keys that are formatted separately.
 _NOT_STATUS = frozenset({"changed", "failed", "msg", "exception", "evidence", "cause", "invocation"})
 SCREEN_TRACEBACK_LINES = 30
 SCREEN_LOG_LINES = 6
 
 
 def whole(report: Mapping[str, Any], sections: Iterable[Mapping[str, str]], *, host: str) -> str:
-    """Return everything, for a file."""
+    """Return the full text, for a file."""
     status = {key: value for key, value in report.items() if key not in _NOT_STATUS}
     parts = [headline(report), f"host: {host}"]
     parts += _titled("the last status", json.dumps(status, indent=2, default=str))
@@ -28,14 +28,14 @@ def whole(report: Mapping[str, Any], sections: Iterable[Mapping[str, str]], *, h
         parts += _titled(title, text)
     others = {key: value for key, value in (report.get("evidence") or {}).items() if key not in _TEXTS}
     if others:
-        parts += _titled("what the judgement rests on", json.dumps(others, indent=2, default=str))
+        parts += _titled("facts behind the status", json.dumps(others, indent=2, default=str))
     for section in sections:
         parts += _titled(section["title"], section["text"])
     return _COLOUR.sub("", "\n".join(parts)) + "\n"
 
 
 def essence(report: Mapping[str, Any], sections: Iterable[Mapping[str, str]], *, host: str, path: str) -> str:
-    """Return what a person wants to see first, for a screen."""
+    """Return the summary, for a screen."""
     parts = [f"host: {host}"]
     for title, text in _tracebacks(report)[:1]:
         lines = [line for line in text.split(_AGAIN)[0].splitlines() if line.strip()]
@@ -47,7 +47,7 @@ def essence(report: Mapping[str, Any], sections: Iterable[Mapping[str, str]], *,
         if text and text not in said:
             said.add(text)
             parts += _titled(section["title"], text)
-    parts += ["", f"All of it: {path} on the controller", headline(report)]
+    parts += ["", f"Full evidence: {path} on the controller", headline(report)]
     return _COLOUR.sub("", "\n".join(parts))
 
 
@@ -64,7 +64,7 @@ def _tracebacks(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shortened(lines: list[str], count: int) -> list[str]:
-    """Keep the beginning and the end, where the agent's own trouble and its consequence stand."""
+    """Keep the beginning and the end, with the agent's own error and its consequence."""
     if len(lines) <= count:
         return lines
     return [*lines[: count // 2], f"  ... {len(lines) - count} lines more ...", *lines[-count // 2 :]]

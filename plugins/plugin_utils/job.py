@@ -1,4 +1,4 @@
-"""Run a module as a job on the host, and look at what becomes of it meanwhile."""
+"""Run a module as a job on the host, and poll its progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 
 INTERVAL_S = 1.0
-# What the host's job may take beyond the deadlines of what it runs: the start of Python, the end of the job.
+# Extra time for the host's job beyond the deadlines of its module: the start of Python, the end of the job.
 MARGIN_S = 30
 _OF_THE_JOB = frozenset(
     {
@@ -27,12 +27,12 @@ _OF_THE_JOB = frozenset(
 
 
 class Job:
-    """The task of an action plugin, run as a job.
+    """The task of an action plugin as a job.
 
     Args:
         action: The action plugin.
-        task_vars: Of the task.
-        limit_s: Seconds that what the module runs may take.
+        task_vars: Variables of the task.
+        limit_s: Time limit of the module in seconds.
     """
 
     def __init__(self, action: Any, task_vars: dict[str, Any] | None, *, limit_s: int) -> None:
@@ -41,7 +41,7 @@ class Job:
         self._limit_s = limit_s + MARGIN_S
 
     def run(self, meanwhile: Callable[[float], None]) -> dict[str, Any]:
-        """Return the module's result; ``meanwhile`` is called each second with the seconds that have passed.
+        """Return the module's result; call ``meanwhile`` each second with the seconds that have passed.
 
         Raises:
             AnsibleActionFail: The job did not end in time.

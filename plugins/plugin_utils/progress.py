@@ -1,4 +1,4 @@
-"""Show on the controller's screen what a wait is waiting for."""
+"""Show the progress of a wait on the controller's screen."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ansible.utils.display import Display
 
 
 class Progress:
-    """Prints a line for each report that says something new."""
+    """Print a line for each report with a new message."""
 
     def __init__(self, host: str) -> None:
         self._host = host
         self._said = ""
 
     def show(self, report: Mapping[str, Any], *, elapsed_s: float) -> None:
-        """Print the report's stage unless it has just been said; a report of a failed module has none."""
+        """Print the report's stage unless it was the last one printed; a failed module has no stage."""
         if "reason" not in report:
             return
         line = f"{report['status']}: {report['message']}"

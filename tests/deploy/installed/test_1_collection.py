@@ -43,7 +43,7 @@ def test_a_collection_without_the_library_says_so_before_anything_starts(install
     done = installed.deployment.run("preflight", seedcore_package=str(installed.collections))
 
     assert done.returncode != 0
-    assert "is no Python package" in done.output
+    assert "is not a Python package" in done.output
 
 
 def test_it_deploys_without_the_checkout(deployed: Deployment, first: Run) -> None:

@@ -151,4 +151,4 @@ def test_evidence_that_cannot_be_written_is_on_the_screen_and_hides_no_cause(pla
     assert rc == 0
     assert "line 0" in screen
     assert "Traceback: no such file" in screen
-    assert "The evidence cannot be written to /proc/seedcore/evidence.txt" in " ".join(screen.split())
+    assert "cannot write the evidence to /proc/seedcore/evidence.txt" in " ".join(screen.split())

@@ -72,7 +72,7 @@ def test_what_is_as_it_was_is_recognized(run: Run, recorded: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda prefix: (prefix / "etc" / "token").write_text("another"), "etc/token: has another content"),
+        (lambda prefix: (prefix / "etc" / "token").write_text("another"), "etc/token: its content differs"),
         (lambda prefix: (prefix / "etc" / "token").chmod(0o666), "mode 0666, wanted 0644"),
         (lambda prefix: (prefix / "etc" / "conf.d" / "ray.conf").unlink(), "etc/conf.d/ray.conf: absent, wanted file"),
         (lambda prefix: (prefix / "etc" / "conf.d" / "more.conf").write_text(""), "wanted absent"),
@@ -91,14 +91,14 @@ def test_each_difference_is_said(run: Run, recorded: Path, change: Callable[[Pat
 def test_a_link_that_leads_elsewhere_is_another_one(run: Run, recorded: Path) -> None:
     (recorded / "current").unlink()
     (recorded / "current").symlink_to("releases/2")
-    assert compared(run, recorded)["different"] == [f"{recorded}/current: has another content"]
+    assert compared(run, recorded)["different"] == [f"{recorded}/current: its content differs"]
 
 
 def test_a_user_that_is_another_one_now_is_said(run: Run, recorded: Path) -> None:
     document = json.loads((recorded / ".applied").read_text())
     document["account"][2] = "/another/home"
     (recorded / ".applied").write_text(json.dumps(document))
-    assert compared(run, recorded)["different"] == [f"user {ME}: is another one"]
+    assert compared(run, recorded)["different"] == [f"user {ME}: the account has changed"]
 
 
 def test_what_a_role_has_found_is_said_if_the_wish_is_the_same(run: Run, recorded: Path) -> None:
@@ -210,7 +210,7 @@ def test_what_is_wanted_is_recorded_and_not_what_is_found(run: Run, deployment: 
     entry = {"path": str(token), "state": "attributes", "mode": "0600"}
 
     refused = record(run, deployment, entry)
-    assert refused["msg"] == f"not as it is wanted: {token}: mode 0644, wanted 0600"
+    assert refused["msg"] == f"the host differs from the wanted state: {token}: mode 0644, wanted 0600"
     assert not (deployment / ".applied").exists(), "what is not as it is wanted is never called unchanged"
 
     token.chmod(0o600)
@@ -223,10 +223,10 @@ def test_what_is_wanted_is_recorded_and_not_what_is_found(run: Run, deployment: 
     ("entry", "said"),
     [
         ({"path": "etc/more", "content": "x", "mode": "0600"}, "etc/more: absent, wanted file"),
-        ({"path": "etc/token", "content": "one\ntwo\n", "mode": "0644"}, "etc/token: has another content"),
+        ({"path": "etc/token", "content": "one\ntwo\n", "mode": "0644"}, "etc/token: its content differs"),
         ({"path": "log", "state": "directory", "mode": "0700"}, "log: mode 0755, wanted 0700"),
         ({"path": "log", "state": "directory", "mode": "0755", "owner": "nobody"}, "wanted nobody:"),
-        ({"path": "current", "state": "link", "target": "releases/2"}, "current: has another content"),
+        ({"path": "current", "state": "link", "target": "releases/2"}, "current: its content differs"),
         ({"path": "etc/token", "state": "absent"}, "wanted absent"),
         ({"path": "etc/more", "state": "attributes", "mode": "0600"}, "etc/more: absent, wanted file"),
     ],

@@ -89,7 +89,7 @@ def test_a_link_to_a_directory_is_good_for_one_and_a_link_to_a_file_is_not_writt
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"state": "directory", "mode": "0700"}, "is a file, and would have to be a directory: move it away"),
+        ({"state": "directory", "mode": "0700"}, "is a file, but the wanted state is directory: move it away"),
         ({"mode": "0700"}, "a file needs content"),
         ({}, "a file needs content and mode"),
         ({"state": "link"}, "a link needs target"),
@@ -121,7 +121,7 @@ def test_a_directory_is_never_removed_or_written_over(run: Run, tmp_path: Path) 
     for entry in ({"state": "absent"}, {"content": "", "mode": "0600"}, {"state": "link", "target": "b"}):
         answer = run("files", files=[{"path": str(tmp_path / "a"), **entry}])
         assert answer["failed"]
-        assert f"{tmp_path}/a is a directory, and would have to be" in answer["msg"]
+        assert f"{tmp_path}/a is a directory, but the wanted state is" in answer["msg"]
     assert (tmp_path / "a").is_dir()
 
 
@@ -207,7 +207,7 @@ def test_a_link_of_root_in_a_directory_of_root_is_followed(run: Run, tmp_path: P
 def test_a_file_that_something_else_has_written_gets_its_attributes_only(run: Run, tmp_path: Path) -> None:
     token = tmp_path / "token"
     entry = {"path": str(token), "state": "attributes", "mode": "0600", **OWN}
-    assert "is absent, no file" in run("files", files=[entry])["msg"]
+    assert "is absent, not a file" in run("files", files=[entry])["msg"]
     assert run("files", files=[entry], check=True)["changed"] is False
     token.write_text("secret")
     token.chmod(0o644)

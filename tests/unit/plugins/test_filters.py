@@ -33,7 +33,7 @@ def test_a_text_becomes_what_it_stands_for(value: Any, kind: str, meant: Any) ->
 
 @pytest.mark.parametrize(("value", "kind"), [("perhaps", "bool"), (1, "dict"), ({"a": 1}, "list")])
 def test_what_stands_for_nothing_is_named(value: Any, kind: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=f"is no {kind}"):
+    with pytest.raises(AnsibleFilterError, match=f"is not a {kind}"):
         typed(value, kind)
 
 
@@ -69,8 +69,8 @@ def test_what_nobody_would_believe_is_named_before_it_is_on_a_host() -> None:
     future = authority.issue_cert("head.example", not_before=datetime.now(UTC) + timedelta(days=1))
 
     assert tls_faults(certificate, other) == ["the key does not belong to the certificate"]
-    assert tls_faults("no certificate", key) == ["the certificate is no PEM file of a certificate"]
-    assert tls_faults(certificate, "no key") == ["the key is no PEM file of a private key"]
-    for cert, words in ((past, "the certificate ended at "), (future, "the certificate begins at ")):
+    assert tls_faults("no certificate", key) == ["the certificate is not a PEM file with a certificate"]
+    assert tls_faults(certificate, "no key") == ["the key is not a PEM file with a private key"]
+    for cert, words in ((past, "the certificate expired at "), (future, "the certificate is not valid before ")):
         (fault,) = tls_faults(cert.cert_chain_pems[0].bytes().decode(), cert.private_key_pem.bytes().decode())
         assert fault.startswith(words)

@@ -22,7 +22,7 @@ from ansible_collections.seedcore.cluster.plugins.callback.outcome import cause_
             },
             "a",
         ),
-        ({}, "no cause is known"),
+        ({}, "unknown cause"),
     ],
 )
 def test_the_cause_is_found(result: dict[str, Any], text: str) -> None:

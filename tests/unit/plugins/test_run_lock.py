@@ -38,7 +38,7 @@ def test_the_second_run_is_told_who_is_at_work(run: Run, prefix: str) -> None:
     assert (first["changed"], again["changed"]) == (False, False)
     assert Path(first["path"]).stat().st_mode & 0o777 == 0o600
     assert second["failed"]
-    assert "another run works on this deployment (alice on a laptop, process 4711, begun " in second["msg"]
+    assert "another run works on this deployment (alice on a laptop, process 4711, started " in second["msg"]
     assert "-e ray_take_lock=true" in second["msg"]
 
 

@@ -87,7 +87,7 @@ def test_an_executable_that_does_not_end_its_wait_is_killed(executable: Executab
     executable.write("time.sleep(300)")
     result = run("seedcore_status", executable=str(executable.path), wait=True, wait_timeout=1, command_timeout=1)
     assert result["failed"]
-    assert result["msg"].startswith(f"cli_failed: {executable.path} status gave no answer within 2 s (after ")
+    assert result["msg"].startswith(f"cli_failed: {executable.path} status did not answer within 2 s (after ")
 
 
 def test_what_is_expected_reaches_the_executable(executable: Executable, run: Run) -> None:
@@ -163,7 +163,7 @@ def test_an_executable_that_hangs_is_killed_with_its_children(executable: Execut
     result = run("seedcore_status", executable=str(executable.path), command_timeout=2)
     assert time.monotonic() - started < 30
     assert (result["healthy"], result["reason"]) == (False, "cli_failed")
-    assert result["message"] == f"{executable.path} status gave no answer within 2 s"
+    assert result["message"] == f"{executable.path} status did not answer within 2 s"
     child = int(pid_file.read_text())
     assert _ends(child)
 

@@ -231,7 +231,7 @@ def test_a_wheel_is_taken_as_it_is(workshop: Workshop) -> None:
         ("seedcore>=1", [], "names no single version, expected a path or name==version"),
         ("seedcore==1.0", ["./agents"], "'./agents' is neither a path on the controller"),
         ("seedcore==1.0", ["/no/such/agents.whl"], "'/no/such/agents.whl' is neither a path on the controller"),
-        ("seedcore==1.0", ["empty"], "is no Python package: it has neither pyproject.toml nor setup.py"),
+        ("seedcore==1.0", ["empty"], "is not a Python package: it has neither pyproject.toml nor setup.py"),
         ("seedcore==1.0", [""], "'' is neither a path on the controller"),
     ],
 )

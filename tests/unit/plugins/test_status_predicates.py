@@ -30,8 +30,8 @@ def test_the_defaults_have_no_fault() -> None:
         ({"namespace": "a b"}, "namespace is 'a b', expected one word"),
         ({"address": "head"}, "address is 'head', expected host:port"),
         ({"address": "head:70000"}, "address is 'head:70000', expected host:port"),
-        ({"expected_node_names": ["a", ""]}, "expected_node_names has an empty name, expected names of nodes"),
-        ({"expected_node_names": ["a", "a"]}, "expected_node_names has a name twice, expected each name once"),
+        ({"expected_node_names": ["a", ""]}, "expected_node_names contains an empty name, expected names of nodes"),
+        ({"expected_node_names": ["a", "a"]}, "expected_node_names contains a name twice, expected unique names"),
         (
             {"wait": True, "wait_timeout": 5, "stable_s": 5},
             "stable_s is 5, expected less than wait_timeout (5)",
