@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from seedcore.config.organism_file import load_config
     from seedcore.core.settings import Settings
     from seedcore.core.task import Task
-    from seedcore.status.probing import Report, probe
+    from seedcore.status.probing import probe
+    from seedcore.status.report import Report
 
 __all__ = ["AsyncClient", "Client", "Report", "Settings", "Task", "__version__", "load_config", "probe"]
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from seedcore.core.settings import Settings
-from seedcore.status.probing import Report, probe
+from seedcore.status.probing import probe
+from seedcore.status.report import Report
 from seedcore.status.state_api import read_cluster
 from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually

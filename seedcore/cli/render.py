@@ -16,7 +16,7 @@ import click
 from seedcore.cli.output import data
 
 if TYPE_CHECKING:
-    from seedcore.status.probing import Report
+    from seedcore.status.report import Report
 
 BROKEN_PIPE = 141
 _COLOURS = {

@@ -19,7 +19,7 @@ from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
-    from seedcore.status.probing import Report
+    from seedcore.status.report import Report
 
 DEFAULT_WAIT_S = 300.0
 DEFAULT_INTERVAL_S = 2.0

@@ -13,7 +13,7 @@ from seedcore.cli.output import data
 from seedcore.cli.render import ago, duration, plain, status_word, table
 
 if TYPE_CHECKING:
-    from seedcore.status.probing import Report
+    from seedcore.status.report import Report
 
 _BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _PLAIN_BARS = "_.-=+*#@"

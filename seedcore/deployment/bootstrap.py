@@ -19,14 +19,15 @@ from typing import Any
 from seedcore.core import release
 from seedcore.core.backoff import Backoff
 from seedcore.core.errors import ClusterError, ConfigError, DeadlineError, Fault
-from seedcore.core.reason import Reason
+from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec
 from seedcore.deployment import desired_state
 from seedcore.deployment.convergence import Decision, Identity, decide, judged
 from seedcore.deployment.driver import Driver
 from seedcore.status import host_processes
-from seedcore.status.probing import HEALTHY, INITIALIZING, UNHEALTHY, Report, check_canary, probe, wait
+from seedcore.status.probing import check_canary, probe, wait
+from seedcore.status.report import Report, report_of
 
 # A process that restarts looks as if it did not answer; only one that stays silent for so long is replaced.
 PATIENCE_S = 10.0
@@ -122,7 +123,7 @@ def bootstrap(
         text = f"{report.message} ({error})"
         return run.outcome("none", dataclasses.replace(judged(report, run.ours), message=text))
     except ClusterError as error:
-        return run.outcome(run.action, Report(healthy=False, status=UNHEALTHY, reason=error.reason, message=str(error)))
+        return run.outcome(run.action, report_of(error.reason, str(error), status=Status.UNHEALTHY))
     finally:
         run.driver.leave()
 
@@ -164,10 +165,11 @@ def _converge(run: _Run, *, retries: int, replace: bool) -> Outcome:
         if decision.action == "give_up":
             return run.outcome(run.action, report)
         report = run.wait() if decision.action == "wait" else run.act(decision, report)
-        if report.status == HEALTHY and run.ours.is_of(report):
+        if report.status == Status.HEALTHY and run.ours.is_of(report):
             run.want_running()
             return run.outcome(run.action, report)
-        if report.status == HEALTHY and decision.action != "reload" and run.remaining() > 0 and run.attempts <= retries:
+        is_other = report.status == Status.HEALTHY and decision.action != "reload"
+        if is_other and run.remaining() > 0 and run.attempts <= retries:
             # Another organism than ours has come up: decide anew.
             continue
         if not run.has_failed_to_create(report):
@@ -238,7 +240,7 @@ class _Run:
             if now >= self.deadline or replace or report.terminal or report.evidence.get("zombie"):
                 return report
             silent = "silence" in report.evidence
-            comes_up = report.status == INITIALIZING and not Identity.is_told(report)
+            comes_up = report.status == Status.INITIALIZING and not Identity.is_told(report)
             if not (silent and now < patience) and not (comes_up and report.reason != Reason.UNSCHEDULABLE):
                 return report
             if comes_up:
@@ -282,10 +284,10 @@ class _Run:
 
     def verified(self, report: Report) -> Report:
         """Believe a healthy status only if a nonce comes back through every organ; tell degraded from healthy."""
-        if report.status != HEALTHY:
+        if report.status != Status.HEALTHY:
             return report
         report = check_canary(self.settings, report, timeout_s=max(CANARY_MIN_S, min(10.0, self.remaining())))
-        return dataclasses.replace(report, healthy=report.status == HEALTHY and not report.degraded)
+        return dataclasses.replace(report, healthy=report.status == Status.HEALTHY and not report.degraded)
 
     def want_running(self) -> None:
         """Write down that this organism is wanted; a file that says so already is left alone."""
@@ -347,14 +349,14 @@ class _Run:
             self.cause = str(answer.get("traceback") or "")
             message = f"the running organism was not changed: {answer['error']}"
             return dataclasses.replace(
-                before, healthy=False, status=UNHEALTHY, reason=Reason.INIT_FAILED, message=message,
+                before, healthy=False, status=Status.UNHEALTHY, reason=Reason.INIT_FAILED, message=message,
                 evidence={"traceback": self.cause},
             )  # fmt: skip
         return self.wait()
 
     def _tell_progress(self) -> None:
         report = self.probe()
-        if report.status == INITIALIZING:
+        if report.status == Status.INITIALIZING:
             self._tell(report)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from seedcore.core.reason import Reason
-from seedcore.status.probing import HEALTHY, INITIALIZING, Report, expected
+from seedcore.core.reason import Reason, Status
+from seedcore.status.report import Report
+from seedcore.status.verdict import expected
 
 Act = Literal["create", "replace", "reload", "wait", "give_up"]
 
@@ -73,7 +74,7 @@ def _decide_on_an_answer(report: Report, ours: Identity) -> Decision:
     match ours.difference(report):
         case "release":
             return Decision("replace", f"it is of release {found.get('release')}, not {ours.release}")
-        case "fingerprint" if report.status == INITIALIZING and found.get("reason") == Reason.RELOADING:
+        case "fingerprint" if report.status == Status.INITIALIZING and found.get("reason") == Reason.RELOADING:
             # It is about to become another one, maybe this one.
             return Decision("wait")
         case "fingerprint":
@@ -86,6 +87,6 @@ def _decide_on_an_answer(report: Report, ours: Identity) -> Decision:
 
 def judged(report: Report, ours: Identity) -> Report:
     """Turn a report that is healthy, but not of ours, bad."""
-    if report.status != HEALTHY:
+    if report.status != Status.HEALTHY:
         return report
     return expected(report, release=ours.release, fingerprint=ours.fingerprint)

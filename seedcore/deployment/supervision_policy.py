@@ -11,7 +11,7 @@ from seedcore.core.backoff import Backoff
 from seedcore.core.reason import Reason
 
 if TYPE_CHECKING:
-    from seedcore.status.probing import Report
+    from seedcore.status.report import Report
 
 Remedy = Literal["kill", "bootstrap", "replace"]
 BACKOFF = Backoff.doubling(5.0, 300.0, reset_after_s=120.0)

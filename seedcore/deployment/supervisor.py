@@ -32,7 +32,8 @@ from seedcore.deployment.journal import Journal
 from seedcore.deployment.sd_notify import notify, watchdog_s
 from seedcore.deployment.supervision_policy import Judge, Policy
 from seedcore.status.host_processes import kill_actor, start_ticks
-from seedcore.status.probing import UNHEALTHY, Report, probe
+from seedcore.status.probing import probe
+from seedcore.status.report import Report, report_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +146,7 @@ class Supervisor:
             except Exception as error:
                 # A token that is being replaced, an answer nobody foresaw: we know nothing, and go on watching.
                 text = f"the probe failed: {type(error).__name__}: {error}"
-                report = Report(healthy=False, status=UNHEALTHY, reason=Reason.UNKNOWN, message=text)
+                report = report_of(Reason.UNKNOWN, text)
             self._events.put(report)
 
     def _consider(self, report: Report, now: float) -> None:

@@ -14,24 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from seedcore.core.errors import ClusterError
-from seedcore.core.reason import Reason
+from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.status.http_client import Response, ask_coordinator, why
-from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad
+from seedcore.status.report import Report, bad
 from seedcore.status.state_api import newest_actor, read_cluster, unwell_nodes
 from seedcore.status.verdict import PLACEMENT_S, expected, judge_coordinator, judge_head, judge_nodes
-
-__all__ = [
-    "HEALTHY",
-    "INITIALIZING",
-    "UNHEALTHY",
-    "Report",
-    "check_canary",
-    "check_nodes",
-    "expected",
-    "probe",
-    "wait",
-]
 
 # A placement takes about a second; a process that is not placed after this long waits for resources.
 UNSCHEDULABLE_AFTER_S = 15.0
@@ -78,14 +66,14 @@ def probe(
         return judge_head(error, settings)
     nodes = judge_nodes(cluster, settings, expected_nodes)
     report = replace(judge_coordinator(row, answer, cluster), nodes=nodes)
-    if report.status == HEALTHY:
+    if report.status == Status.HEALTHY:
         report = expected(report, release=expected_release, fingerprint=expected_fingerprint)
     nodes = report.nodes
-    if report.status == HEALTHY and only_expected and nodes["unexpected"]:
+    if report.status == Status.HEALTHY and only_expected and nodes["unexpected"]:
         text = f"nodes that are alive and not in the inventory: {', '.join(nodes['unexpected'])}"
         text += ": put them back and run remove_node, or allow them"
         return replace(report, healthy=False, degraded=True, reason=Reason.NODES_UNEXPECTED, message=text)
-    return report if report.status != HEALTHY else replace(report, healthy=allow_degraded or not report.degraded)
+    return report if report.status != Status.HEALTHY else replace(report, healthy=allow_degraded or not report.degraded)
 
 
 def wait(
@@ -210,7 +198,7 @@ def _live_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _at_deadline(report: Report, stable_s: float) -> Report:
-    if report.status == INITIALIZING:
+    if report.status == Status.INITIALIZING:
         return replace(report, message=f"still initializing: {report.message}")
     if not report.healthy:
         return report

@@ -7,8 +7,6 @@ from typing import Any
 
 from seedcore.core.reason import ExitCode, Reason, Status
 
-HEALTHY, INITIALIZING, UNHEALTHY = Status.HEALTHY, Status.INITIALIZING, Status.UNHEALTHY
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -46,7 +44,7 @@ class Report:
         """Exit code of a command with this report."""
         if self.healthy:
             return ExitCode.OK
-        if self.status == INITIALIZING:
+        if self.status == Status.INITIALIZING:
             return ExitCode.INITIALIZING
         return self.case.exit_code or ExitCode.FAILED
 
@@ -92,17 +90,18 @@ class Report:
 
 
 def report_of(
-    status: str,
     reason: str,
     message: str,
     coordinator: dict[str, Any] | None = None,
     evidence: dict[str, Any] | None = None,
     *,
+    status: str | None = None,
     degraded: bool = False,
 ) -> Report:
-    """Return a report; it is healthy if its status is."""
+    """Return a report; its status is that of the reason unless it is given, and it is healthy if its status is."""
+    status = Reason.of(reason).status if status is None else status
     return Report(
-        healthy=status == HEALTHY,
+        healthy=status == Status.HEALTHY,
         status=status,
         reason=reason,
         message=message,
@@ -114,4 +113,4 @@ def report_of(
 
 def bad(report: Report, reason: str, message: str) -> Report:
     """Return the report with a bad status; its other data stay."""
-    return replace(report, healthy=False, status=UNHEALTHY, reason=reason, message=message)
+    return replace(report, healthy=False, status=Status.UNHEALTHY, reason=reason, message=message)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from seedcore.core.errors import ClusterError
-from seedcore.core.reason import Reason
+from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import ORGAN_NAME_PREFIX, Settings
 from seedcore.status.gcs_store import damage
 from seedcore.status.host_processes import has_lost_its_raylet, is_actor_of, is_living_actor
 from seedcore.status.http_client import CannotAskError, Response, why
-from seedcore.status.report import HEALTHY, INITIALIZING, UNHEALTHY, Report, bad, report_of
+from seedcore.status.report import Report, bad, report_of
 from seedcore.status.state_api import ClusterState
 
 PLACEMENT_S = 4.0
@@ -37,8 +37,8 @@ def judge_head(error: ClusterError, settings: Settings) -> Report:
     """Judge a head that does not answer; on the head itself, the log of its GCS may tell why."""
     cause = damage(settings.ray_logs) if error.reason == Reason.UNREACHABLE else None
     if cause is None:
-        return report_of(UNHEALTHY, error.reason, error.message)
-    return report_of(UNHEALTHY, Reason.STATE_DAMAGED, f"Ray's head cannot open its store: {cause}")
+        return report_of(error.reason, error.message)
+    return report_of(Reason.STATE_DAMAGED, f"Ray's head cannot open its store: {cause}")
 
 
 def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int | None) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int |
 def judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, cluster: ClusterState) -> Report:
     """Judge the Coordinator by its actor's row, its answer over HTTP, and the rows of its organs: docs/status.md."""
     if row is None:
-        return report_of(UNHEALTHY, Reason.ABSENT, "there is no Coordinator")
+        return report_of(Reason.ABSENT, "there is no Coordinator")
     state, pid = row.get("state"), row.get("pid")
     facts = {"actor_id": row.get("actor_id"), "state": state, "pid": pid, "node_id": row.get("node_id")}
     if state == "DEAD":
@@ -72,18 +72,16 @@ def judge_coordinator(row: dict[str, Any] | None, answer: Response | OSError, cl
     silence = _judge_silence(row, answer, cluster, same_process=same_process)
     if silence is not None:
         reason, message, evidence = silence
-        return report_of(UNHEALTHY, reason, message, coordinator, evidence)
+        return report_of(reason, message, coordinator, evidence)
     return _judge_answer(coordinator, cluster)
 
 
 def _judge_coming_up(row: Mapping[str, Any], coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     if row.get("state") in _STATES_BEFORE_A_PROCESS and not row.get("pid"):
         evidence = {"no_node_fits": not _fits_somewhere(row, cluster)}
-        return report_of(
-            INITIALIZING, Reason.UNSCHEDULABLE, f"no process yet, waits for {_needs(row)}", coordinator, evidence
-        )
+        return report_of(Reason.UNSCHEDULABLE, f"no process yet, waits for {_needs(row)}", coordinator, evidence)
     reason = Reason.RESTARTING if row.get("state") == "RESTARTING" else "starting"
-    stage = coordinator.get("stage") if coordinator.get("status") == INITIALIZING else None
+    stage = coordinator.get("stage") if coordinator.get("status") == Status.INITIALIZING else None
     return _judge_start(reason, str(stage or "its process is coming up"), coordinator, cluster)
 
 
@@ -95,9 +93,9 @@ def _judge_start(reason: str, stage: str, coordinator: dict[str, Any], cluster: 
     needed = [row for row in waiting if required.get(_organ_id(row), True)]
     if not needed or reason == Reason.RELOADING:
         # A reload without room is undone in time.
-        return report_of(INITIALIZING, reason, message, coordinator)
+        return report_of(reason, message, coordinator, status=Status.INITIALIZING)
     evidence = {"no_node_fits": not all(_fits_somewhere(row, cluster) for row in needed)}
-    return report_of(INITIALIZING, Reason.UNSCHEDULABLE, message, coordinator, evidence)
+    return report_of(Reason.UNSCHEDULABLE, message, coordinator, evidence)
 
 
 def _judge_silence(
@@ -125,18 +123,18 @@ def _judge_silence(
 def _judge_answer(coordinator: dict[str, Any], cluster: ClusterState) -> Report:
     """Judge a living Coordinator's own status against the rows of its organs."""
     status, reason, message = (str(coordinator.get(key, "")) for key in ("status", "reason", "message"))
-    if status == INITIALIZING:
+    if status == Status.INITIALIZING:
         return _judge_start(reason, message, coordinator, cluster)
-    if status != HEALTHY:
-        return report_of(status, reason, message, coordinator)
+    if status != Status.HEALTHY:
+        return report_of(reason, message, coordinator, status=status)
     if has_lost_its_raylet(coordinator["pid"]):
-        return report_of(UNHEALTHY, Reason.NODES_MISSING, "the raylet of the Coordinator's node is gone", coordinator)
+        return report_of(Reason.NODES_MISSING, "the raylet of the Coordinator's node is gone", coordinator)
     down, missing = _contradicted_organs(coordinator, cluster)
     if down:
-        return report_of(UNHEALTHY, Reason.ORGANS_DOWN, "; ".join([*down, *missing]), coordinator)
+        return report_of(Reason.ORGANS_DOWN, "; ".join([*down, *missing]), coordinator)
     if missing:
-        return report_of(HEALTHY, "degraded", "; ".join(missing), coordinator, degraded=True)
-    return report_of(status, reason, message, coordinator, degraded=bool(coordinator.get("degraded")))
+        return report_of(Reason.DEGRADED, "; ".join(missing), coordinator, degraded=True)
+    return report_of(reason, message, coordinator, status=status, degraded=bool(coordinator.get("degraded")))
 
 
 def _contradicted_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> tuple[list[str], list[str]]:
@@ -225,9 +223,9 @@ def _judge_dead(row: Mapping[str, Any], facts: dict[str, Any]) -> Report:
         lines = [line.strip() for line in str(traceback_text).splitlines() if line.strip()]
         last = next((line for line in reversed(lines) if "Coordinator initialization failed" in line), lines[-1])
         message = last.removeprefix("RuntimeError: ")
-        return report_of(UNHEALTHY, Reason.INIT_FAILED, message, facts, {"traceback": traceback_text})
+        return report_of(Reason.INIT_FAILED, message, facts, {"traceback": traceback_text})
     # Ray fills in one context: node death, out of memory, a runtime environment, no resources.
     contexts = [context for context in cause.values() if isinstance(context, Mapping) and context.get("error_message")]
     died = dict(contexts[0]) if contexts else {}
     detail = str(died.get("error_message") or "Ray gives no reason").strip().splitlines()[0]
-    return report_of(UNHEALTHY, Reason.ABSENT, f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})
+    return report_of(Reason.ABSENT, f"the last Coordinator is dead: {detail}", facts, {"death_cause": died})

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from seedcore.status.probing import Report
+from seedcore.status.report import Report
 from tests.conftest import Organism, keep_ray
 from tests.support.processes import kill, marked
 from tests.support.ray_head import RayHead

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from seedcore.status.probing import Report
+from seedcore.status.report import Report
 from tests.conftest import Organism
 from tests.support.processes import kill
 from tests.support.waiting import eventually

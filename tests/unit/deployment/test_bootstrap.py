@@ -21,7 +21,7 @@ from seedcore.deployment.bootstrap import Outcome, bootstrap, shutdown
 from seedcore.deployment.convergence import Decision, Identity, decide
 from seedcore.deployment.desired_state import read_desired, write_desired
 from seedcore.status import probing as status
-from seedcore.status.probing import Report
+from seedcore.status.report import Report
 from tests.support.fake_cluster import FakeCluster
 
 OURS = Identity(release="r1", fingerprint="f1")

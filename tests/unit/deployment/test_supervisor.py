@@ -29,7 +29,7 @@ from seedcore.deployment.sd_notify import notify, watchdog_s
 from seedcore.deployment.supervision_policy import Action, Judge, Policy
 from seedcore.deployment.supervisor import Supervisor
 from seedcore.status.host_processes import kill_actor, start_ticks
-from seedcore.status.probing import Report
+from seedcore.status.report import Report
 from tests.support.fake_cluster import NODE, FakeCluster
 from tests.support.waiting import eventually
 

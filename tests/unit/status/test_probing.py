@@ -15,7 +15,8 @@ from seedcore.core.settings import COORDINATOR_NAME
 from seedcore.status import host_processes as processes
 from seedcore.status import probing as status
 from seedcore.status.http_client import CannotAskError, Response
-from seedcore.status.probing import Report, check_nodes, probe, wait
+from seedcore.status.probing import check_nodes, probe, wait
+from seedcore.status.report import Report
 from seedcore.status.state_api import ClusterState, newest_actor
 from seedcore.status.verdict import judge_coordinator
 from tests.support.fake_cluster import FakeCluster
