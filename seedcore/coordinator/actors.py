@@ -135,20 +135,23 @@ class RayOrganRuntime:
         # Threads of their own: while the head is away these calls hang, and must not keep others from being made.
         self._rows = ThreadPoolExecutor(2, thread_name_prefix="rows")
 
-    async def find(self, spec: OrganSpec, replica: int) -> ActorHandle[Any] | None:
+    async def find(self, spec: OrganSpec, replica: int, *, generation: int) -> ActorHandle[Any] | None:
         """Return the replica's actor if it exists, else None; the caller checks its identity."""
-        return await asyncio.to_thread(_find, organ_name(spec.id, replica), self._namespace)
+        return await asyncio.to_thread(_find, organ_name(spec.id, replica, generation), self._namespace)
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> ActorHandle[Any]:
+    async def ensure(
+        self, spec: OrganSpec, replica: int, identity: str, *, generation: int, node_id: str | None
+    ) -> ActorHandle[Any]:
         """Return the replica's actor, created if it does not exist; the caller checks its identity.
 
         Args:
             spec: The organ.
             replica: Which replica, from 0.
             identity: Digest of spec and release.
+            generation: Part of its name.
             node_id: Where Ray is to put it; elsewhere if there is no room. None leaves that to Ray.
         """
-        return await asyncio.to_thread(self._create, spec, replica, identity, node_id)
+        return await asyncio.to_thread(self._create, spec, replica, identity, generation, node_id)
 
     async def kill(self, handle: ActorHandle[Any], *, restart: bool) -> None:
         """End the replica's process; Ray starts it again if ``restart``, else its name is free at once."""
@@ -177,10 +180,12 @@ class RayOrganRuntime:
         answers = await asyncio.gather(*asked)
         return dict(zip(agents, answers, strict=True))
 
-    def _create(self, spec: OrganSpec, replica: int, identity: str, node_id: str | None) -> ActorHandle[Any]:
+    def _create(
+        self, spec: OrganSpec, replica: int, identity: str, generation: int, node_id: str | None
+    ) -> ActorHandle[Any]:
         actor_class: Any = ray.remote(Organ)
         handle: ActorHandle[Any] = actor_class.options(
-            name=organ_name(spec.id, replica),
+            name=organ_name(spec.id, replica, generation),
             namespace=self._namespace,
             lifetime="detached",
             get_if_exists=True,

@@ -94,7 +94,8 @@ class Lifecycle:
         kept = await self._record.read()
         if kept is not None:
             self.spec = OrganismSpec.from_dict(kept["spec"])
-            self.fingerprint, self.organism = self.spec.fingerprint(), self._new_organism()
+            # A Coordinator of an earlier release has written none.
+            self.fingerprint, self.organism = self.spec.fingerprint(), self._new_organism(kept.get("generations"))
             if kept["stopped"]:
                 logger.info("the organism was shut down, and stays so")
                 self._enter(Phase.STOPPED)
@@ -193,11 +194,11 @@ class Lifecycle:
     async def _reload(self, spec: OrganismSpec, timeout_s: float) -> dict[str, list[str]]:
         began = False
 
-        async def commit() -> None:
+        async def commit(generations: Mapping[str, int]) -> None:
             nonlocal began
             began = True
             try:
-                await self._keep(spec, stopped=False)
+                await self._keep(spec, generations, stopped=False)
             except TimeoutError as error:
                 raise InitializationError("Ray's head does not answer, the new organism would be forgotten") from error
 
@@ -231,17 +232,23 @@ class Lifecycle:
             else:
                 return
 
-    async def _keep(self, spec: OrganismSpec | None = None, *, stopped: bool) -> None:
+    async def _keep(
+        self, spec: OrganismSpec | None = None, generations: Mapping[str, int] | None = None, *, stopped: bool
+    ) -> None:
         if self._putting_back is not None:
             self._putting_back.cancel()
-        await self._record.write(self._entry(spec or self.spec, stopped=stopped))
+        await self._record.write(self._entry(spec or self.spec, generations, stopped=stopped))
 
-    @staticmethod
-    def _entry(spec: OrganismSpec, *, stopped: bool) -> dict[str, Any]:
-        return {"spec": spec.to_dict(), "stopped": stopped}
+    def _entry(
+        self, spec: OrganismSpec, generations: Mapping[str, int] | None = None, *, stopped: bool
+    ) -> dict[str, Any]:
+        kept = self.organism.generations if generations is None else generations
+        return {"spec": spec.to_dict(), "stopped": stopped, "generations": dict(kept)}
 
-    def _new_organism(self) -> OrganismManager:
-        return OrganismManager(self.spec, release=self._release, runtime=self._runtime, on_change=self._on_change)
+    def _new_organism(self, generations: Mapping[str, int] | None = None) -> OrganismManager:
+        return OrganismManager(
+            self.spec, release=self._release, runtime=self._runtime, on_change=self._on_change, generations=generations
+        )
 
     def _started(self) -> None:
         self.init_seconds = round(time.monotonic() - self._began, 3)

@@ -21,18 +21,20 @@ KILL_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 8.0
 
 
-def organ_name(organ_id: str, replica: int) -> str:
-    """Actor name of one replica of an organ."""
-    return f"{ORGAN_NAME_PREFIX}{organ_id}.{replica}"
+def organ_name(organ_id: str, replica: int, generation: int = 0) -> str:
+    """Actor name of one replica of an organ; two generations have different names, so that both can run."""
+    return f"{ORGAN_NAME_PREFIX}{organ_id}.{replica}{f'~{generation}' if generation else ''}"
 
 
 class OrganRuntime(Protocol):
     """Where organs run; ``actor.RayOrganRuntime`` is the real one."""
 
-    async def find(self, spec: OrganSpec, replica: int) -> Any:
+    async def find(self, spec: OrganSpec, replica: int, *, generation: int) -> Any:
         """Return the replica's actor if it exists, else None."""
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> Any:
+    async def ensure(
+        self, spec: OrganSpec, replica: int, identity: str, *, generation: int, node_id: str | None
+    ) -> Any:
         """Return the replica's actor, created if it does not exist: on this node, or on another if it has no room."""
 
     async def ask_agents(self) -> dict[str, bool]:
@@ -54,14 +56,22 @@ class OrganRuntime(Protocol):
         """Return the cluster's nodes, each with ``node_id, node_name, alive, draining, head``."""
 
 
-async def retire(handle: Any, runtime: OrganRuntime, *, name: str, drain_timeout_s: float) -> None:
-    """Let an organ process end its tasks and stop its agents, then end it; does not raise."""
+async def retire(
+    handle: Any, runtime: OrganRuntime, *, name: str, drain_timeout_s: float
+) -> list[dict[str, Any]] | None:
+    """Let an organ process end its tasks and stop its agents, then end it; does not raise.
+
+    Returns:
+        All tasks that it has counted, None if it does not say: it did not stop, or is of an earlier release.
+    """
+    counted = None
     try:
         async with asyncio.timeout(drain_timeout_s + _STOP_TIMEOUT_S):
-            await handle.stop.remote()
+            counted = await handle.stop.remote()
     except (RayError, TimeoutError) as error:
         logger.warning("organ %s did not stop by itself: %s", name, describe(error))
     await kill(handle, runtime, name=name, restart=False)
+    return counted if isinstance(counted, list) else None
 
 
 async def kill(handle: Any, runtime: OrganRuntime, *, name: str, restart: bool) -> bool:

@@ -14,7 +14,7 @@ from seedcore.coordinator.node_watch import NodeWatch
 from seedcore.coordinator.organ_actors import OrganRuntime, organ_name, retire
 from seedcore.coordinator.placement import Move, Occupant, plan
 from seedcore.coordinator.replica_supervisor import Replica
-from seedcore.coordinator.start_queue import Placer
+from seedcore.coordinator.start_queue import Placer, Request
 from seedcore.core.errors import AgentStartError, InitializationError, OrganUnavailableError
 from seedcore.core.organ_snapshot import ReplicaState
 from seedcore.core.settings import ORGAN_NAME_PREFIX
@@ -27,6 +27,9 @@ from seedcore.dispatch.sender import ANSWER_GRACE_S
 logger = logging.getLogger(__name__)
 
 CANARY_TIMEOUT_S = 5.0
+# Of a task that is sent again; what is less the organ could not tell from none.
+MIN_TIMEOUT_S = 0.001
+_SENT_BACK_PAUSE_S = 0.02
 
 
 class OrganismManager:
@@ -37,12 +40,20 @@ class OrganismManager:
         release: Id of the release that the organs must run from.
         runtime: Where organs run.
         on_change: Called, on the loop, whenever the state of an organ changes.
+        generations: Generation of the organs' processes by organ id, where it is not 0: those to adopt.
     """
 
     def __init__(
-        self, spec: OrganismSpec, *, release: str, runtime: OrganRuntime, on_change: Callable[[], None]
+        self,
+        spec: OrganismSpec,
+        *,
+        release: str,
+        runtime: OrganRuntime,
+        on_change: Callable[[], None],
+        generations: Mapping[str, int] | None = None,
     ) -> None:
         self.spec = spec
+        self.generations = dict(generations or {})
         self._release = release
         self._runtime = runtime
         self._on_change = on_change
@@ -53,6 +64,13 @@ class OrganismManager:
         self._silence = NodeSilence()
         self._placer = Placer(runtime, self._occupants, avoid=lambda: self._leaving | self._silence.silent)
         self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
+        # Processes of a reload that come up beside those that they are to replace.
+        self._coming: dict[str, list[Replica]] = {}
+        # Organs whose old processes had to go first, so that their tasks wait for the new ones.
+        self._away: frozenset[str] = frozenset()
+        # Processes that end their last tasks, and what those have counted that are gone.
+        self._retiring: list[Replica] = []
+        self._past_tasks: dict[str, list[dict[str, Any]]] = {}
         self._leaving: frozenset[str] = frozenset()
         self._watch = NodeWatch(self._silence, runtime, self._placer, self._all)
         self.initialized = False
@@ -69,6 +87,8 @@ class OrganismManager:
         waiting = [organ_id for organ_id, state in entries if state is ReplicaState.STARTING]
         if waiting:
             text += f"; starting: {', '.join(waiting[:5])}"
+        if self._coming:
+            text += f"; {', '.join(list(self._coming)[:5])}: new processes start beside the old ones"
         if count := sum(replica.waits for replica in self._all()):
             text += f"; {count} process{'es wait for their' if count > 1 else ' waits for its'} turn to start"
         return text
@@ -79,7 +99,7 @@ class OrganismManager:
         return {
             "organs_ready": sum(self._state(i) in {ReplicaState.READY, ReplicaState.DEGRADED} for i in self._organs),
             "organs": len(self._organs),
-            "agents_ready": sum(replica.started_agents for replica in self._all()),
+            "agents_ready": sum(replica.started_agents for replica in self._current()),
             "agents": sum(organ.agent_count for organ in self._organs.values()),
         }
 
@@ -97,11 +117,16 @@ class OrganismManager:
             InitializationError: A required organ has fewer ready agents than its minimum; nothing of the
                 organism is left running. The first failed agent's error is the cause.
         """
-        names = {organ_name(organ.id, index) for organ in self.spec.organs for index in range(organ.replicas)}
+        await self._find_generations()
+        names = {
+            organ_name(organ.id, index, self.generations.get(organ.id, 0))
+            for organ in self.spec.organs
+            for index in range(organ.replicas)
+        }
         self._watch.start()
         strangers = asyncio.create_task(self._retire_others(names))
         try:
-            await self._bring_up(list(self._organs))
+            await self._bring_up(self._replicas)
             await strangers
         except Exception as error:
             await asyncio.wait({strangers})
@@ -116,19 +141,20 @@ class OrganismManager:
         self._on_change()
 
     async def reload(
-        self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[], Awaitable[None]]
+        self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[Mapping[str, int]], Awaitable[None]]
     ) -> dict[str, list[str]]:
         """Become another organism in place: organs whose spec is the same go on as if nothing happened.
 
-        Organs that are new come up first, then the changed ones are replaced (their tasks may end, then they are away
-        until their new processes are there), then ``commit`` is awaited and the routes change, and last of all the
-        organs that are gone are stopped. Whatever goes wrong before that is undone.
+        The processes of new and changed organs come up beside the old ones. Where there is no room for both, the old
+        ones end first, and the organ's tasks wait for the new ones, within their deadlines. When all are there,
+        ``commit`` is awaited with the generations, the routes change, and the old processes end after their tasks.
+        Whatever goes wrong before that is undone.
 
         Returns:
             Ids of the organs: ``{"kept": [...], "replaced": [...], "added": [...], "removed": [...]}``.
 
         Raises:
-            InitializationError: The new organs did not come up, or not in time; the old organism is back.
+            InitializationError: The new organs did not come up, or not in time; the old organism is there.
         """
         old, new = {organ.id: organ for organ in self.spec.organs}, {organ.id: organ for organ in spec.organs}
         changes = {
@@ -137,28 +163,30 @@ class OrganismManager:
             "added": [key for key in new if key not in old],
             "removed": [key for key in old if key not in new],
         }
-        began: list[str] = []
         try:
             async with asyncio.timeout(timeout_s):
-                for group in (changes["added"], changes["replaced"]):
-                    began += group
-                    await self._put(*(new[key] for key in group))
-                    await self._bring_up(group)
-                await commit()
+                beside, first = await self._with_room([new[key] for key in (*changes["added"], *changes["replaced"])])
+                generations = {key: self._next_generation(key) for key in beside if key in old}
+                self._coming = {key: self._make(new[key], generations.get(key, 0)) for key in beside}
+                await self._bring_up(self._coming)
+                self._away = frozenset(first)
+                await self._put(*(new[key] for key in first))
+                await self._bring_up({key: self._replicas[key] for key in first})
+                generations = {key: value for key, value in (self.generations | generations).items() if key in new}
+                await commit({key: value for key, value in generations.items() if value})
         except Exception as error:
-            waiting = ", ".join(key for key in began if self._state(key) is not ReplicaState.READY) or ", ".join(began)
-            await self._undo(began, old)
+            began = {**self._coming, **{key: self._replicas[key] for key in self._away if key in self._replicas}}
+            late = [key for key, ones in began.items() if any(one.state is not ReplicaState.READY for one in ones)]
+            await self._undo(old)
             if not isinstance(error, TimeoutError):
                 raise
-            raise InitializationError(f"organs {waiting} did not come up within {timeout_s:.1f} s") from error
-        self.spec = spec
-        self._routes = RoutingTable(spec.organs)
-        self._known_types = frozenset(self._routes.known_types)
-        gone = [replica for key in changes["removed"] for replica in self._replicas.pop(key)]
-        self._organs = new
-        self._replicas = {key: self._replicas[key] for key in new}
-        self._on_change()
+            names = ", ".join(late or began)
+            raise InitializationError(f"organs {names} did not come up within {timeout_s:.1f} s") from error
+        gone = self._switch(spec, generations)
         await asyncio.gather(*(replica.stop() for replica in gone))
+        for replica in gone:
+            self._retiring.remove(replica)
+            self._count_past(replica)
         return changes
 
     async def moves(self) -> list[Move]:
@@ -206,15 +234,39 @@ class OrganismManager:
     async def run_on(self, organ_id: str, task: Task) -> dict[str, Any]:
         """Do a task on one organ, on the usable replica with the least to do.
 
+        A task that a process sends back because it is being replaced goes to the one that follows.
+
         Raises:
             OrganUnavailableError: No replica can work now.
         """
-        replica, timeout_s = self._choose(organ_id, task)
-        return await replica.execute(task.to_dict(), timeout_s)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            await self._return(organ_id, task, began)
+            replica, timeout_s = self._choose(organ_id, task)
+            answer = await replica.execute(task.to_dict(), max(MIN_TIMEOUT_S, began + timeout_s - loop.time()))
+            is_sent_back = answer.get("executed") == "no" and answer.get("error_type") == "OrganUnavailableError"
+            if not is_sent_back or organ_id not in self._organs or loop.time() - began >= timeout_s:
+                return answer
+            if replica in self._replicas[organ_id] and organ_id not in self._away:
+                return answer
+            await asyncio.sleep(_SENT_BACK_PAUSE_S)
+
+    async def _return(self, organ_id: str, task: Task, began: float) -> None:
+        """Wait until an organ is back whose processes had to go before the new ones came, while the task has time."""
+        while organ_id in self._away and not any(replica.usable for replica in self._replicas[organ_id]):
+            left_s = began + self._limit_s(self._organs[organ_id], task) - asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(max(0.0, left_s)):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
 
     async def stream(self, task: Task) -> AsyncIterator[dict[str, Any]]:
         """Route a task and do it; yields and raises as :meth:`Replica.stream`, and raises as the routing does."""
-        replica, timeout_s = self._choose(self._routes.route(task.type, task.domain), task)
+        organ_id = self._routes.route(task.type, task.domain)
+        await self._return(organ_id, task, asyncio.get_running_loop().time())
+        replica, timeout_s = self._choose(organ_id, task)
         async for part in replica.stream(task.to_dict(), timeout_s, grace_s=ANSWER_GRACE_S):
             yield part
 
@@ -231,7 +283,7 @@ class OrganismManager:
         ``missed`` says whether the organism is not what it seems without it: a replica that is known to be down, in an
         organism that is healthy (degraded) all the same, is not.
         """
-        return list(await asyncio.gather(*(self._canary(replica, nonce) for replica in self._all())))
+        return list(await asyncio.gather(*(self._canary(replica, nonce) for replica in self._current())))
 
     def organ_reports(self, *, brief: bool = False) -> list[dict[str, Any]]:
         """Describe every organ as plain data (``get_organism_status``); in brief, without what never changes.
@@ -258,14 +310,14 @@ class OrganismManager:
             report["agents"] = {**agents, "down": report["agent_count"] - sum(agents.values())}
             report["stuck"] = sum(snapshot.stuck_tasks for snapshot in living)
             report["queue_limit"] = sum(replica.spec.queue_limit for replica in replicas)
-            report["tasks"] = merge(replica.tasks() for replica in replicas)
+            report["tasks"] = self._tasks(report["organ_id"])
         return reports
 
     def task_counts(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield the id of every organ that has reported whole, with the tasks it has counted in all."""
         for organ_id, replicas in self._replicas.items():
             if all(replica.snapshot for replica in replicas):
-                yield organ_id, merge(replica.tasks() for replica in replicas)
+                yield organ_id, self._tasks(organ_id)
 
     @property
     def known_types(self) -> frozenset[str]:
@@ -293,6 +345,22 @@ class OrganismManager:
             (degraded if enough or not organ.required else down).append(text)
         return down, degraded
 
+    async def _find_generations(self) -> None:
+        """Adopt the processes of an earlier reload that nobody has told this Coordinator of.
+
+        Raises:
+            InitializationError: Ray's head did not answer.
+        """
+        try:
+            living = await self._runtime.others(set())
+        except Exception as error:
+            raise InitializationError(f"Ray's head did not answer: {describe(error)}") from error
+        for organ in self.spec.organs:
+            first, second = (organ_name(organ.id, 0, generation) in living for generation in (0, 1))
+            if second and not first and organ.id not in self.generations:
+                self.generations[organ.id] = 1
+                self._replicas[organ.id] = self._make(organ)
+
     async def _canary(self, replica: Replica, nonce: str) -> dict[str, Any]:
         organ = replica.spec
         must = organ.required and self._ready_agents(organ.id) < organ.min_ready_agents
@@ -317,14 +385,33 @@ class OrganismManager:
         if not usable:
             raise OrganUnavailableError(self._why(organ_id), retry_after_s=0.5)
         replica = min(usable, key=lambda candidate: candidate.in_flight)
-        return replica, organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
+        return replica, self._limit_s(organ, task)
 
-    def _make(self, organ: OrganSpec) -> list[Replica]:
+    @staticmethod
+    def _limit_s(organ: OrganSpec, task: Task) -> float:
+        return organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
+
+    def _tasks(self, organ_id: str) -> list[dict[str, Any]]:
+        counting = [*self._replicas[organ_id], *(one for one in self._retiring if one.spec.id == organ_id)]
+        return merge([self._past_tasks.get(organ_id, ()), *(one.tasks() for one in counting)])
+
+    def _count_past(self, replica: Replica) -> None:
+        """Keep what a process has counted that is gone, if its organ is still there."""
+        key = replica.spec.id
+        if key in self._organs:
+            self._past_tasks[key] = merge([self._past_tasks.get(key, ()), replica.tasks()])
+
+    def _next_generation(self, organ_id: str) -> int:
+        """Return the generation for processes beside those that there are; two take turns."""
+        return 1 - self.generations.get(organ_id, 0)
+
+    def _make(self, organ: OrganSpec, generation: int | None = None) -> list[Replica]:
         return [
             Replica(
                 organ,
                 index,
                 identity=f"{organ.fingerprint()}@{self._release}",
+                generation=self.generations.get(organ.id, 0) if generation is None else generation,
                 runtime=self._runtime,
                 placer=self._placer,
                 is_leaving=lambda node_id: node_id in self._leaving,
@@ -334,73 +421,78 @@ class OrganismManager:
             for index in range(organ.replicas)
         ]
 
+    async def _with_room(self, organs: list[OrganSpec]) -> tuple[list[str], list[str]]:
+        """Split organs into those whose new processes have room beside the old ones, and those that have to wait."""
+        beside: list[OrganSpec] = []
+        first: list[str] = []
+        for organ in organs:
+            wanted = [Request(one, index) for one in (*beside, organ) for index in range(one.replicas)]
+            # Of an organ that is new there is no process to end first: Ray waits for room, and says so.
+            if organ.id not in self._replicas or await self._placer.fits_now(wanted):
+                beside.append(organ)
+            else:
+                first.append(organ.id)
+        if first:
+            logger.info("no room for old and new processes at a time, tasks wait: %s", ", ".join(first))
+        return [organ.id for organ in beside], first
+
     async def _put(self, *organs: OrganSpec) -> None:
         """Put these organs in the places of those with their ids, which are stopped; nothing is started."""
-        before = [replica for organ in organs for replica in self._replicas.get(organ.id, ())]
+        before = [replica for organ in organs for replica in self._replicas[organ.id]]
         await asyncio.gather(*(replica.stop() for replica in before))
+        for replica in before:
+            self._count_past(replica)
         for organ in organs:
             self._organs[organ.id] = organ
             self._replicas[organ.id] = self._make(organ)
 
-    async def _bring_up(self, organ_ids: list[str]) -> None:
-        """Start these organs and wait until enough of each is there, and the rest has settled or had its time.
+    def _switch(self, spec: OrganismSpec, generations: Mapping[str, int]) -> list[Replica]:
+        """Let the new processes take the tasks from now on; returns the old ones, which are to be stopped."""
+        new = {organ.id: organ for organ in spec.organs}
+        gone = [
+            replica for key, ones in self._replicas.items() if key in self._coming or key not in new for replica in ones
+        ]
+        self._past_tasks = {key: counts for key, counts in self._past_tasks.items() if key in new}
+        self._retiring += gone
+        self._replicas = {key: self._coming.get(key) or self._replicas[key] for key in new}
+        self.spec, self._organs, self.generations = spec, new, dict(generations)
+        self._routes = RoutingTable(spec.organs)
+        self._known_types = frozenset(self._routes.known_types)
+        self._coming, self._away = {}, frozenset()
+        self._notice()
+        return gone
+
+    async def _bring_up(self, organs: Mapping[str, list[Replica]]) -> None:
+        """Start these processes and wait until enough of each organ is there, and the rest has settled or had its time.
 
         Raises:
             InitializationError: A required one cannot reach its minimum any more.
         """
-        for organ_id in organ_ids:
-            for replica in self._replicas[organ_id]:
+        for replicas in organs.values():
+            for replica in replicas:
                 replica.start()
         began = asyncio.get_running_loop().time()
         while True:
             changed = self._changed
-            for organ_id in organ_ids:
-                self._check_possible(self._organs[organ_id])
-            waiting = self._awaited(organ_ids, asyncio.get_running_loop().time() - began)
-            if not waiting:
+            for replicas in organs.values():
+                _check_possible(replicas)
+            elapsed_s = asyncio.get_running_loop().time() - began
+            if not any(_is_awaited(replicas, elapsed_s) for replicas in organs.values()):
                 return
             # Some are awaited for a time only, and nothing else tells when it is over.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await changed.wait()
 
-    def _awaited(self, organ_ids: list[str], elapsed_s: float) -> list[str]:
-        """Organs that a start still waits for: without its minimum a required one has to be, for ever if need be."""
-        waiting = []
-        for organ_id in organ_ids:
-            organ = self._organs[organ_id]
-            if all(replica.settled or replica.given_up for replica in self._replicas[organ_id]):
-                continue
-            must = organ.required and self._ready_agents(organ_id) < organ.min_ready_agents
-            if must or elapsed_s < organ.start_timeout_s:
-                waiting.append(organ_id)
-        return waiting
-
-    def _check_possible(self, organ: OrganSpec) -> None:
-        """Raise if a required organ cannot reach its minimum any more at this first start."""
-        replicas = self._replicas[organ.id]
-        failures = [failed for replica in replicas for failed in replica.failures]
-        lost = sum(replica.lost_agents for replica in replicas)
-        if not organ.required or not failures or organ.agent_count - lost >= organ.min_ready_agents:
-            return
-        failed = failures[0]
-        cause = AgentStartError(
-            f"agent {failed.agent_id} did not start: {failed.error_type}: {failed.error}", failed.traceback
-        )
-        cause.add_note(f"The agent's own traceback:\n{failed.traceback}")
-        raise InitializationError(f"organ {organ.id}: {cause.message}") from cause
-
-    async def _undo(self, organ_ids: list[str], old: Mapping[str, OrganSpec]) -> None:
-        """Put the organs of a reload that failed back as they were; they come up in the background."""
-        added = [organ_id for organ_id in organ_ids if organ_id not in old]
-        gone = [replica for organ_id in added for replica in self._replicas.pop(organ_id, ())]
-        for organ_id in added:
-            self._organs.pop(organ_id, None)
-        back = [organ_id for organ_id in organ_ids if organ_id in old]
+    async def _undo(self, old: Mapping[str, OrganSpec]) -> None:
+        """End what a reload that failed has started; old processes that had to go come up in the background."""
+        gone = [replica for replicas in self._coming.values() for replica in replicas]
+        back, self._coming = self._away, {}
         await asyncio.gather(*(replica.stop() for replica in gone), self._put(*(old[key] for key in back)))
-        for organ_id in back:
-            for replica in self._replicas[organ_id]:
+        for key in back:
+            for replica in self._replicas[key]:
                 replica.start()
+        self._away = frozenset()
         self._on_change()
 
     async def _retire_others(self, keep: set[str]) -> None:
@@ -483,8 +575,12 @@ class OrganismManager:
             if replica.place is not None
         ]
 
-    def _all(self) -> list[Replica]:
+    def _current(self) -> list[Replica]:
         return [replica for replicas in self._replicas.values() for replica in replicas]
+
+    def _all(self) -> list[Replica]:
+        """Return every process that is looked after, also those that are to replace others."""
+        return [*self._current(), *(replica for replicas in self._coming.values() for replica in replicas)]
 
     def _notice(self) -> None:
         self._changed.set()
@@ -498,3 +594,27 @@ def _constants(organ: OrganSpec) -> dict[str, Any]:
         "agent_ids": organ.agent_ids(),
         "task_types": sorted(organ.all_task_types()),
     }
+
+
+def _is_awaited(replicas: list[Replica], elapsed_s: float) -> bool:
+    """Say whether a start still waits for an organ: for its minimum for ever if it is required, else for a time."""
+    organ = replicas[0].spec
+    if all(replica.settled or replica.given_up for replica in replicas):
+        return False
+    must = organ.required and sum(replica.ready_agents for replica in replicas) < organ.min_ready_agents
+    return must or elapsed_s < organ.start_timeout_s
+
+
+def _check_possible(replicas: list[Replica]) -> None:
+    """Raise if a required organ cannot reach its minimum any more at this first start."""
+    organ = replicas[0].spec
+    failures = [failed for replica in replicas for failed in replica.failures]
+    lost = sum(replica.lost_agents for replica in replicas)
+    if not organ.required or not failures or organ.agent_count - lost >= organ.min_ready_agents:
+        return
+    failed = failures[0]
+    cause = AgentStartError(
+        f"agent {failed.agent_id} did not start: {failed.error_type}: {failed.error}", failed.traceback
+    )
+    cause.add_note(f"The agent's own traceback:\n{failed.traceback}")
+    raise InitializationError(f"organ {organ.id}: {cause.message}") from cause

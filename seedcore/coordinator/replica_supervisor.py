@@ -16,9 +16,9 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
-from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, OrganRuntime, kill, retire
+from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, OrganRuntime, kill, organ_name, retire
 from seedcore.coordinator.replica_state import Action, Phase, Process, Row
-from seedcore.coordinator.start_queue import Placer
+from seedcore.coordinator.start_queue import Placer, Request
 from seedcore.core.errors import OrganUnavailableError
 from seedcore.core.organ_snapshot import AgentFailure, ReplicaState, Snapshot
 from seedcore.core.spec import OrganSpec
@@ -44,6 +44,7 @@ class Replica:
         spec: The organ.
         index: Which replica, from 0.
         identity: Digest of spec and release that the process must have.
+        generation: Part of the actor's name, so that the process can come up beside the one it replaces.
         runtime: Where it runs.
         placer: Says when its process may start, and on which node.
         is_leaving: Says whether a node is to leave the cluster.
@@ -57,6 +58,7 @@ class Replica:
         index: int,
         *,
         identity: str,
+        generation: int = 0,
         runtime: OrganRuntime,
         placer: Placer,
         is_leaving: Callable[[str], bool],
@@ -68,15 +70,19 @@ class Replica:
         self.actor_id: str | None = None
         self.place: str | None = None
         """The node that its process is on or, until it has answered, is to be on."""
+        self.generation = generation
         self._identity = identity
         self._runtime = runtime
         self._placer = placer
         self._is_leaving = is_leaving
         self._unreachable = unreachable
         self._on_change = on_change
+        self._request = Request(spec, index, generation)
         self._process = Process()
         self._handle: Any = None
         self._past_tasks: list[dict[str, Any]] = []
+        # What its last process had counted when it was stopped.
+        self._last_tasks: list[dict[str, Any]] | None = None
         self._told: tuple[ReplicaState, str | None] = (ReplicaState.STARTING, None)
         self._supervision: asyncio.Task[None] | None = None
         self._creation: asyncio.Future[Any] | None = None
@@ -149,7 +155,8 @@ class Replica:
 
     def tasks(self) -> list[dict[str, Any]]:
         """Counts of tasks, as of the last report, over all processes that this one follows."""
-        return merge([self._past_tasks, self.snapshot.tasks if self.snapshot else ()])
+        last = self._last_tasks if self._last_tasks is not None else self.snapshot.tasks if self.snapshot else ()
+        return merge([self._past_tasks, last])
 
     @property
     def node_id(self) -> str | None:
@@ -274,7 +281,7 @@ class Replica:
         if self._supervision is not None:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
-        self._placer.give_back(self.spec, self.index)
+        self._placer.give_back(self._request)
         # One whose report is only late may be well, and at work; what is not placed yet or dead would not hear a word.
         gently = self._process.phase in {Phase.ANSWERING, Phase.OVERDUE}
         handle, self._handle = self._handle, None
@@ -285,7 +292,8 @@ class Replica:
         self._process.end()
         self._tell()
         if handle is not None:
-            self._begin_to_end(handle, gently=gently)
+            counted = await self._begin_to_end(handle, gently=gently)
+            self._last_tasks = counted if isinstance(counted, list) else None
         if self._ending:
             await asyncio.wait(self._ending)
 
@@ -294,6 +302,7 @@ class Replica:
         return {
             "replica": self.index,
             "state": str(self.state),
+            "actor_name": organ_name(self.spec.id, self.index, self.generation),
             "actor_id": self.actor_id,
             "pid": self.snapshot.pid if self.snapshot else None,
             "node_id": self.node_id,
@@ -302,7 +311,7 @@ class Replica:
             "in_flight": self.tasks_in_flight,
             "queued": self.queued,
             "restarts": self.restarts,
-            "has_turn": self._placer.has_turn(self.spec, self.index),
+            "has_turn": self._placer.has_turn(self._request),
             "error": self.error,
         }
 
@@ -322,13 +331,13 @@ class Replica:
                 action = await self._next()
                 if action is not Action.WAIT:
                     # It has answered or died; whatever follows is another start.
-                    self._placer.give_back(self.spec, self.index)
+                    self._placer.give_back(self._request)
                 self._tell()
                 answered = self._answers
                 await self._do(action)
             except Exception as error:
                 logger.exception("supervision of organ %s failed, trying again", self._name)
-                self._placer.give_back(self.spec, self.index)
+                self._placer.give_back(self._request)
                 self._process.lost(describe(error), None, _now())
                 self._tell()
                 self._asking, answered = None, False
@@ -421,14 +430,16 @@ class Replica:
     async def _create(self) -> None:
         """Adopt the actor that there is, or create one when it is its turn."""
         self._leaves_because = None
-        self._handle = await self._made(self._runtime.find(self.spec, self.index))
+        self._handle = await self._made(self._runtime.find(self.spec, self.index, generation=self.generation))
         if self._handle is None:
             self.place = None
             try:
-                self.place = await self._placer.place(self.spec, self.index, tell=self._process.wait)
+                self.place = await self._placer.place(self._request, tell=self._process.wait)
             finally:
                 self._process.wait(None)
-            ensure = self._runtime.ensure(self.spec, self.index, self._identity, node_id=self.place)
+            ensure = self._runtime.ensure(
+                self.spec, self.index, self._identity, generation=self.generation, node_id=self.place
+            )
             self._handle = await self._made(ensure)
         self._is_given_up = False
         self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it

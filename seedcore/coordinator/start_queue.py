@@ -26,6 +26,9 @@ MAX_NAMED = 5
 # Turns that end at about the same time are given on together.
 _TOGETHER_S = 0.05
 
+Key = tuple[str, int, int]
+"""Organ id, replica and generation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -33,11 +36,12 @@ class Request:
 
     spec: OrganSpec
     index: int
+    generation: int = 0
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> Key:
         """Names the replica."""
-        return (self.spec.id, self.index)
+        return (self.spec.id, self.index, self.generation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,13 @@ class Starts:
     """Remembers which processes are starting, and decides who is next; pure, with the time passed in."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, int], _Held] = {}
+        self._held: dict[Key, _Held] = {}
 
-    def give_back(self, key: tuple[str, int]) -> bool:
+    def give_back(self, key: Key) -> bool:
         """End the turn of a replica; returns whether it had one."""
         return self._held.pop(key, None) is not None
 
-    def has_turn(self, key: tuple[str, int], now: float) -> bool:
+    def has_turn(self, key: Key, now: float) -> bool:
         """Say whether a replica's process is being started."""
         held = self._held.get(key)
         return held is not None and held.until > now
@@ -141,32 +145,31 @@ class Placer:
         self._occupants = occupants
         self._avoid = avoid
         self._starts = Starts()
-        self._waiting: dict[tuple[str, int], _Waiter] = {}
+        self._waiting: dict[Key, _Waiter] = {}
         self._changed = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._nodes: list[Node] = []
         self._asked_at = -NODES_AGE_S
 
-    async def place(self, spec: OrganSpec, index: int, *, tell: Callable[[str], None]) -> str | None:
+    async def place(self, request: Request, *, tell: Callable[[str], None]) -> str | None:
         """Wait until a replica's process may start; returns its node, None if there is none that could hold it now.
 
         Args:
-            spec: The organ.
-            index: Which replica, from 0.
+            request: The replica.
             tell: Called with the reason why it has to wait.
         """
-        waiter = _Waiter(Request(spec, index), asyncio.get_running_loop().create_future(), tell)
-        self._waiting[waiter.request.key] = waiter
+        waiter = _Waiter(request, asyncio.get_running_loop().create_future(), tell)
+        self._waiting[request.key] = waiter
         self._changed.set()
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._give_turns())
         try:
             return await waiter.granted
         except BaseException:
-            self.give_back(spec, index)
+            self.give_back(request)
             raise
         finally:
-            del self._waiting[waiter.request.key]
+            del self._waiting[request.key]
 
     async def places(self) -> list[Node]:
         """Return the nodes that a process may be started on, as they were at most NODES_AGE_S ago."""
@@ -180,13 +183,23 @@ class Placer:
         """Say whether a process of an organ may be started on any node."""
         return Occupancy(await self.places(), ()).choose(spec) is not None
 
-    def has_turn(self, spec: OrganSpec, index: int) -> bool:
-        """Say whether a replica's process is being started, on a node that had room for it."""
-        return self._starts.has_turn((spec.id, index), asyncio.get_running_loop().time())
+    async def fits_now(self, requests: Sequence[Request]) -> bool:
+        """Say whether all of these replicas have room beside everything that runs."""
+        occupancy = Occupancy(await self.places(), self._occupants())
+        for request in requests:
+            choice = occupancy.choose(request.spec)
+            if choice is None or not choice.has_room:
+                return False
+            occupancy.put(request.spec, choice.node.node_id)
+        return True
 
-    def give_back(self, spec: OrganSpec, index: int) -> None:
+    def has_turn(self, request: Request) -> bool:
+        """Say whether a replica's process is being started, on a node that had room for it."""
+        return self._starts.has_turn(request.key, asyncio.get_running_loop().time())
+
+    def give_back(self, request: Request) -> None:
         """End a replica's turn, if it has one."""
-        if self._starts.give_back((spec.id, index)):
+        if self._starts.give_back(request.key):
             self._changed.set()
 
     async def _give_turns(self) -> None:

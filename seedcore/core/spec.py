@@ -54,8 +54,8 @@ class OrganSpec:
     """
 
     id: str = _option(
-        "Unique in the organism; part of the names of its actors (``seedcore_organ.<id>.<replica>``) and of its agents "
-        "(``<id>_agent_<i>``).", "id",
+        "Unique in the organism; part of the names of its agents (``<id>_agent_<i>``) and of its actors "
+        "(``seedcore_organ.<id>.<replica>``, with ``~1`` at the end after every other replacement).", "id",
     )  # fmt: skip
     type: str = _option("Kind of the organ, for people.", "name")
     agent: str = _option("Import path ``package.module:name`` of an agent class or function.", "agent")

@@ -213,10 +213,13 @@ class Organ:
         answer = {"nonce": nonce, "organ_id": self._spec.id, "replica": self._replica, "pid": os.getpid()}
         return answer if error is None else {**answer, "error": error}
 
-    async def stop(self) -> bool:
+    async def stop(self) -> list[dict[str, Any]]:
         """Take no more tasks, let those that are here end, and stop the agents; the caller ends the process.
 
         What has not ended after ``drain_timeout_s`` is cancelled, and answered so.
+
+        Returns:
+            All tasks that the process has counted, as :meth:`TaskCounts.to_list` does.
         """
         self._stopping = True
         self._bump()
@@ -227,7 +230,7 @@ class Organ:
         # The last answers are on their way to their callers; the caller of this one kills the process.
         await self._batches.drain(_LAST_BATCHES_S)
         await asyncio.sleep(_LAST_ANSWERS_S)
-        return True
+        return self._work.counts.to_list()
 
     @staticmethod
     def _is_supervised() -> bool:

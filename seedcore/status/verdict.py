@@ -173,7 +173,7 @@ def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> l
     if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
         return []
     starting = {
-        f"{ORGAN_NAME_PREFIX}{organ['organ_id']}.{replica.get('replica')}"
+        replica.get("actor_name") or f"{ORGAN_NAME_PREFIX}{organ['organ_id']}.{replica.get('replica')}"
         for organ in coordinator.get("organs") or ()
         for replica in organ["replicas"]
         # It has been placed; the row gets its pid when the process runs.

@@ -295,13 +295,15 @@ class FakeCluster:
     def place(self, wanted: str | None = None) -> str:
         return next(node for node in (wanted, *self.cpus) if node and node not in self.draining)
 
-    async def find(self, spec: OrganSpec, replica: int) -> FakeActor | None:
+    async def find(self, spec: OrganSpec, replica: int, *, generation: int) -> FakeActor | None:
         await self._head()
-        return self.actors.get(organ_name(spec.id, replica))
+        return self.actors.get(organ_name(spec.id, replica, generation))
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> FakeActor:
+    async def ensure(
+        self, spec: OrganSpec, replica: int, identity: str, *, generation: int, node_id: str | None
+    ) -> FakeActor:
         await self._head()
-        name = organ_name(spec.id, replica)
+        name = organ_name(spec.id, replica, generation)
         if name not in self.actors:
             self.actors[name] = FakeActor(self, name, (spec, replica, identity), node_id)
         return self.actors[name]

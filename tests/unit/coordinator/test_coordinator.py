@@ -52,11 +52,13 @@ class Runtime:
     def __init__(self) -> None:
         self.living: dict[str, Handle] = {}
 
-    async def find(self, spec: OrganSpec, replica: int) -> Handle | None:
-        return self.living.get(organ_name(spec.id, replica))
+    async def find(self, spec: OrganSpec, replica: int, *, generation: int) -> Handle | None:
+        return self.living.get(organ_name(spec.id, replica, generation))
 
-    async def ensure(self, spec: OrganSpec, replica: int, identity: str, *, node_id: str | None) -> Handle:
-        name = organ_name(spec.id, replica)
+    async def ensure(
+        self, spec: OrganSpec, replica: int, identity: str, *, generation: int, node_id: str | None
+    ) -> Handle:
+        name = organ_name(spec.id, replica, generation)
         if name not in self.living:
             organ = Organ.__new__(Organ)
             await organ.__init__(spec.to_dict(), replica, identity)  # type: ignore[misc]

@@ -29,8 +29,9 @@ class Manager:
     gate: asyncio.Event
     stage, progress = "0 of 1 organs ready", {"organs_ready": 0}
 
-    def __init__(self, spec: OrganismSpec, **_: Any) -> None:
+    def __init__(self, spec: OrganismSpec, *, generations: Mapping[str, int] | None = None, **_: Any) -> None:
         self.spec = spec
+        self.generations = dict(generations or {})
         self.events: list[str] = []
         self.made.append(self)
 
@@ -38,11 +39,11 @@ class Manager:
         await self._does("initialize")
 
     async def reload(
-        self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[], Awaitable[None]]
+        self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[Mapping[str, int]], Awaitable[None]]
     ) -> dict[str, list[str]]:
         async with asyncio.timeout(timeout_s):
             await self._does("reload")
-            await commit()
+            await commit({})
         return {"added": [organ.id for organ in spec.organs]}
 
     async def shutdown(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def nothing() -> None:
+async def nothing(_: Mapping[str, int]) -> None:
     return None
 
 
@@ -133,7 +133,7 @@ def test_a_reload_keeps_what_is_the_same_and_undoes_what_does_not_come_up() -> N
         after = OrganismSpec(organs=(organ("one"), organ("two", queue_limit=5), organ("four")))
 
         cluster.change(has_room=False)
-        with pytest.raises(InitializationError, match="organs four did not come up within 30"):
+        with pytest.raises(InitializationError, match="organs four, two did not come up within 30"):
             await manager.reload(after, timeout_s=30.0, commit=nothing)
         assert manager.missing() == ([], [])
         assert [(await do(manager, kind))["success"] for kind in ("one", "two", "three")] == [True] * 3
@@ -141,12 +141,82 @@ def test_a_reload_keeps_what_is_the_same_and_undoes_what_does_not_come_up() -> N
         cluster.change(has_room=True)
         changes = await manager.reload(after, timeout_s=30.0, commit=nothing)
         assert changes == {"kept": ["one"], "replaced": ["two"], "added": ["four"], "removed": ["three"]}
-        assert sorted(cluster.actors) == [f"seedcore_organ.{name}.0" for name in ("four", "one", "two")]
+        assert sorted(cluster.actors) == [f"seedcore_organ.{name}" for name in ("four.0", "one.0", "two.0~1")]
         assert cluster.actors["seedcore_organ.one.0"] is kept
         assert [(await do(manager, kind))["success"] for kind in ("one", "two", "four")] == [True] * 3
         assert cluster.kills == []
 
     world(body, organ("one"), organ("two"), organ("three"))
+
+
+@pytest.mark.parametrize("has_room", [True, False], ids=["beside the old ones", "in their place"])
+def test_no_task_fails_and_none_is_done_twice_while_an_organ_is_replaced(*, has_room: bool) -> None:
+    gpu = {} if has_room else {"num_cpus": 5.0}
+
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.cpus = {"node": 8.0}
+        await manager.initialize()
+        answers: list[asyncio.Task[dict[str, Any]]] = []
+        after = OrganismSpec(organs=(organ("one", replicas=1, agent_count=3, **gpu),))
+        reload = asyncio.create_task(manager.reload(after, timeout_s=30.0, commit=nothing))
+        was_away = False
+        while not reload.done() or now() < 10:
+            task = Task(type="one", id=str(len(answers)), params={"seconds": 0.3})
+            answers.append(asyncio.create_task(manager.dispatch(task)))
+            was_away |= manager.missing() != ([], [])
+            await asyncio.sleep(0.05)
+
+        assert {(await answer)["success"] for answer in answers} == {True}
+        assert set(cluster.done.values()) == {1}
+        assert was_away is not has_room
+        assert manager.progress["agents"] == 3
+        await reload
+        await asyncio.sleep(2)
+        assert sum(entry["count"] for entry in manager.organ_metrics()[0]["tasks"]) == len(answers)
+        assert cluster.kills == []
+
+    world(body, organ("one", agent_count=2, **gpu))
+
+
+def test_an_organ_that_does_not_start_anew_leaves_the_old_one_as_it_is() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        await manager.initialize()
+        old = cluster.actors["seedcore_organ.one.0"]
+        process = old.process
+        cluster.change(dies_after_s=0.0)
+        with pytest.raises(InitializationError, match="the process of organ one died"):
+            await manager.reload(OrganismSpec(organs=(organ("one", queue_limit=7),)), timeout_s=30.0, commit=nothing)
+        assert cluster.actors == {"seedcore_organ.one.0": old}
+        assert (old.process, manager.missing()) == (process, ([], []))
+        assert (await do(manager, "one"))["success"]
+
+    world(body, organ("one"))
+
+
+@pytest.mark.parametrize("is_remembered", [True, False], ids=["by its record", "by what lives"])
+def test_the_processes_of_a_reload_are_adopted_by_the_next_coordinator(*, is_remembered: bool) -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        await manager.initialize()
+        kept: dict[str, int] = {}
+
+        async def commit(generations: Mapping[str, int]) -> None:
+            kept.update(generations)
+
+        after = OrganismSpec(organs=(organ("one", queue_limit=7), organ("two")))
+        await manager.reload(after, timeout_s=30.0, commit=commit)
+        assert kept == {"one": 1}
+        before = dict(cluster.actors)
+        assert sorted(before) == ["seedcore_organ.one.0~1", "seedcore_organ.two.0"]
+        known = kept if is_remembered else None
+        after_crash = OrganismManager(after, release="r", runtime=cluster, on_change=lambda: None, generations=known)
+        await after_crash.initialize()
+        assert cluster.actors == before
+        # And back again.
+        await after_crash.reload(OrganismSpec(organs=(organ("one"), organ("two"))), timeout_s=30.0, commit=commit)
+        assert sorted(cluster.actors) == ["seedcore_organ.one.0", "seedcore_organ.two.0"]
+        await after_crash.shutdown()
+
+    world(body, organ("one"), organ("two"))
 
 
 def test_a_hundred_replicas_come_up_without_a_storm_and_the_stage_says_who_waits() -> None:

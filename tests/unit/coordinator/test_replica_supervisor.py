@@ -169,7 +169,7 @@ def test_a_process_whose_report_is_overdue_may_end_its_tasks_before_it_is_stoppe
 
 def test_an_adopted_process_that_never_answers_is_replaced() -> None:
     async def body(world: World) -> None:
-        await world.cluster.ensure(world.replica.spec, 0, "identity", node_id=None)
+        await world.cluster.ensure(world.replica.spec, 0, "identity", generation=0, node_id=None)
         await asyncio.sleep(5)
         old = world.actor
         old.hang()

@@ -34,8 +34,8 @@ def test_as_many_start_at_a_time_as_a_node_has_cores_and_the_others_wait_for_the
 
     there = [Occupant(spec=turn.request.spec, index=turn.request.index, node_id=str(turn.node_id)) for turn in turns]
     assert starts.admit(wanted[3:], nodes, there, 1.0) == []
-    assert starts.give_back(("one", 1))
-    assert not starts.give_back(("one", 1))
+    assert starts.give_back(("one", 1, 0))
+    assert not starts.give_back(("one", 1, 0))
     (turn,) = starts.admit(wanted[3:], nodes, there, 2.0)
     assert (turn.request.index, turn.node_id) == (3, "b")
 
@@ -43,7 +43,7 @@ def test_as_many_start_at_a_time_as_a_node_has_cores_and_the_others_wait_for_the
 def test_the_first_replica_of_every_organ_comes_before_the_second_of_any() -> None:
     wanted = [*requests(organ("one"), 3), *requests(organ("two"), 2)]
     turns = Starts().admit(wanted, [node("a", 3)], [], 0.0)
-    assert [turn.request.key for turn in turns] == [("one", 0), ("two", 0), ("one", 1)]
+    assert [turn.request.key for turn in turns] == [("one", 0, 0), ("two", 0, 0), ("one", 1, 0)]
 
 
 def test_what_ray_has_no_room_for_takes_no_turn() -> None:
@@ -72,17 +72,19 @@ def test_a_turn_is_given_on_when_the_nodes_are_told_again_and_when_nobody_waits_
         cluster.cpus = {"node": 1.0}
         there: list[Occupant] = []
         placer = Placer(cluster, lambda: there)
-        assert await placer.place(organ(), 0, tell=told.append) == "node"
-        second, third = (asyncio.create_task(placer.place(organ(), index, tell=told.append)) for index in (1, 2))
+        assert await placer.place(Request(organ(), 0), tell=told.append) == "node"
+        second, third = (
+            asyncio.create_task(placer.place(Request(organ(), index), tell=told.append)) for index in (1, 2)
+        )
         await asyncio.sleep(0.5)
         assert set(told) == {"waits for its turn: 1 process is starting (1 on node)"}
         second.cancel()
-        placer.give_back(organ(), 0)
+        placer.give_back(Request(organ(), 0))
         assert await third == "node"
 
         there.append(Occupant(spec=organ(), index=2, node_id="node"))
         cluster.cpus["other"] = 1.0
-        assert await placer.place(organ(), 3, tell=told.append) == "other"
+        assert await placer.place(Request(organ(), 3), tell=told.append) == "other"
 
     run_virtual(body())
 
@@ -92,9 +94,9 @@ def test_a_node_that_is_to_be_avoided_takes_nothing() -> None:
         avoided: set[str] = {"node"}
         placer = Placer(FakeCluster(), tuple, avoid=lambda: avoided)
         assert [node.name for node in await placer.places()] == ["other"]
-        assert await placer.place(organ(), 0, tell=lambda _: None) == "other"
+        assert await placer.place(Request(organ(), 0), tell=lambda _: None) == "other"
         avoided.add("other")
-        assert await placer.place(organ(), 1, tell=lambda _: None) is None
+        assert await placer.place(Request(organ(), 1), tell=lambda _: None) is None
 
     run_virtual(body())
 
@@ -110,7 +112,7 @@ def test_a_head_that_is_away_keeps_those_who_wait_and_they_go_on_when_it_is_back
         cluster = Broken()
         told: list[str] = []
         cluster.head_is_up = False
-        placed = asyncio.create_task(Placer(cluster, tuple).place(organ(), 0, tell=told.append))
+        placed = asyncio.create_task(Placer(cluster, tuple).place(Request(organ(), 0), tell=told.append))
         await asyncio.sleep(5)
         assert set(told) == {"waits for Ray's head to say which nodes there are"}
         cluster.head_is_up = True
