@@ -99,7 +99,7 @@ def organism() -> str:
         rows.append([f"`{name}`", default, meaning, allowed.removesuffix(".")])
     return page(
         "organism.yaml",
-        "Everything is under `seedcore`, `organism`, `organ_types`: a list of one organ or more. "
+        "Everything is under `seedcore`, `organism`, `organ_types`: a list of one or more organs. "
         "`seedcore config check` names every fault with line and column.\n",
         "An editor that knows [the schema](organism.schema.json) completes keys and marks faults; "
         "`seedcore config schema` prints it. The first line of the file says where it is:\n",

@@ -1,4 +1,4 @@
-"""The Coordinator's HTTP face: status, health, metrics, tasks, and a page a person can look at."""
+"""The Coordinator's HTTP interface: status, health, metrics, tasks, and a web page."""
 
 from seedcore.coordinator.http.app import create_app
 from seedcore.coordinator.http.server import HttpServer, ListenError

@@ -1,7 +1,7 @@
-"""Answers as lines of JSON, each as soon as it is there: ``{"index": place in the request, "answer": {...}}``.
+"""Send answers as lines of JSON, each as soon as it is ready: ``{"index": place in the request, "answer": {...}}``.
 
-While there is nothing to say, an empty line every few seconds says that the Coordinator works on it. A client that goes
-away does not end its tasks, as with any other request.
+While no answer is ready, an empty line every few seconds is a keep-alive. A client that goes away does not end its
+tasks, as with any other request.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from seedcore.core.task import LINES_MEDIA_TYPE, Task, inner_tasks, normalise, t
 SIGN_OF_LIFE_S = 4.0
 
 Work = Callable[[Any], Awaitable[bytes]]
-"""Does one task and returns its answer as JSON; never raises."""
+"""Execute one task and return its answer as JSON; never raise."""
 
 
 def tasks_of(task: Any) -> list[Any]:
-    """Return the tasks that a request is about.
+    """Return the tasks of a request.
 
     Raises:
-        SeedCoreError: It is of type ``execute_many``, and not a list of tasks.
+        SeedCoreError: It has type ``execute_many`` but no list of tasks.
     """
     return inner_tasks(Task.parse(task)) if normalise(task_type_of(task)) == "execute_many" else [task]
 
 
 class Lines(Response):
-    """Does tasks, and sends each answer when it is there.
+    """Execute tasks, and send each answer when it is ready.
 
     Args:
-        tasks: What to do, all at once.
-        work: How.
-        done: Called when everything is over.
+        tasks: The tasks, to execute concurrently.
+        work: Executes one task.
+        done: Called at the end.
     """
 
     def __init__(self, tasks: Sequence[Any], work: Work, *, done: Callable[[], None]) -> None:
@@ -69,7 +69,7 @@ class Lines(Response):
 
 
 async def _next(answers: asyncio.Queue[bytes]) -> list[bytes]:
-    """Return all lines that are there; waits for the first, and returns none after a while."""
+    """Wait for the first line and return all lines that are ready; return none after a while."""
     try:
         async with asyncio.timeout(SIGN_OF_LIFE_S):
             lines = [await answers.get()]

@@ -1,4 +1,4 @@
-"""What the answers of all routes have in common: how they are written, and how they are described."""
+"""Shared parts of the answers of all routes: their encoding and their description."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _Decorator = Callable[[_Endpoint], _Endpoint]
 
 
 class Failed(BaseModel):
-    """Anything that did not succeed, on every path."""
+    """A failure, on every path."""
 
     model_config = ConfigDict(extra="allow")
 
     success: Literal[False]
     error: Annotated[str, Field(description="For people; never empty.")]
     error_type: Annotated[str, Field(description="For programs.")]
-    task_type: Annotated[str, Field(description="The type that the task named, or `unknown`.")]
+    task_type: Annotated[str, Field(description="The type of the task, or `unknown`.")]
     executed: Annotated[
         Literal["no", "yes", "unknown"],
-        Field(description="Whether anything was done; after `no` the task can be sent again without care."),
+        Field(description="Whether the task's code ran; after `no` it is safe to send the task again."),
     ]
 
 
 def as_json(content: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with plain data of our own."""
+    """Return a response with plain data of the Coordinator."""
     return Response(encode_own(content), code, headers, media_type="application/json")
 
 
 def health(status: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
-    """Return the status code and the headers that tell a load balancer how the Coordinator is."""
+    """Return the status code and the headers for load balancers."""
     if status.get("status") == Status.HEALTHY:
         return 200, {}
     is_coming_up = status.get("status") == Status.INITIALIZING
@@ -45,9 +45,9 @@ def health(status: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
 
 
 def with_examples(answers: Mapping[int, Mapping[str, Any]], *, body: Mapping[str, Any] | None = None) -> _Decorator:
-    """Give a route examples of its answers, by code and name, and of its body; a test holds them against the models.
+    """Add examples of a route's answers, by code and name, and of its body; a test validates them with the models.
 
-    They are added to the finished document: FastAPI would drop every null in them.
+    They are added to the finished document, because FastAPI would drop every null in them.
     """
 
     def add(endpoint: _Endpoint) -> _Endpoint:
@@ -58,7 +58,7 @@ def with_examples(answers: Mapping[int, Mapping[str, Any]], *, body: Mapping[str
 
 
 def examples_of(endpoint: Any) -> tuple[Mapping[int, Mapping[str, Any]], Mapping[str, Any]]:
-    """Return the examples that a route was given: of its answers, and of its body."""
+    """Return the examples of a route: of its answers, and of its body."""
     found: tuple[Mapping[int, Mapping[str, Any]], Mapping[str, Any]] = getattr(endpoint, "examples", ({}, {}))
     return found
 
@@ -66,6 +66,6 @@ def examples_of(endpoint: Any) -> tuple[Mapping[int, Mapping[str, Any]], Mapping
 def failed(
     error: str, error_type: str, task_type: str = "unknown", executed: str = "no", **more: Any
 ) -> dict[str, Any]:
-    """Return an example of an answer that says what went wrong."""
+    """Return an example of a failure."""
     example = {"success": False, "error": error, "error_type": error_type, "executed": executed}
     return {**example, "task_type": task_type, **more}

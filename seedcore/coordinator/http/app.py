@@ -1,10 +1,11 @@
 """The Coordinator's HTTP interface.
 
-Each file in ``routes/`` has one topic: its paths with their models, examples and status codes;
-``docs/reference/http.md`` lists them all.
+Each file in ``routes/`` has the paths of one topic with their models, examples and status codes;
+``docs/reference/http.md`` lists all of them.
 
-HEAD works where GET does. Everything but ``/livez`` and ``/readyz`` wants the token: 401 without, 403 with a wrong one.
-A browser that opens a page without one gets it as the text of the 401 (see ``middleware.py``), and the page asks.
+HEAD works wherever GET does. Every path except ``/livez`` and ``/readyz`` requires the token: 401 without it, 403 for a
+wrong one. A browser that opens a page without a token gets the page as the body of the 401 (see ``middleware.py``); the
+page then asks for the token.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from seedcore.core.task import failure
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
 
-# A route of your own is a file in routes/ and its name here.
+# To add a route, add a file to routes/ and its name here.
 _ROUTES = (status, activity, health, organism, metrics, tasks)
 
 
@@ -34,10 +35,10 @@ def create_app(view: CoordinatorView, *, token: str | None) -> FastAPI:
 
     Args:
         view: The Coordinator.
-        token: Who sends it may ask; None where authentication is off.
+        token: The token that requests must have; None without authentication.
 
     Raises:
-        ValueError: The token is empty, which would let everybody in.
+        ValueError: The token is empty, which would let every request pass.
     """
     if token is not None and not token.strip():
         raise ValueError("the token is empty; None turns authentication off")
@@ -52,7 +53,7 @@ def create_app(view: CoordinatorView, *, token: str | None) -> FastAPI:
     )
     for_people = pages.read_pages()
     for router in (*(route.router(view) for route in _ROUTES), pages.router(for_people)):
-        # Included, every router would be asked in turn, with each request.
+        # include_router would make each request try every router in turn.
         app.router.routes.extend(router.routes)
     app.add_middleware(Gate, token=token, pages=for_people)
     add_document(app, needs_token=token is not None)
@@ -70,5 +71,5 @@ async def _http_error(_: Request, error: Exception) -> Response:
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"
     error_type = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
-    message = {404: "there is nothing at this path, see /docs"}.get(error.status_code, str(error.detail))
+    message = {404: "no such path, see /docs"}.get(error.status_code, str(error.detail))
     return as_json(failure(message, error_type=error_type, executed="no"), error.status_code, headers)

@@ -1,8 +1,8 @@
-"""Reading a task from a request: bounded in bytes, in values, in depth and in time, before anything is parsed.
+"""Read a task from a request, with limits on bytes, values, depth and time that apply before anything is parsed.
 
-A parser is one call that nothing can interrupt, and small text can become large objects ("[[],[],[]..." grows twenty
-times). So the text is gauged chunk by chunk, as it arrives, and refused as soon as it is above a bound: the loop is
-never blocked for more than some tens of milliseconds, and the memory for bodies of all requests together is bounded.
+A parser is one call that nothing can interrupt, and a small text can become large objects ("[[],[],[]..." grows twenty
+times). The text is therefore measured chunk by chunk as it arrives, and rejected as soon as it exceeds a limit. This
+never blocks the event loop for more than some tens of milliseconds, and limits the memory for all bodies together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from seedcore.core.errors import PayloadTooLargeError, SeedCoreError
 from seedcore.core.task import MAX_DEPTH, MAX_PAYLOAD_BYTES
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-# seedcore.core.task counts at least 16 bytes a value: with more values a task would be refused there anyway.
+# seedcore.core.task counts at least 16 bytes per value, so it would reject a task with more values anyway.
 MAX_VALUES = MAX_PAYLOAD_BYTES // 16
 MAX_BODIES_BYTES = 128 * 1024 * 1024
 BODY_TIMEOUT_S = 60.0
@@ -26,12 +26,12 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class RefusedError(SeedCoreError):
-    """A request is refused before it reaches the Coordinator.
+    """A request is rejected before it reaches the Coordinator.
 
     Attributes:
         status: HTTP status code.
-        error_type: As in an answer.
-        headers: To send along.
+        error_type: Error type of the answer.
+        headers: Headers of the answer.
     """
 
     def __init__(self, status: int, error_type: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -46,10 +46,10 @@ class RefusedError(SeedCoreError):
 
 
 class Gauge:
-    """Counts values and depth of a JSON text that arrives in pieces; it does not check the grammar.
+    """Count values and depth of a JSON text that arrives in pieces; it does not check the grammar.
 
     Raises:
-        RefusedError: From ``feed``, once a bound is passed.
+        RefusedError: From ``feed``, once a limit is exceeded.
     """
 
     def __init__(self, *, max_values: int = MAX_VALUES, max_depth: int = MAX_DEPTH) -> None:
@@ -66,7 +66,7 @@ class Gauge:
         opens = outside.count(b"[") + outside.count(b"{")
         self._values += opens + outside.count(b",") + outside.count(b":")
         if self._values > self._max_values:
-            raise _too_large(f"the body holds more than the {self._max_values} values allowed")
+            raise _too_large(f"the body has more than {self._max_values} values")
         if self._depth + opens <= self._max_depth:
             self._depth += opens - outside.count(b"]") - outside.count(b"}")
             return
@@ -96,7 +96,7 @@ class Gauge:
 
 
 class Intake:
-    """Reads the bodies of all requests of one application, within a common bound of bytes."""
+    """Read the bodies of all requests of one application, within a common limit in bytes."""
 
     def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._max_body_bytes = max_body_bytes
@@ -104,10 +104,10 @@ class Intake:
         self._held = 0
 
     async def read(self, request: Request) -> tuple[Any, int]:
-        """Return (the parsed body, its bytes, to be given back with :meth:`release` when the task is done).
+        """Return the parsed body and its bytes, which :meth:`release` must give back when the task is done.
 
         Raises:
-            RefusedError: It is not a JSON text within the bounds.
+            RefusedError: It is not a JSON text within the limits.
         """
         _check_headers(request)
         declared = request.headers.get("content-length", "")
@@ -136,12 +136,12 @@ class Intake:
 
     def _check_room(self, read: int, more: int) -> None:
         if read + more > self._max_body_bytes:
-            raise _too_large(f"the body is larger than the {self._max_body_bytes} bytes allowed")
+            raise _too_large(f"the body is larger than {self._max_body_bytes} bytes")
         if self._held + more > MAX_BODIES_BYTES:
             raise RefusedError(429, "OverloadedError", "too much is being received at once", (("Retry-After", "1"),))
 
     def release(self, size: int) -> None:
-        """Give back what :meth:`read` said."""
+        """Give back the bytes of :meth:`read`."""
         self._held -= size
 
 
@@ -169,7 +169,7 @@ def _parse(body: bytearray) -> Any:
     except ValueError as error:
         raise RefusedError(400, "TaskError", f"the body is not JSON: {error}") from None
     except RecursionError:
-        raise RefusedError(400, "TaskError", "the body is nested too deep") from None
+        raise RefusedError(400, "TaskError", "the body is nested too deeply") from None
 
 
 def _too_large(message: str) -> RefusedError:

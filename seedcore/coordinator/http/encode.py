@@ -1,4 +1,4 @@
-"""JSON out of whatever an agent returned.
+"""Encode any result of an agent as JSON.
 
 Plain data is written by :mod:`json` in C, in slices where there is much of it, so that the loop turns meanwhile. JSON
 has fewer types than Python; what it lacks is written like this:
@@ -35,7 +35,7 @@ from pydantic_core import to_json
 from seedcore.core.errors import SeedCoreError
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
-# Deeper than any document meant to be read, and within what common parsers take; a loop of containers ends here too.
+# Deeper than any useful document, and within the limits of common parsers; it also ends a cycle.
 MAX_RESPONSE_DEPTH = 200
 # What has no more entries, and no longer text, is written in one go.
 _SMALL_ENTRIES = 100
@@ -47,7 +47,7 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 class UnserializableResultError(SeedCoreError):
-    """A result holds something that JSON cannot carry, or is too large or too deep."""
+    """A result contains a value that JSON cannot represent, or is too large or too deep."""
 
 
 def encode_own(value: Any) -> bytes:
@@ -59,7 +59,7 @@ async def encode(value: Any) -> bytes:
     """Return ``value`` as JSON in UTF-8.
 
     Raises:
-        UnserializableResultError: Something in it has no form in JSON; the message says what and where.
+        UnserializableResultError: JSON cannot represent a value in it; the message names its place.
     """
     if _is_small(value):
         return _bytes(_text(value, ""))
@@ -68,7 +68,7 @@ async def encode(value: Any) -> bytes:
     for piece in _pieces(value, "", 0):
         body += _bytes(piece)
         if len(body) > MAX_RESPONSE_BYTES:
-            raise UnserializableResultError(f"as JSON it is larger than the {MAX_RESPONSE_BYTES} bytes allowed")
+            raise UnserializableResultError(f"as JSON it is larger than {MAX_RESPONSE_BYTES} bytes")
         if time.monotonic() - began > _SLICE_S:
             await asyncio.sleep(0)
             began = time.monotonic()
@@ -76,7 +76,7 @@ async def encode(value: Any) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Say, after a look at some entries only, whether a value is small for certain."""
+    """Return whether a value is certainly small, after looking at some entries only."""
     entries = 0
     stack: list[Any] = [(value,)]
     while stack:
@@ -101,7 +101,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _pieces(value: Any, where: str, depth: int) -> Iterator[str]:
-    """Yield a large document in pieces, each of which takes a moment only."""
+    """Yield a large document in pieces that each take only a moment."""
     if type(value) is list and not _is_small(value):
         _check_depth(depth)
         yield from _list_pieces(value, where, depth)
@@ -142,14 +142,14 @@ def _text(value: Any, where: str, start: int = 0) -> str:
     try:
         return _encoder.encode(value)
     except Exception:
-        # It is not all plain: each thing is looked at, and what has no form is named with its place.
+        # Not all values are plain: look at each one, and name the place of a value without a JSON form.
         return _encoder.encode(_plain(value, where, 0, start))
 
 
 def _plain(value: Any, where: str, depth: int, start: int = 0) -> Any:
-    """Return the same in types that JSON has; items of ``value`` are counted from ``start`` in messages."""
+    """Convert a value to JSON types; messages count the items of ``value`` from ``start``."""
     _check_depth(depth)
-    # The base classes' own iterators: a subclass's are user code.
+    # Use the iterators of the base classes: those of a subclass are user code.
     if isinstance(value, dict):
         named = ((_key(key), item) for key, item in dict.items(value))
         return {key: _plain(item, f"{where}.{key[:80]}", depth + 1) for key, item in named}
@@ -163,7 +163,7 @@ def _plain(value: Any, where: str, depth: int, start: int = 0) -> Any:
     try:
         return _scalar(value)
     except Exception as error:
-        # User classes have their own ideas of str() and isinstance(); the place is what helps.
+        # User classes may define str() and isinstance() as they like; the place is reliable.
         raise UnserializableResultError(f"at {where or 'the value itself'}: {_explain(value, error)}") from error
 
 
@@ -196,7 +196,7 @@ def _key(key: Any) -> str:
         return key
     if key is None or isinstance(key, bool | int | float):
         return str(_encoder.encode(_scalar(key))).strip('"')
-    raise UnserializableResultError(f"a key is a {_name(key)}; keys in JSON are strings")
+    raise UnserializableResultError(f"a key is a {_name(key)}, expected a string")
 
 
 def _is_numpy(item: Any) -> bool:
@@ -206,7 +206,7 @@ def _is_numpy(item: Any) -> bool:
 def _explain(item: Any, error: Exception) -> str:
     if isinstance(error, UnserializableResultError | ValueError | OverflowError):
         return f"a {_name(item)} cannot be written: {error}"
-    return f"JSON has no form for a {_name(item)}"
+    return f"JSON cannot represent a {_name(item)}"
 
 
 def _name(item: Any) -> str:

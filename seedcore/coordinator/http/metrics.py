@@ -1,6 +1,6 @@
 """Declare every metric once: ``GET /metrics``, docs/reference and the Grafana dashboard are made from the list.
 
-A scrape reads the Coordinator's live state: there are no counters to forget.
+A scrape reads the Coordinator's live state, so no counter can be forgotten.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
 
 ORGAN_STATUSES = ("ready", "starting", "degraded", "down", "stopped")
-# The values of a sample's labels, and its value; a histogram has an entry of TaskCounts as value.
+# The label values of a sample, and its value; that of a histogram is an entry of TaskCounts.
 Samples = list[tuple[tuple[object, ...], Any]]
 Values = Mapping[str, Any]
 
@@ -35,11 +35,11 @@ class Panel:
 
     Attributes:
         kind: ``stat``, ``state-timeline`` or ``timeseries``.
-        row: Title of the row that it stands in.
+        row: Title of its row.
         title: Its own title.
         width: Columns of 24.
-        queries: PromQL to the legend of its lines.
-        unit: As Grafana calls it.
+        queries: Maps PromQL to the legend of its lines.
+        unit: Unit by Grafana's name.
     """
 
     kind: str
@@ -52,11 +52,11 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the samples of a metric come from.
+    """The samples of a metric.
 
     Attributes:
         labels: Names of their labels.
-        samples: Takes them from ``CoordinatorView.metrics()`` with the body of ``status()`` as ``status``.
+        samples: Returns them from ``CoordinatorView.metrics()`` with the body of ``status()`` as ``status``.
     """
 
     labels: tuple[str, ...]
@@ -70,9 +70,9 @@ class Metric:
     Attributes:
         type: ``counter``, ``gauge``, ``histogram`` or ``info``.
         name: Its name, without the suffix that its type adds.
-        help: What it is.
-        source: Where its samples come from.
-        panels: What the dashboard shows of it.
+        help: Its description.
+        source: Its samples.
+        panels: Its panels in the dashboard.
     """
 
     type: str
@@ -123,7 +123,7 @@ def _disks(key: str) -> Source:
 
 
 def _organs(samples: Callable[[Values], Samples], *labels: str) -> Source:
-    """Take samples of every organ; its id and type are their first labels."""
+    """Return samples of every organ; its id and type are the first labels."""
     return Source(
         ("organ_id", "organ_type", *labels),
         lambda figures: [
@@ -162,7 +162,7 @@ _MEAN = "sum by (task_type) (rate(seedcore_task_duration_seconds_{}[$__rate_inte
 METRICS = (
     _gauge(
         "seedcore_coordinator_status",
-        "1 for the status that the Coordinator has.",
+        "1 for the Coordinator's present status.",
         _status("status", Status),
         [
             _stat("The organism", "Healthy", 4, {'seedcore_coordinator_status{status="healthy"}': ""}, "bool_yes_no"),
@@ -174,13 +174,13 @@ METRICS = (
     ),
     _gauge(
         "seedcore_coordinator_degraded",
-        "1 if something that is not required is missing.",
+        "1 if an optional part is missing.",
         Source((), lambda figures: [((), bool(figures["status"].get("degraded")))]),
     ),
     Metric(
         "info",
         "seedcore_release",
-        "The release that answers.",
+        "The release of the Coordinator.",
         Source(("release",), lambda figures: [((figures["status"].get("release") or "unknown",), 1)]),
         [_stat("The organism", "Release", 6, {"seedcore_release_info": "{{release}}"})],
     ),
@@ -225,21 +225,21 @@ METRICS = (
     ),
     _gauge(
         "seedcore_init_seconds",
-        "Seconds the last initialisation took.",
+        "Duration of the last initialisation in seconds.",
         _figure("init_seconds"),
         [_stat("The organism", "Last start took", 4, {"seedcore_init_seconds": ""}, "s")],
     ),
-    _gauge("seedcore_init_attempts", "Attempts until the organism came up.", _figure("init_attempts")),
+    _gauge("seedcore_init_attempts", "Attempts until the organism was up.", _figure("init_attempts")),
     _counter(
         "seedcore_coordinator_restarts",
         "Times the Coordinator's process was replaced.",
         _figure("restarts"),
         [_stat("The organism", "Restarts in an hour", 6, {"increase(seedcore_coordinator_restarts_total[1h])": ""})],
     ),
-    _counter("seedcore_reloads", "Times the organism was changed in place.", _figure("reloads")),
+    _counter("seedcore_reloads", "Reloads of the organism in place.", _figure("reloads")),
     _gauge(
         "seedcore_node_disk_free_bytes",
-        "Room on the disk of a path, of each living Ray node.",
+        "Free bytes on the disk of a path, for each living Ray node.",
         _disks("free"),
         [
             _lines(
@@ -251,15 +251,15 @@ METRICS = (
             )
         ],
     ),
-    _gauge("seedcore_node_disk_size_bytes", "What of the disk may be used, whether it is or not.", _disks("size")),
+    _gauge("seedcore_node_disk_size_bytes", "File system size without root's reserve, bytes.", _disks("size")),
     _gauge(
         "seedcore_organ_ready",
         "1 if the organ has its minimum of ready agents.",
         _organ("ready"),
         [_timeline("The organism", "Organs", 12, {"seedcore_organ_ready": "{{organ_id}}"})],
     ),
-    _gauge("seedcore_organ_required", "1 if the organism is not healthy without the organ.", _organ("required")),
-    _gauge("seedcore_organ_tasks_in_flight", "Tasks given to the organ and not yet answered.", _organ("in_flight")),
+    _gauge("seedcore_organ_required", "1 if the organism is unhealthy without the organ.", _organ("required")),
+    _gauge("seedcore_organ_tasks_in_flight", "Tasks sent to the organ and not yet answered.", _organ("in_flight")),
     _gauge(
         "seedcore_organ_tasks_queued",
         "Tasks that wait for a free agent.",
@@ -267,19 +267,23 @@ METRICS = (
         [
             _lines(
                 "Tasks",
-                "Queued, as a part of the bound",
+                "Queued, as a share of the limit",
                 8,
                 {"seedcore_organ_tasks_queued / seedcore_organ_queue_limit": "{{organ_id}}"},
                 "percentunit",
             )
         ],
     ),
-    _gauge("seedcore_organ_queue_limit", "Tasks that may wait; more are refused.", _organ("queue_limit")),
-    _gauge("seedcore_organ_places_stuck", "Places held by tasks that were given up and do not end.", _organ("stuck")),
-    _gauge("seedcore_organ_agents", "Agents that the organ is to have.", _organ("agent_count")),
+    _gauge("seedcore_organ_queue_limit", "Largest number of waiting tasks; more are refused.", _organ("queue_limit")),
+    _gauge(
+        "seedcore_organ_places_stuck",
+        "Slots held by tasks that do not end after their deadline.",
+        _organ("stuck"),
+    ),
+    _gauge("seedcore_organ_agents", "Configured number of agents.", _organ("agent_count")),
     _gauge(
         "seedcore_organ_agents_ready",
-        "Agents that can work now.",
+        "Agents that are ready.",
         _organ("ready_agents"),
         [
             _lines(
@@ -293,15 +297,15 @@ METRICS = (
     ),
     _gauge(
         "seedcore_organ_agent_states",
-        "Agents by their state.",
+        "Agents by state.",
         _organs(lambda organ: [((state,), count) for state, count in (organ.get("agents") or {}).items()], "state"),
     ),
     _gauge(
         "seedcore_organ_status",
-        "1 for the status that the organ has.",
+        "1 for the organ's present status.",
         _organs(lambda organ: [((state,), organ.get("status") == state) for state in ORGAN_STATUSES], "status"),
     ),
-    _gauge("seedcore_organ_replicas", "Processes of the organ by their state.", _organs(_replicas, "state")),
+    _gauge("seedcore_organ_replicas", "Processes of the organ by state.", _organs(_replicas, "state")),
     _counter(
         "seedcore_organ_restarts",
         "Times a process of the organ was replaced.",
@@ -317,7 +321,7 @@ METRICS = (
     ),
     _counter(
         "seedcore_organ_tasks",
-        "Tasks that the organ answered, whoever sent them; what a process did in its last second may be missing.",
+        "Tasks that the organ answered, from any sender; those of a process's last second may be missing.",
         _organs(_task_counts, *_TASK),
     ),
     _histogram(
@@ -329,7 +333,7 @@ METRICS = (
 
 
 class CoordinatorCollector(Collector):
-    """Turns what a view says into metric families; holds no figures of its own."""
+    """Convert the figures of a view to metric families; it keeps no figures itself."""
 
     def __init__(self, view: CoordinatorView) -> None:
         self._view = view
@@ -341,7 +345,7 @@ class CoordinatorCollector(Collector):
 
 
 class MetricsPage:
-    """The text of ``GET /metrics``, from a registry of its own: what else runs in the process is not in it."""
+    """The text of ``GET /metrics``, from its own registry, without other metrics of the process."""
 
     def __init__(self, view: CoordinatorView) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -352,6 +356,6 @@ class MetricsPage:
         try:
             encoder, content_type = choose_encoder(accept)
         except Exception:
-            # It trips over some headers that make no sense; whoever sends one gets the plain text.
+            # The library raises for some malformed headers; answer those with the plain text format.
             encoder, content_type = choose_encoder("")
         return encoder(self._registry), content_type

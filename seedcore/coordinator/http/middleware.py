@@ -1,6 +1,6 @@
-"""What every request passes first: its id, the token, HEAD, headers of every answer, the fence around our own errors.
+"""Handle every request first: its id, the token, HEAD, common headers, and a guard around internal errors.
 
-Plain ASGI, so that nothing is buffered.
+It is plain ASGI, so it buffers nothing.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _ALWAYS = {
 
 
 _SCOPE_KEY = "seedcore.request_id"
-# Errors of those who send work; who only looks is answered with 503 for as long as something is wrong.
+# Methods whose errors are logged; GET answers 503 as long as something is wrong.
 _WORTH_A_LINE = 400
 
 
 def request_id(scope: Scope) -> str:
-    """Return the id of a request that has passed the gate."""
+    """Return the id of a request that has passed the Gate."""
     return str(scope[_SCOPE_KEY])
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A static HTML page that holds no data, and its content security policy."""
+    """A static HTML page without data, and its content security policy."""
 
     body: bytes
     policy: str
@@ -55,9 +55,9 @@ class Page:
 class Gate:
     """The outermost layer of the application.
 
-    A browser cannot send a token when it opens a page. So whoever opens one of ``pages`` without a token gets 401 as
-    everywhere, and the page as the text of that answer: it holds no data, asks for the token, and sends it with every
-    request that it makes itself. Programs (which do not accept text/html by name) get the error as JSON.
+    A browser cannot send a token when it opens a page. A request without a token for one of ``pages`` therefore gets
+    401, with the page as the body: the page has no data, asks for the token, and sends it with its own requests.
+    Programs (which do not accept text/html explicitly) get the error as JSON.
 
     Args:
         app: What is behind the gate.
@@ -91,7 +91,7 @@ class Gate:
                 )
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _being_cancelled() and not answer.started:
-                # Only the server's stop cancels a request; its task ends here, so there is nobody to hand this on to.
+                # Only a stop of the server cancels a request; its task ends here, so there is no caller to re-raise to.
                 message = "the Coordinator is stopping"
                 headers = {"Retry-After": "5"}
                 await _send_error(answer.send, 503, "StoppingError", message, headers, executed="unknown")
@@ -131,7 +131,7 @@ class Gate:
 
 
 class _Answer:
-    """Passes an answer on, with the headers that all have, and without a body where HEAD was asked."""
+    """Pass an answer on, with the common headers, and without a body for HEAD."""
 
     def __init__(self, send: Send, *, is_head: bool, identity: str) -> None:
         self.is_head = is_head
@@ -153,7 +153,7 @@ class _Answer:
 
 
 async def _send_page(send: Send, page: Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-    """Send a page whole."""
+    """Send a page."""
     all_headers = {"Content-Security-Policy": page.policy, **(headers or {})}
     await _send(send, status, "text/html; charset=utf-8", page.body, all_headers)
 
@@ -184,10 +184,10 @@ async def _send(send: Send, status: int, content_type: str, body: bytes, headers
 
 
 def _foreign(headers: Headers) -> str | None:
-    """Say why a browser asks for a page that is not ours, where nobody has to know a token; None if it does not.
+    """Return why a request from a browser looks like a foreign page's, if there is no authentication; else None.
 
-    A name that its owner can point at this machine proves nothing (DNS rebinding): an address or a name without a dot
-    does. Only browsers send Origin.
+    A name with a dot proves nothing, because its owner can point it at this machine (DNS rebinding); an address or a
+    name without a dot does. Only browsers send Origin.
     """
     host = headers.get("host", "")
     try:
@@ -198,15 +198,15 @@ def _foreign(headers: Headers) -> str | None:
         ipaddress.ip_address(name)
     except ValueError:
         if "." in name:
-            return "without authentication this server answers to an address or a name without a dot only, see Host"
+            return "without authentication this server accepts only an address or a name without a dot as Host"
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != host:
-        return "a page of another site may not ask here"
+        return "requests from pages of other sites are not allowed"
     return None
 
 
 def _identify(scope: Scope) -> str:
-    """Return the id that the client has sent, if it is one that may stand in a log, else a new one."""
+    """Return the id that the client has sent, if it is safe to log, else a new one."""
     sent = Headers(scope=scope).get(REQUEST_ID, "")
     return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 

@@ -1,4 +1,4 @@
-"""What /openapi.json says beyond what FastAPI can know: the token, and headers that all routes have."""
+"""Complete /openapi.json with the token and the headers of all routes, which FastAPI does not know."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _REFUSALS = {
     "401": ("No token.", {"no token": {"value": _NO_TOKEN}}),
     "403": ("The token is wrong.", {"wrong token": {"value": failed("the token is wrong", "Forbidden")}}),
 }
-_RETRY = {"description": "Seconds after which to ask again; only where that is safe.", "schema": {"type": "integer"}}
+_RETRY = {"description": "Seconds after which to retry; only if a retry is safe.", "schema": {"type": "integer"}}
 _RETRY_CODES = frozenset({"429", "503"})
 
 
 def add_document(app: FastAPI, *, needs_token: bool) -> None:
-    """Let the application describe itself whole."""
+    """Make the application serve the completed document."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -36,13 +36,13 @@ def add_document(app: FastAPI, *, needs_token: bool) -> None:
 def _document(app: FastAPI, *, needs_token: bool) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
-    # The body of a task is read by hand, so that FastAPI does not know its model.
+    # The body of a task is read by hand, so FastAPI does not know its model.
     components.setdefault("schemas", {})["TaskIn"] = TaskIn.model_json_schema(
         ref_template="#/components/schemas/{model}"
     )
     components["headers"] = {
         REQUEST_ID: {
-            "description": "The id of the request: the one that was sent, else a new one. It stands in the logs, too.",
+            "description": "The id of the request: the one that was sent, else a new one. Log lines contain it, too.",
             "schema": {"type": "string"},
         }
     }

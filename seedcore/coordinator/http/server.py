@@ -1,14 +1,13 @@
-"""uvicorn on the loop that runs already, with the bounds that uvicorn does not have.
+"""uvicorn on the running event loop, with limits that uvicorn does not have.
 
-The Coordinator's loop runs in a thread of Ray's worker process, so there are no signal handlers here and no loop is
-made. What uvicorn gives (read in 0.54): at most 16 KiB of header, a keep-alive timeout between two requests, 503 above
-a number of connections, reading paused at 64 KiB that nobody has taken. What it does not give, and is added here:
+The Coordinator's loop runs in a thread of Ray's worker process, so this module installs no signal handlers and creates
+no loop. uvicorn provides (0.54): at most 16 KiB of header, a keep-alive timeout between requests, 503 above a number of
+connections, and paused reading at 64 KiB of unread data. This module adds:
 
-- a deadline for the header of a request: a client that says nothing, or one byte a minute, would stay for ever;
+- a deadline for the header of a request: a silent client, or one that sends a byte a minute, would stay for ever;
 - the same deadline for a TLS handshake;
-- an end to an answer that nobody reads;
-- room for the newest connection when idle ones have used up the limit: whoever watches the Coordinator must get
-  through.
+- a deadline for an answer that nobody reads;
+- a place for a new connection when idle ones have used up the limit, so that monitoring always gets through.
 
 The deadline for a body is the application's (``body.py``).
 """
@@ -39,7 +38,7 @@ MAX_CONNECTIONS = 4000
 KEEP_ALIVE_S = 15
 HEADER_TIMEOUT_S = 10.0
 STALLED_S = 30.0
-# Sooner than the supervisor gives up on a Coordinator whose new certificate nobody gets to see.
+# Shorter than the time after which the supervisor gives up a Coordinator that does not show its new certificate.
 RENEW_INTERVAL_S = 3.0
 _BIND_RETRY_S = 0.1
 _WORTH_RETRYING = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
@@ -61,18 +60,18 @@ class ListenError(SeedCoreError):
 
 
 class HttpServer:
-    """Serves an application on the running loop.
+    """Serve an application on the running loop.
 
     Args:
         app: The application.
         host: Address to listen on.
-        port: Port; 0 takes a free one, :attr:`port` says which.
-        grace_s: Seconds that requests get to finish when the server stops.
-        header_timeout_s: Seconds that the header of a request may take to arrive.
-        stalled_s: Seconds after which an answer of which nothing more is read is given up.
-        max_connections: At once; beyond it the oldest idle one is closed, and 503 is the answer if all are busy. None
-            means half of the files that the process may open, and not more than MAX_CONNECTIONS.
-        certificate: Speak TLS with it; files that are renewed are read again.
+        port: Port; 0 takes a free one, see :attr:`port`.
+        grace_s: Seconds for requests to finish when the server stops.
+        header_timeout_s: Time limit in seconds for the header of a request to arrive.
+        stalled_s: Seconds without progress after which an answer that nobody reads is dropped.
+        max_connections: Limit of connections; above it the oldest idle one is closed, or 503 is sent if all are busy.
+            None means half of the process's open files limit, at most MAX_CONNECTIONS.
+        certificate: Certificate for TLS; renewed files are loaded again.
     """
 
     def __init__(
@@ -103,18 +102,18 @@ class HttpServer:
 
     @property
     def failed(self) -> bool:
-        """Whether the server ended though nobody stopped it."""
+        """Whether the server ended without a stop."""
         return self._serving is not None and self._serving.done() and not self._stopping
 
     async def start(self, *, timeout_s: float = 15.0) -> None:
-        """Listen; returns when connections are accepted.
+        """Listen; return when connections are accepted.
 
         Args:
-            timeout_s: Seconds to wait for a busy port: a predecessor may be dying.
+            timeout_s: Seconds to wait for a busy port, because a predecessor may be exiting.
 
         Raises:
-            ListenError: The address cannot be had within the deadline.
-            ConfigError: There is no certificate in the files that should hold it.
+            ListenError: The address cannot be bound within the deadline.
+            ConfigError: The files contain no certificate.
         """
         if self._serving is not None:
             raise RuntimeError("this server was started before")
@@ -131,7 +130,7 @@ class HttpServer:
             loop="none",
             interface="asgi3",
             log_config=None,
-            # Between machines nobody vouches for X-Forwarded-For, and nothing here depends on the client's address.
+            # X-Forwarded-For cannot be trusted, and nothing here depends on the client's address.
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
@@ -151,7 +150,7 @@ class HttpServer:
         logger.info("http server listens: address=%s:%d scheme=%s", self.host, self.port, scheme)
 
     async def stop(self) -> None:
-        """Stop accepting, let requests finish for the grace, then end them; may be called more than once."""
+        """Stop accepting, let requests finish within the grace, then end them; it can be called repeatedly."""
         if self._server is None or self._serving is None:
             return
         self._stopping = True
@@ -179,7 +178,7 @@ class HttpServer:
         """Wait until the server has ended.
 
         Returns:
-            What ended it; None if it was stopped on purpose.
+            The error that ended it; None if it was stopped on purpose.
         """
         if self._serving is None:
             raise RuntimeError("the server was not started")
@@ -199,7 +198,7 @@ class HttpServer:
                     logger.info("the certificate has been renewed: %s", certificate.certificate)
                 told = ""
             except (ConfigError, OSError) as error:
-                # Once for each cause: it is tried every few seconds.
+                # Log each cause once: renewal is retried every few seconds.
                 if str(error) != told:
                     told = str(error)
                     logger.warning("the certificate cannot be renewed, the old one stays: %s", error)
@@ -222,12 +221,12 @@ class HttpServer:
 
 
 class _Config(uvicorn.Config):
-    """uvicorn's configuration, and what our protocol needs; its connections share this object."""
+    """uvicorn's configuration, with settings of our protocol; all connections share this object."""
 
     def __init__(
         self, app: ASGIApp, *, header_timeout_s: float, stalled_s: float, max_connections: int, **options: Any
     ) -> None:
-        # uvicorn answers 503 by itself when it counts as many connections as the limit, the newest included.
+        # uvicorn itself answers 503 when it has as many connections as the limit, the newest included.
         super().__init__(app, http=_Protocol, limit_concurrency=max_connections + 1, **options)
         self.header_timeout_s = header_timeout_s
         self.stalled_s = stalled_s
@@ -235,7 +234,7 @@ class _Config(uvicorn.Config):
         self.oldest_first: dict[_Protocol, None] = {}
 
     def configure_logging(self) -> None:
-        """Leave the process's loggers alone: even without a log_config uvicorn would change some."""
+        """Do not touch the process's loggers: even without a log_config uvicorn would change some."""
 
 
 class _Server(uvicorn.Server):
@@ -246,7 +245,7 @@ class _Server(uvicorn.Server):
         self._context = context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, as uvicorn does; its own way has no limit of ours for a TLS handshake."""
+        """Listen like uvicorn, but with a time limit for TLS handshakes."""
         config, context = self._own_config, self._context
 
         def protocol() -> asyncio.Protocol:
@@ -263,7 +262,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals belong to whoever owns the process."""
+        """Install no signal handlers: they belong to the owner of the process."""
         yield
 
 
@@ -276,7 +275,7 @@ async def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # With SO_REUSEADDR it may be only now that a busy port shows.
+        # With SO_REUSEADDR a busy port may only be detected here.
         listener.listen(128)
         listener.setblocking(False)
     except BaseException:
@@ -286,7 +285,7 @@ async def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Timer:
-    """A deadline that is set or not."""
+    """A deadline that can be set and cleared."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -311,7 +310,7 @@ class _Timer:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's protocol with two more deadlines, and room made by letting the oldest idle connection go."""
+    """uvicorn's protocol with two more deadlines; it closes the oldest idle connection to make room."""
 
     config: _Config
 
@@ -323,7 +322,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # A body in chunks of a byte costs h11 some 10 us a byte, in one go for all that was read at once.
+        # A body in chunks of one byte costs h11 some 10 us per byte, in one call for all data that was read at once.
         with contextlib.suppress(AttributeError):
             transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # asyncio's own loops have it, uvloop not
         oldest_first = self.config.oldest_first
@@ -340,7 +339,7 @@ class _Protocol(H11Protocol):
         if self.is_in_request():
             self._header_deadline.clear()
         elif not self._header_deadline.is_set:
-            # From the first byte of a header on, and not from the last one: a client that drips must end too.
+            # Count from the first byte of a header, so that a client that sends byte by byte is ended, too.
             self._expect_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -358,7 +357,7 @@ class _Protocol(H11Protocol):
         super().resume_writing()
 
     def is_in_request(self) -> bool:
-        """Say whether a request has come whose answer is not complete."""
+        """Return whether a request has arrived whose answer is not complete."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expect_header(self) -> None:

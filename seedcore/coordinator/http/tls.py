@@ -1,4 +1,4 @@
-"""The server's certificate: read before anything listens, and again when it has been renewed."""
+"""The server's certificate: loaded before the server listens, and again after a renewal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from seedcore.core.errors import ConfigError, Fault
 
 @dataclass(slots=True)
 class Certificate:
-    """A certificate and its key, as files.
+    """The files of a certificate and its key.
 
     Attributes:
-        certificate: PEM, with what is between it and its authority.
+        certificate: PEM, followed by its chain.
         key: PEM; None if it is in the same file.
     """
 
@@ -24,10 +24,10 @@ class Certificate:
     _context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Return what a server needs.
+        """Return the context for a server.
 
         Raises:
-            ConfigError: The files cannot be read, or do not belong together.
+            ConfigError: The files cannot be read, or do not match.
         """
         if self._context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -37,14 +37,14 @@ class Certificate:
         return self._context
 
     def renew(self) -> bool:
-        """Read the files again if they have changed; connections made from now on get the new certificate.
+        """Load the files again if they have changed; new connections get the new certificate.
 
         Raises:
-            ConfigError: They cannot be read, or do not belong together; the old certificate stays.
+            ConfigError: They cannot be read, or do not match; the old certificate stays.
         """
         if self._context is None or self._stamp() == self._seen:
             return False
-        # Tried on another one first: a key that does not fit would spoil the one in use.
+        # Try them on a new context first: a key that does not match would break the one in use.
         self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         self._load(self._context)
         return True
@@ -57,7 +57,7 @@ class Certificate:
         except OSError as error:
             files = f"{self.certificate} and {self.key}" if self.key else str(self.certificate)
             detail = f"{error.strerror}" if not isinstance(error, ssl.SSLError) else f"{error.reason or error}"
-            text = f"not a certificate and its key without a password: {detail}"
+            text = f"expected a certificate and its key without a password: {detail}"
             raise ConfigError((Fault(files, 0, 0, text),)) from error
         self._seen = seen
 
@@ -65,5 +65,5 @@ class Certificate:
         try:
             return tuple(path.stat().st_mtime_ns for path in (self.certificate, self.key) if path is not None)
         except OSError:
-            # Being replaced just now, perhaps.
+            # The file may be replaced right now.
             return self._seen

@@ -1,4 +1,4 @@
-"""What the HTTP application needs to know of a Coordinator: the seam between the two."""
+"""The interface between the HTTP application and a Coordinator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class CoordinatorView(Protocol):
-    """A Coordinator as HTTP sees it.
+    """A Coordinator, as the HTTP application sees it.
 
     The sync methods answer from memory, within microseconds: they run on the event loop.
     """
@@ -16,7 +16,7 @@ class CoordinatorView(Protocol):
         ...
 
     def organism(self) -> list[dict[str, Any]]:
-        """Return one entry an organ: the result of the task ``get_organism_status``."""
+        """Return one entry per organ: the result of the task ``get_organism_status``."""
         ...
 
     def activity(self) -> dict[str, Any]:
@@ -24,7 +24,7 @@ class CoordinatorView(Protocol):
         ...
 
     async def handle(self, task: Any, /) -> dict[str, Any]:
-        """Do a task, whatever somebody sent as one; never raises, the answer has the documented shape."""
+        """Execute a task from untrusted input; never raise, and answer in the documented shape."""
         ...
 
     def metrics(self) -> dict[str, Any]:

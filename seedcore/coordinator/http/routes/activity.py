@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class Samples(BaseModel):
-    """Columns of equal length, one entry an interval, the oldest first."""
+    """Columns of equal length, one entry per interval, the oldest first."""
 
     at: Annotated[list[float], Field(description="When the interval began, seconds since 1970.")]
     done_per_s: Annotated[list[float], Field(description="Tasks that succeeded, per second.")]
     failed_per_s: Annotated[list[float], Field(description="Tasks that failed, per second.")]
     p50_s: Annotated[list[float | None], Field(description="Median duration in seconds; null without a task.")]
-    p95_s: Annotated[list[float | None], Field(description="95 % were not longer; null without a task.")]
-    in_flight: Annotated[list[int], Field(description="Tasks given to organs at once, the highest that was seen.")]
-    queued: Annotated[list[int], Field(description="Tasks that waited for an agent, the highest that was seen.")]
+    p95_s: Annotated[list[float | None], Field(description="95th percentile in seconds; null without a task.")]
+    in_flight: Annotated[list[int], Field(description="Largest number of tasks in flight in the organs.")]
+    queued: Annotated[list[int], Field(description="Largest number of tasks that waited for an agent.")]
 
 
 class OrganActivity(BaseModel):
-    """The work of one organ."""
+    """The activity of one organ."""
 
     organ_id: str
     done: Annotated[int, Field(description="Tasks that succeeded since the Coordinator's process started.")]
@@ -37,13 +37,13 @@ class OrganActivity(BaseModel):
 
 
 class Failure(BaseModel):
-    """A failure and its cause; equal ones are one entry."""
+    """A failure and its cause; identical ones are one entry."""
 
     model_config = ConfigDict(extra="allow")
 
     kind: Literal["task", "process"]
     error: Annotated[str, Field(description="The cause, at most 500 characters.")]
-    count: Annotated[int, Field(description="How often it has happened.")]
+    count: Annotated[int, Field(description="Number of occurrences.")]
     first_at: Annotated[float, Field(description="Seconds since 1970.")]
     at: Annotated[float, Field(description="The last time, seconds since 1970.")]
     organ_id: str | None = None
@@ -54,13 +54,13 @@ class Failure(BaseModel):
 
 
 class Activity(BaseModel):
-    """What the organism has done lately, since the Coordinator's process started and for ten minutes at most."""
+    """Recent activity of the organism, since the Coordinator's process started and for ten minutes at most."""
 
     now: Annotated[float, Field(description="The Coordinator's clock, seconds since 1970.")]
     interval_s: Annotated[float, Field(description="Seconds of one interval.")]
     samples: Samples
     organs: list[OrganActivity]
-    failures: Annotated[list[Failure], Field(description="The last one first.")]
+    failures: Annotated[list[Failure], Field(description="The newest first.")]
 
 
 _EXAMPLES = {
@@ -109,7 +109,7 @@ def router(view: CoordinatorView) -> APIRouter:
 
     @routes.get(
         "/coordinator/activity",
-        summary="What the organism has done lately",
+        summary="Recent activity of the organism",
         response_description="The last ten minutes.",
         response_model=Activity,
     )

@@ -1,4 +1,4 @@
-"""``GET /livez`` and ``GET /readyz``, open to everybody: for load balancers and service managers."""
+"""``GET /livez`` and ``GET /readyz``, without a token, for load balancers and service managers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Alive(BaseModel):
-    """The event loop of the Coordinator turns."""
+    """The Coordinator's event loop runs."""
 
     alive: Literal[True]
 
@@ -37,7 +37,7 @@ def router(view: CoordinatorView) -> APIRouter:
 
     @routes.get(
         "/livez",
-        summary="Whether the Coordinator's loop turns",
+        summary="Whether the Coordinator's event loop runs",
         response_description="It turns.",
         response_model=Alive,
     )
@@ -55,7 +55,7 @@ def router(view: CoordinatorView) -> APIRouter:
     @with_examples({200: {"healthy": _READY}, 503: {"initializing": _STARTING}})
     async def readyz() -> Response:
         status = view.status()
-        # Open to everybody: what is wrong, and where, is for those who know the token.
+        # It needs no token, so it must not tell what is wrong.
         body = {"ready": status.get("status") == Status.HEALTHY, "status": status.get("status")}
         return as_json(body, *health(status))
 

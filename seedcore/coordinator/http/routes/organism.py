@@ -74,7 +74,7 @@ def router(view: CoordinatorView) -> APIRouter:
     @routes.get(
         "/organism/status",
         summary="Every organ",
-        response_description="One entry an organ.",
+        response_description="One entry per organ.",
         response_model=list[Organ],
     )
     @with_examples({200: _EXAMPLES})

@@ -1,4 +1,4 @@
-"""``GET /`` and ``GET /docs``: pages for people, without any data in them."""
+"""``GET /`` and ``GET /docs``: web pages without data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _always(answer: Response) -> Callable[[], Awaitable[Response]]:
 
 
 def _page(name: str) -> Page:
-    """Read a page, with what it includes, and allow in its policy exactly the scripts and styles that are in it."""
+    """Read a page with its includes, and allow exactly its own scripts and styles in its policy."""
 
     def included(found: re.Match[str]) -> str:
         return _WRAPPED[found[2]].replace("{}", (_STATIC / found[1]).read_text(encoding="utf-8"))

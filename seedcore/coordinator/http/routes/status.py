@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class Status(BaseModel):
-    """How the Coordinator is: the body of its `get_status`."""
+    """The Coordinator's status: the body of its `get_status`."""
 
     model_config = ConfigDict(extra="allow")
 
     status: Literal["healthy", "initializing", "unhealthy"]
     organism_initialized: bool
     coordinator: Literal["available", "unavailable", "error"]
-    reason: Annotated[str, Field(description="Which case of the status this is, for programs.")]
+    reason: Annotated[str, Field(description="The reason of the status, for programs.")]
     message: Annotated[str, Field(description="One line for people.")]
-    remedy: Annotated[str, Field(description="What to do about it; empty where there is nothing to do.")] = ""
-    release: Annotated[str, Field(description="Id of the release that answers.")]
-    degraded: Annotated[bool, Field(description="Healthy, but something that is not required is missing.")]
+    remedy: Annotated[str, Field(description="What to do about it; empty if there is nothing to do.")] = ""
+    release: Annotated[str, Field(description="Id of the Coordinator's release.")]
+    degraded: Annotated[bool, Field(description="Healthy, but an optional part is missing.")]
     since: Annotated[str, Field(description="When status or reason last changed, ISO 8601.")]
     nodes: Annotated[
-        dict[str, Any] | None, Field(description="Living nodes by name, and those that have been lost.")
+        dict[str, Any] | None, Field(description="Names of living nodes, and of nodes that were lost.")
     ] = None
     organs: Annotated[list[dict[str, Any]], Field(description="Every organ, without its agents' ids.")]
-    init_seconds: Annotated[float | None, Field(description="Seconds the last initialisation took.")]
+    init_seconds: Annotated[float | None, Field(description="Duration of the last initialisation in seconds.")]
     init_attempts: int
     restarts: Annotated[int, Field(description="Times the Coordinator's process was replaced.")]
     error: Annotated[str | None, Field(description="Only if unhealthy.")] = None
@@ -104,7 +104,7 @@ def router(view: CoordinatorView) -> APIRouter:
 
     @routes.get(
         "/coordinator/status",
-        summary="How the Coordinator is",
+        summary="The Coordinator's status",
         response_description="Healthy.",
         response_model=Status,
         responses={503: {"model": Status, "description": "Not healthy; Retry-After while initializing."}},

@@ -1,10 +1,10 @@
 """``POST /coordinator/tasks``: a task as JSON.
 
-Every body, also of an error, has ``success``; ``success: true`` is 200 and nothing else is, so that ``curl --fail`` and
-``raise_for_status`` tell the truth. ``_MEANINGS`` has the other codes.
+Every body has ``success``, even that of an error. Only ``success: true`` has code 200, so ``curl --fail`` and
+``raise_for_status`` detect failures. ``_MEANINGS`` has the other codes.
 
-Who accepts ``application/x-ndjson`` gets 200 and each answer as a line of its own, as soon as it is there; those of the
-tasks in one of type ``execute_many`` as well: see ``answer_lines.py``.
+A client that accepts ``application/x-ndjson`` gets 200 and each answer as its own line, as soon as it is ready; so do
+the tasks in an ``execute_many``: see ``answer_lines.py``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# An error of these types is ours if no agent has seen the task; an agent may raise what it likes.
+# An error of these types comes from SeedCore only if no agent has got the task; an agent may raise anything.
 _BEFORE_ANY_AGENT = {
     "TaskError": 400,
     "UnknownTaskTypeError": 404,
@@ -42,17 +42,17 @@ _BEFORE_ANY_AGENT = {
     "OrganUnavailableError": 503,
     "InitializationError": 503,
 }
-# Beside those of the codes themselves, which say for people what each means.
+# Additional meanings of the codes, for people.
 _MEANINGS = {
-    400: "Not JSON, nested too deep, or not a task.",
-    404: "No organ takes this type; the error lists those that are known.",
+    400: "The body is not JSON, nested too deeply, or not a task.",
+    404: "No organ accepts this type; the error lists the known types.",
     408: "The body did not arrive in time.",
-    413: "Larger than allowed.",
+    413: "The body is too large.",
     415: "Not application/json.",
-    429: "A bound is reached, nothing was started: try again after Retry-After.",
-    500: "The work failed (`agent_id` says where, `error_type` is the agent's own), or its result cannot be JSON.",
-    503: "No organ can do this now: not up yet (Retry-After), down, or its process died with the task (half done?).",
-    504: "No answer within the task's time, which may be half done; or an agent raised TimeoutError.",
+    429: "A limit is reached and nothing was started: retry after Retry-After.",
+    500: "The task failed (see `agent_id`; `error_type` is the agent's own), or JSON cannot represent its result.",
+    503: "The organ is starting (Retry-After), down, or its process died with the task (see `executed`).",
+    504: "There was no answer in time and the task may have run, or an agent raised TimeoutError.",
 }
 
 
@@ -61,13 +61,13 @@ class TaskIn(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"type": "get_organism_status"}]})
 
-    type: Annotated[str, Field(description="What to do; compared stripped and in lower case. `task_type` also works.")]
-    params: Annotated[dict[str, Any] | None, Field(description="The work's arguments.")] = None
+    type: Annotated[str, Field(description="Task type, compared stripped and in lower case. `task_type` also works.")]
+    params: Annotated[dict[str, Any] | None, Field(description="Arguments of the task.")] = None
     description: Annotated[str | None, Field(description="For people.")] = None
-    domain: Annotated[str | None, Field(description="Narrows the choice of the organ.")] = None
-    drift_score: Annotated[float | None, Field(description="Carried along for agents that want it.")] = None
+    domain: Annotated[str | None, Field(description="Preferred domain of the organ.")] = None
+    drift_score: Annotated[float | None, Field(description="Passed to agents unchanged.")] = None
     id: Annotated[str | None, Field(description="Your own id of the task.")] = None
-    timeout_s: Annotated[float | None, Field(gt=0, description="Seconds you are willing to wait.")] = None
+    timeout_s: Annotated[float | None, Field(gt=0, description="Time limit in seconds.")] = None
 
 
 class Done(BaseModel):
@@ -79,12 +79,12 @@ class Done(BaseModel):
     result: Annotated[
         Any,
         Field(
-            description="What the agent returned. NaN and infinities are strings, bytes are "
+            description="The agent's result. NaN and infinities are strings, bytes are "
             '`{"base64": "..."}`, tuples and sets are arrays, dates are ISO 8601 strings.'
         ),
     ]
-    organ_id: Annotated[str | None, Field(description="null if the Coordinator did it itself.")]
-    agent_id: Annotated[str | None, Field(description="null if the Coordinator did it itself.")]
+    organ_id: Annotated[str | None, Field(description="null for a built-in task.")]
+    agent_id: Annotated[str | None, Field(description="null for a built-in task.")]
     task_type: str
     duration_s: Annotated[float, Field(description="Seconds.")]
 
@@ -119,7 +119,7 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
         )
     },
     408: {"too slow": failed("the body did not arrive within 60 s", "TimeoutError")},
-    413: {"too large": failed("the body is larger than the 16777216 bytes allowed", "PayloadTooLargeError")},
+    413: {"too large": failed("the body is larger than 16777216 bytes", "PayloadTooLargeError")},
     415: {"no JSON": failed("send the task as Content-Type: application/json, not text/plain", "TaskError")},
     429: {
         "queue full": failed(
@@ -174,7 +174,7 @@ def router(view: CoordinatorView) -> APIRouter:
     async def tasks(request: Request) -> Response:
         task, held = await intake.read(request)
         if isinstance(task, dict) and task.get("id") is None:
-            # Whoever looks for a request finds what became of it, in the logs of the agents, too.
+            # The request id makes it possible to find the task in all logs, those of agents included.
             task["id"] = request_id(request.scope)
         if LINES_MEDIA_TYPE in request.headers.get("accept", ""):
             try:
@@ -210,7 +210,7 @@ def _work(view: CoordinatorView) -> Callable[[Any], Awaitable[bytes]]:
         try:
             answer = await view.handle(task)
         except Exception:
-            # A fault of ours ends with this task; the others of the request go on.
+            # A bug must affect only this task; the others of the request go on.
             logger.exception("task failed: type=%r", task_type_of(task))
             text = "the Coordinator's HTTP server failed, see its log"
             answer = failure(text, error_type="InternalError", executed="unknown", task_type=task_type_of(task))
@@ -220,18 +220,18 @@ def _work(view: CoordinatorView) -> Callable[[Any], Awaitable[bytes]]:
 
 
 async def _written(answer: Mapping[str, Any], task: Any) -> tuple[bytes, int]:
-    """Return an answer as JSON, with its status code; one that JSON cannot hold is another answer, which says so."""
+    """Return an answer as JSON, with its status code; if JSON cannot represent it, return an error instead."""
     try:
         return await encode(answer), status_code(answer)
     except UnserializableResultError as error:
         kept = {key: answer[key] for key in ("organ_id", "agent_id") if isinstance(answer.get(key), str)}
-        text = f"the work ended, but its result cannot be sent as JSON: {error}"
+        text = f"the task was executed, but its result cannot be sent as JSON: {error}"
         refusal = failure(text, error_type=type(error).__name__, task_type=task_type_of(task), **kept)
         return encode_own(refusal), 500
 
 
 def _retry_after(answer: Mapping[str, Any], code: int, view: CoordinatorView) -> dict[str, str]:
-    """Say when to try again, where trying again is safe: nothing of the task has been done."""
+    """Return the seconds until a retry, if a retry is safe because the task did not run."""
     if code == HTTPStatus.TOO_MANY_REQUESTS:
         said = answer.get("retry_after_s")
         seconds = math.ceil(said) if isinstance(said, int | float) and math.isfinite(said) else 1

@@ -132,7 +132,7 @@ def test_a_place_in_a_large_list_is_named() -> None:
     rows: list[Any] = [{"text": "x" * 100, "nan": math.nan} for _ in range(5000)]
     assert json.loads(_encode(rows))[4999]["nan"] == "NaN"
     rows[4321]["handle"] = object()
-    with pytest.raises(UnserializableResultError, match=r"at \[4321\]\.handle: JSON has no form for a object"):
+    with pytest.raises(UnserializableResultError, match=r"at \[4321\]\.handle: JSON cannot represent a object"):
         _encode(rows)
 
 

@@ -160,7 +160,7 @@ async def test_what_is_no_certificate_is_named_before_anything_listens(
     else:
         files.key.write_bytes(trustme.CA().issue_cert("a.example").private_key_pem.bytes())
 
-    with pytest.raises(ConfigError, match="not a certificate and its key without a password") as caught:
+    with pytest.raises(ConfigError, match="expected a certificate and its key without a password") as caught:
         await start(certificate=files.server())
     assert str(files.certificate) in str(caught.value)
 
