@@ -9,11 +9,16 @@ from pathlib import Path
 
 import ray
 
-from benchmarks import calls, endurance, report, starts
+from benchmarks import calls, endurance, reloads, report, starts
 from benchmarks.timing import Row
 from seedcore.core.settings import Settings
 
-MEASUREMENTS = {"calls": calls.measure, "starts": starts.measure, "endurance": endurance.measure}
+MEASUREMENTS = {
+    "calls": calls.measure,
+    "starts": starts.measure,
+    "endurance": endurance.measure,
+    "reloads": reloads.measure,
+}
 
 
 def run(*, rounds: int, quick: bool, only: str, output: Path) -> None:
