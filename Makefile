@@ -9,7 +9,7 @@ VENV := .venv
 ARGS ?=
 
 # make means this checkout, whatever a shell says to Ansible, Python, pip, uv and Ray: the file lists what is not passed on.
-foreign := roles/ray/files/foreign_environment.txt
+foreign := roles/deployment/files/foreign_environment.txt
 dropped := $(shell sed -n 's/^everywhere //; s/\*$$/%/; /^[A-Z]/p' $(foreign))
 kept := $(shell sed -n 's/\*$$/%/; s/^!//p' $(foreign))
 $(foreach name,$(filter-out $(kept),$(filter $(dropped),$(.VARIABLES))),$(if $(filter environment,$(origin $(name))),$(eval unexport $(name))))

@@ -32,7 +32,7 @@ REFERENCE = ROOT / "docs" / "reference"
 STATUS_PAGE = ROOT / "docs" / "status.md"
 COMMENTS_AT = 41
 HEAD = "<!-- Made from the code by `make docs`: change it there. -->\n\n"
-ROLES = ("ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "monitoring", "service")
+ROLES = ("deployment", "ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "monitoring", "service")
 EXAMPLE = """\
 ```yaml
 # yaml-language-server: $schema=organism.schema.json

@@ -30,7 +30,7 @@ from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
 
 MAX_HOSTS = 10
-# In roles/ray/tasks/give_up.yml: it ends a run after a rescue and repeats the message of the failure.
+# In roles/deployment/tasks/give_up.yml: it ends a run after a rescue and repeats the message of the failure.
 ENDING_TASK = "End a run that has failed"
 
 

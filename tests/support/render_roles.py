@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-ROLES = ("monitoring", "ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "service")
+ROLES = ("deployment", "monitoring", "ray", "seedcore", "seedcore_bootstrap", "seedcore_gate", "service")
 HEAD, WORKER = "head-1", "worker-1"
 INVENTORY = f"[ray_head]\n{HEAD}\n[ray_workers]\n{WORKER}\n[monitoring]\n{HEAD}\n"
 STAT = {"stat": {"exists": True, "mtime": 1.0, "checksum": "0" * 64, "lnk_source": "/opt/seedcore/releases/1-a"}}
@@ -39,19 +39,19 @@ FACTS = {
 }  # fmt: skip
 # What tasks have found out before.
 KNOWN = {
-    "__ray_host_report": {"stdout": json.dumps(REPORT)},
+    "deployment_host_report": {"stdout": json.dumps(REPORT)},
     "__ray_placed": {"different": [], "changed": False},
     "__ray_port_holders": {"faults": []}, "__ray_firewall_table_shown": {"rc": 0, "stdout": ""},
     "__ray_token_stat": STAT, "__ray_token_given": {"changed": False}, "__ray_token_made": {"changed": False},
     "__ray_token_taken": {"changed": False}, "__ray_head_token": {"content": "eA=="},
-    "__ray_head_token_stat": STAT, "__ray_wheelhouse": STAT, "__ray_fingerprint": "f", "__ray_made": [],
-    "__ray_wanted_files": [],
-    "__ray_drain": {"node_id": "n"}, "__ray_present": {"marked": True, "foreign": False, "mark": "made user: ray"},
+    "__ray_head_token_stat": STAT, "__ray_wheelhouse": STAT, "ray_fingerprint": "f", "ray_made": [],
+    "ray_wanted_files": [], "ray_differences": [], "deployment_record_wanted": [],
+    "__ray_drain": {"node_id": "n"}, "deployment_present": {"marked": True, "foreign": False, "mark": "made user: ray"},
     "__ray_processes": {"processes": []},
     "__service_private_users": {"rc": 0},
     "__service_started": {"status": {"MainPID": "7"}}, "__service_environ": {"content": ""},
     "__service_there": STAT, "__service_unit_stat": STAT,
-    "__seedcore_release": "1-a", "__seedcore_release_directory": "/opt/seedcore/releases/1-a",
+    "seedcore_release": "1-a", "__seedcore_release_directory": "/opt/seedcore/releases/1-a",
     "__seedcore_source": {
         "version": "1", "digest": "d", "package": "p.whl", "extra": ["e"], "extra_wheels": ["e.whl"],
         "extra_lock": "e==1", "dest": "/d", "wheels": ["p.whl"],
@@ -59,7 +59,7 @@ KNOWN = {
     },
     "__seedcore_current": STAT, "__seedcore_complete": {"files": []}, "__seedcore_installed": {"files": []},
     "__seedcore_moved": {"stdout": json.dumps(STATUS), "rc": 0}, "__seedcore_fingerprint": "f",
-    "__seedcore_applied": {"made_from_the_same": True, "different": []}, "seedcore_unchanged": False,
+    "deployment_recorded": {"made_from_the_same": True, "different": []}, "seedcore_unchanged": False,
     "seedcore_host_unchanged": True, "__seedcore_moved_until": 1.0, "__monitoring_until": 1.0,
     "seedcore_drained_node": WORKER, "seedcore_vacated_node": WORKER, "seedcore_vacated_nodes": [WORKER],
     "seedcore_gate_report": STATUS,
@@ -163,7 +163,7 @@ class Renderer:
         """Return what each place becomes on each host; a fault is its text."""
         found: dict[str, Any] = {}
         for role in self.roles:
-            for name in (HEAD, WORKER) if role == "ray" else (HEAD,):
+            for name in (HEAD, WORKER) if role in {"deployment", "ray"} else (HEAD,):
                 variables: dict[str, Any] = {}
                 for place, task, variables in self._tasks(role, name):
                     found.update({f"{place}: {key}": value for key, value in self._task(task, variables).items()})
@@ -233,7 +233,10 @@ class Renderer:
         from ansible.template import Templar  # noqa: PLC0415
 
         templar = Templar(self.loader, variables=variables)
-        names = [name for name in variables if name.startswith(f"__{role}_") and name not in self.known]
+        # What the deployment has, it has for the other roles.
+        own = (f"__{role}_", "deployment_") if role == "deployment" else (f"__{role}_",)
+        given = {*self.known, *self.variables._extra_vars}
+        names = [name for name in variables if name.startswith(own) and name not in given]
         return {name: _tried(templar.template, variables[name]) for name in names}
 
 

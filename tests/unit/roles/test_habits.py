@@ -61,8 +61,8 @@ def test_packages_are_installed_where_there_are_no_lists_of_packages_yet(rendere
 
 def test_the_group_is_the_one_that_the_user_has(variable: Callable[..., Any]) -> None:
     facts = {"user_id": "bob", "user_gid": 100}
-    mine = variable("__ray_directories", facts=facts, ray_become=False)
-    system = variable("__ray_directories", facts=facts)
+    mine = variable("deployment_directories", facts=facts, ray_become=False)
+    system = variable("deployment_directories", facts=facts)
 
     assert {entry["group"] for entry in mine if "group" in entry} == {"100"}
     assert {entry["group"] for entry in system if "group" in entry} == {"ray"}
@@ -154,8 +154,8 @@ def test_a_second_user_of_a_machine_is_told_the_one_variable_that_moves_all_port
 
 
 def test_a_python_below_a_home_that_the_sandbox_hides_is_named(variable: Callable[..., Any]) -> None:
-    report = json.loads(variable("__ray_host_report")["stdout"]) | {"python_path": "/root/.pyenv/bin/python3.11"}
-    known = {"__ray_host_report": {"stdout": json.dumps(report)}}
+    report = json.loads(variable("deployment_host_report")["stdout"]) | {"python_path": "/root/.pyenv/bin/python3.11"}
+    known = {"deployment_host_report": {"stdout": json.dumps(report)}}
 
     assert "which the sandbox hides" in "\n".join(variable("__ray_host_faults", known=known))
     assert "sandbox hides" not in "\n".join(variable("__ray_host_faults", known=known, ray_hardening="none"))
@@ -166,9 +166,9 @@ def test_a_release_of_another_ray_is_refused(variable: Callable[..., Any], tmp_p
     lock.write_text("click==8.1\nray[default]==2.61.0 \\\n    --hash=sha256:0\n")
 
     assert "seedcore_requirements has ray 2.61.0" in "\n".join(
-        variable("__seedcore_faults", "seedcore", seedcore_requirements=str(lock))
+        variable("seedcore_faults", "seedcore", seedcore_requirements=str(lock))
     )
-    assert variable("__seedcore_faults", "seedcore") == []
+    assert variable("seedcore_faults", "seedcore") == []
 
 
 AWKWARD = {"JSON": '{"a": 1}', "NOTE": "x #y ;z", "BOTH": 'it\'s "so"', "LINES": "a\nb", "PERCENT": "%(x)s 100%"}
@@ -227,17 +227,17 @@ def test_monitoring_whose_targets_are_down_is_red_and_names_them(variable: Calla
 def test_what_ray_does_not_use_any_more_is_pruned_and_what_it_uses_is_not(variable: Callable[..., Any]) -> None:
     assert sorted(variable("__ray_old")) == ["cache/wheelhouse-old", "ray/old"]
     current = Path(variable("__ray_runtime")).name
-    report = json.loads(variable("__ray_host_report")["stdout"]) | {"installed": [f"ray/{current}", "ray/old"]}
-    assert variable("__ray_old", known={"__ray_host_report": {"stdout": json.dumps(report)}}) == ["ray/old"]
+    report = json.loads(variable("deployment_host_report")["stdout"]) | {"installed": [f"ray/{current}", "ray/old"]}
+    assert variable("__ray_old", known={"deployment_host_report": {"stdout": json.dumps(report)}}) == ["ray/old"]
 
 
 def test_rules_of_an_interrupted_run_or_of_another_wish_are_not_in_force(variable: Callable[..., Any]) -> None:
     mark = variable("__ray_firewall_mark")
 
     def wanted(*chains: str, **given: Any) -> Any:
-        report = json.loads(variable("__ray_host_report")["stdout"]) | {"nft_chains": chains}
+        report = json.loads(variable("deployment_host_report")["stdout"]) | {"nft_chains": chains}
         return variable(
-            "__ray_firewall_as_wanted", known={"__ray_host_report": {"stdout": json.dumps(report)}}, **given
+            "__ray_firewall_as_wanted", known={"deployment_host_report": {"stdout": json.dumps(report)}}, **given
         )
 
     assert wanted("seedcore_ray/input", f"seedcore_ray/{mark}") is True
@@ -260,9 +260,9 @@ def test_rules_of_an_interrupted_run_or_of_another_wish_are_not_in_force(variabl
 def test_the_lock_is_that_of_the_head_whichever_host_a_run_begins_with(
     variable: Callable[..., Any], inventory: dict[str, Any], extra: dict[str, Any], prefix: str
 ) -> None:
-    assert variable("__ray_head_prefix", host="worker-1", inventory=inventory, **extra) == prefix
+    assert variable("deployment_head_prefix", host="worker-1", inventory=inventory, **extra) == prefix
     locks = [task["seedcore.cluster.run_lock"] for _, task in tasks() if "seedcore.cluster.run_lock" in task]
-    assert [entry["prefix"] for entry in locks] == ["{{ __ray_head_prefix }}"] * 2
+    assert [entry["prefix"] for entry in locks] == ["{{ deployment_head_prefix }}"] * 2
 
 
 def test_the_watchdog_is_told_how_much_the_logs_of_the_dead_may_take(variable: Callable[..., Any]) -> None:
@@ -355,7 +355,7 @@ def test_a_certificate_without_its_key_is_named_in_preflight(variable: Callable[
 
     def faults(key: str) -> Any:
         pair = {"seedcore_http_tls_certificate": f"{tmp_path}/a.pem", "seedcore_http_tls_key": f"{tmp_path}/{key}"}
-        return variable("__seedcore_faults", "seedcore", **pair)
+        return variable("seedcore_faults", "seedcore", **pair)
 
     assert faults("a.key") == []
     assert "the key does not belong to the certificate" in faults("b.key")[0]
@@ -395,7 +395,7 @@ def test_a_password_of_an_index_is_in_a_file_of_root_and_on_no_command_line(
     }
     more = {"ray_install_environment": {"UV_HTTP_TIMEOUT": "60"}, "ray_prefix": str(tmp_path)}
     (tmp_path / "etc").mkdir()
-    written = rendered("ray", "install_settings", **given, **more)[
+    written = rendered("deployment", "install_settings", **given, **more)[
         "Write what pip and uv are told while they install: args"
     ]
     assert written["mode"] == "0600"
@@ -403,7 +403,7 @@ def test_a_password_of_an_index_is_in_a_file_of_root_and_on_no_command_line(
 
     dump = [sys.executable, "-c", "import json, os; print(json.dumps([dict(os.environ), os.umask(0)]))"]
     done = subprocess.run(
-        [*variable("__ray_installing", **given, **more), *dump], capture_output=True, text=True, check=True
+        [*variable("deployment_installing", **given, **more), *dump], capture_output=True, text=True, check=True
     )
     environment, umask = json.loads(done.stdout)
     assert umask == 0o022
@@ -425,15 +425,15 @@ def test_a_password_of_an_index_is_in_a_file_of_root_and_on_no_command_line(
 
 
 def test_with_a_wheelhouse_there_is_no_index(variable: Callable[..., Any]) -> None:
-    found = variable("__ray_install_environment", ray_index_url="https://index.example", ray_wheelhouse="/w.tar")
+    found = variable("deployment_install_environment", ray_index_url="https://index.example", ray_wheelhouse="/w.tar")
     assert found["UV_NO_INDEX"] == "true"
     assert "UV_DEFAULT_INDEX" not in found
     assert "ray_index_url: give a URL" in "\n".join(variable("__ray_inventory_faults", ray_index_url="index.example"))
 
 
 def report(variable: Callable[..., Any], **known: Any) -> dict[str, Any]:
-    found = json.loads(variable("__ray_host_report")["stdout"]) | known
-    return {"__ray_host_report": {"stdout": json.dumps(found)}}
+    found = json.loads(variable("deployment_host_report")["stdout"]) | known
+    return {"deployment_host_report": {"stdout": json.dumps(found)}}
 
 
 @pytest.mark.parametrize(
@@ -504,8 +504,8 @@ def test_only_a_worker_that_still_has_its_cluster_is_drained_before_its_restart(
 ) -> None:
     known = {"__ray_placed": {"different": different}, "service_differs": True}
     found = ask({"roles": ["ray"], "steps": ["compare"], "extra": {}, "known": known})
-    facts = found["head-1: ray/compare: Decide whether the node has to be restarted: args"]
-    assert (facts["__ray_restarts"], facts["__ray_cut_off"]) == (True, cut_off)
+    facts = found["head-1: ray/compare: Decide whether the node has to be drained before its restart: args"]
+    assert facts["ray_drain_first"] is not cut_off
 
 
 def test_the_watchdog_is_restarted_for_each_file_that_it_is_made_of() -> None:

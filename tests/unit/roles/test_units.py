@@ -23,7 +23,7 @@ def test_every_caller_passes_every_input_for_an_inventory_may_use_the_same_words
         for path, task in tasks()
         if (task.get("ansible.builtin.include_role") or {}).get("name") == "seedcore.cluster.service"
     ]
-    assert len(calls) == 10
+    assert len(calls) == 9
     for path, task in calls:
         step = task["ansible.builtin.include_role"].get("tasks_from", "main")
         entry = step if step in SPECS else "main"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).parents[3] / "roles" / "ray" / "files" / "host_report.py"
+PROGRAM = Path(__file__).parents[3] / "roles" / "deployment" / "files" / "host_report.py"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask what another user may do")
 
 
