@@ -261,7 +261,9 @@ def test_the_lock_is_that_of_the_head_whichever_host_a_run_begins_with(
     variable: Callable[..., Any], inventory: dict[str, Any], extra: dict[str, Any], prefix: str
 ) -> None:
     assert variable("deployment_head_prefix", host="worker-1", inventory=inventory, **extra) == prefix
-    locks = [task["seedcore.cluster.run_lock"] for _, task in tasks() if "seedcore.cluster.run_lock" in task]
+    locks = [
+        task["seedcore.cluster.deployment_lock"] for _, task in tasks() if "seedcore.cluster.deployment_lock" in task
+    ]
     assert [entry["prefix"] for entry in locks] == ["{{ deployment_head_prefix }}"] * 2
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's part of run_lock: identify this run, and detect whether the holder of the lock is dead."""
+"""The controller's part of deployment_lock: identify this run, and detect whether the holder of the lock is dead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-MODULE = "seedcore.cluster.run_lock"
+MODULE = "seedcore.cluster.deployment_lock"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: applied
+module: deployment_record
 short_description: Record the state in which a run leaves a host, or compare the host with the record
 version_added: 0.1.0
 description:
@@ -43,7 +43,7 @@ options:
     elements: path
     default: []
   wanted:
-    description: Files that the run has made, as passed to M(seedcore.cluster.files).
+    description: Files that the run has made, as passed to M(seedcore.cluster.managed_files).
     type: list
     elements: dict
     default: []
@@ -97,12 +97,12 @@ attributes:
 
 EXAMPLES = r"""
 - name: Compare the host with the record of the last run
-  seedcore.cluster.applied:
+  seedcore.cluster.deployment_record:
     path: /opt/seedcore/.applied
     fingerprint: 5d41402abc4b2a76b9719d911017c592
 
 - name: Record the state of the host
-  seedcore.cluster.applied:
+  seedcore.cluster.deployment_record:
     path: /opt/seedcore/.applied
     state: present
     fingerprint: 5d41402abc4b2a76b9719d911017c592

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: run_lock
+module: deployment_lock
 short_description: Let only one run at a time work on a deployment
 version_added: 0.1.0
 description:
@@ -46,11 +46,11 @@ attributes:
 
 EXAMPLES = r"""
 - name: Take the lock
-  seedcore.cluster.run_lock:
+  seedcore.cluster.deployment_lock:
     prefix: /opt/seedcore
 
 - name: Release the lock
-  seedcore.cluster.run_lock:
+  seedcore.cluster.deployment_lock:
     prefix: /opt/seedcore
     state: absent
 """

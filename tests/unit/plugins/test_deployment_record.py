@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.seedcore.cluster.plugins.modules.applied import definitions, unit_faults
+from ansible_collections.seedcore.cluster.plugins.modules.deployment_record import definitions, unit_faults
 
 from tests.unit.plugins.test_actions import Play
 
+MODULE = "deployment_record"
 Run = Callable[..., dict[str, Any]]
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
@@ -33,7 +34,7 @@ def deployment(tmp_path: Path) -> Path:
 @pytest.fixture
 def recorded(deployment: Path, run: Run) -> Path:
     written = run(
-        "applied",
+        MODULE,
         path=str(deployment / ".applied"),
         state="present",
         fingerprint="f1",
@@ -46,7 +47,7 @@ def recorded(deployment: Path, run: Run) -> Path:
 
 
 def compared(run: Run, deployment: Path, fingerprint: str = "f1") -> dict[str, Any]:
-    return run("applied", path=str(deployment / ".applied"), fingerprint=fingerprint)
+    return run(MODULE, path=str(deployment / ".applied"), fingerprint=fingerprint)
 
 
 def test_without_a_record_nothing_is_recognized(run: Run, deployment: Path) -> None:
@@ -104,16 +105,16 @@ def test_a_user_that_is_another_one_now_is_said(run: Run, recorded: Path) -> Non
 def test_what_a_role_has_found_is_said_if_the_wish_is_the_same(run: Run, recorded: Path) -> None:
     path, found = str(recorded / ".applied"), ["the rules are not in force"]
 
-    assert run("applied", path=path, fingerprint="f1", also=found)["different"] == found
+    assert run(MODULE, path=path, fingerprint="f1", also=found)["different"] == found
     # Other rules are wanted now: that is a change, no drift.
-    assert run("applied", path=path, fingerprint="f2", also=found)["different"] == []
+    assert run(MODULE, path=path, fingerprint="f2", also=found)["different"] == []
     (recorded / ".applied").unlink()
-    assert run("applied", path=path, fingerprint="f1", also=found)["different"] == []
+    assert run(MODULE, path=path, fingerprint="f1", also=found)["different"] == []
 
 
 def test_a_service_that_does_not_run_is_said(run: Run, deployment: Path) -> None:
     run(
-        "applied",
+        MODULE,
         path=str(deployment / ".applied"),
         state="present",
         fingerprint="f1",
@@ -127,12 +128,12 @@ def test_a_service_that_does_not_run_is_said(run: Run, deployment: Path) -> None
 def test_a_run_that_works_on_it_is_said(run: Run, recorded: Path) -> None:
     other = {"prefix": str(recorded), "run": {"key": "other", "who": "me", "pid": 1}}
     try:
-        run("run_lock", **other)
-        found = run("applied", path=str(recorded / ".applied"), fingerprint="f1", prefix=str(recorded))
+        run("deployment_lock", **other)
+        found = run(MODULE, path=str(recorded / ".applied"), fingerprint="f1", prefix=str(recorded))
         assert found["different"] == ["another run works on the deployment"]
     finally:
-        run("run_lock", state="absent", **other)
-    assert run("applied", path=str(recorded / ".applied"), fingerprint="f1", prefix=str(recorded))["different"] == []
+        run("deployment_lock", state="absent", **other)
+    assert run(MODULE, path=str(recorded / ".applied"), fingerprint="f1", prefix=str(recorded))["different"] == []
 
 
 @pytest.mark.parametrize(
@@ -189,20 +190,20 @@ def test_a_process_of_another_unit_than_the_recorded_one_is_said(
 
 
 def test_check_mode_writes_nothing_down(run: Run, deployment: Path) -> None:
-    run("applied", check=True, path=str(deployment / ".applied"), state="present", fingerprint="f1")
+    run(MODULE, check=True, path=str(deployment / ".applied"), state="present", fingerprint="f1")
     assert not (deployment / ".applied").exists()
 
 
 def test_what_is_missing_or_cannot_be_written_is_an_error(run: Run, tmp_path: Path) -> None:
-    failed = run("applied", path=str(tmp_path / ".applied"), state="present")
+    failed = run(MODULE, path=str(tmp_path / ".applied"), state="present")
     assert "fingerprint" in failed["msg"]
-    failed = run("applied", path=str(tmp_path / "none" / ".applied"), state="present", fingerprint="f1")
+    failed = run(MODULE, path=str(tmp_path / "none" / ".applied"), state="present", fingerprint="f1")
     assert failed["msg"] == f"{tmp_path}/none/.applied cannot be written: No such file or directory"
 
 
 def record(run: Run, deployment: Path, *wanted: dict[str, Any]) -> dict[str, Any]:
     where = {"path": str(deployment / ".applied"), "trees": [str(deployment / "etc")], "user": ME}
-    return run("applied", state="present", fingerprint="f1", wanted=list(wanted), **where)
+    return run(MODULE, state="present", fingerprint="f1", wanted=list(wanted), **where)
 
 
 def test_what_is_wanted_is_recorded_and_not_what_is_found(run: Run, deployment: Path) -> None:
@@ -242,7 +243,7 @@ def test_a_run_says_what_is_not_as_it_is_wanted(run: Run, deployment: Path, tmp_
     record(run, deployment)
     (deployment / "etc" / "token").chmod(0o600)
 
-    code, screen = Play(tmp_path).run("applied", path=str(deployment / ".applied"), fingerprint="f1")
+    code, screen = Play(tmp_path).run(MODULE, path=str(deployment / ".applied"), fingerprint="f1")
 
     assert code == 0
     assert f"[localhost] not as wanted: {deployment}/etc/token: mode 0600, wanted 0644" in screen
@@ -255,12 +256,12 @@ def test_a_run_of_a_part_records_nothing(deployment: Path, tmp_path: Path) -> No
         ("--limit", "localhost"),
         ("--tags", "never,always"),
         ("--skip-tags", "gate"),
-        ("--start-at-task", "*applied*"),
+        ("--start-at-task", "*deployment_record*"),
     ]
 
     for arguments in parts:
-        Play(tmp_path).run("applied", *arguments, **options)
+        Play(tmp_path).run(MODULE, *arguments, **options)
         assert not path.exists(), arguments
 
-    Play(tmp_path).run("applied", **options)
+    Play(tmp_path).run(MODULE, **options)
     assert path.exists()

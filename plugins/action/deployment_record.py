@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's part of applied: skip the record of a partial run, and show differences on the screen."""
+"""The controller's part of deployment_record: skip the record of a partial run, and show differences on the screen."""
 
 from __future__ import annotations
 

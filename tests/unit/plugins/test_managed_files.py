@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+MODULE = "managed_files"
 Run = Callable[..., dict[str, Any]]
 OWN = {"owner": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
 
@@ -19,18 +20,18 @@ def test_directories_are_made_once_and_mended_when_they_differ(run: Run, tmp_pat
         {"path": str(tmp_path / "a" / "b"), "state": "directory", "mode": "0777", **OWN},
     ]
 
-    preview = run("files", files=wanted, check=True)
+    preview = run(MODULE, files=wanted, check=True)
     assert (preview["changed"], preview["different"]) == (True, [entry["path"] for entry in wanted])
     assert not (tmp_path / "a").exists()
 
-    first = run("files", files=wanted)
+    first = run(MODULE, files=wanted)
     assert first["different"] == preview["different"]
     assert first["diff"][1]["before_header"] == f"{tmp_path}/a/b (absent)"
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o750, 0o777]
 
-    assert run("files", files=wanted)["changed"] is False
+    assert run(MODULE, files=wanted)["changed"] is False
     (tmp_path / "a").chmod(0o700)
-    assert run("files", files=wanted)["different"] == [str(tmp_path / "a")]
+    assert run(MODULE, files=wanted)["different"] == [str(tmp_path / "a")]
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o750
 
 
@@ -44,27 +45,27 @@ def test_files_and_links_are_written_once_and_mended_when_they_differ(run: Run, 
         {"path": str(gone), "state": "absent"},
     ]
 
-    preview = run("files", files=wanted, check=True)
+    preview = run(MODULE, files=wanted, check=True)
     assert preview["different"] == [entry["path"] for entry in wanted]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gone"]
 
-    first = run("files", files=wanted)
+    first = run(MODULE, files=wanted)
     assert first["diff"] == preview["diff"]
     assert (text.read_bytes(), text.stat().st_mode & 0o777) == (b"one\r\ntwo\xc3\xa9\n", 0o640)
     assert link.readlink() == Path("d/text")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["d", "link", "text"], "nothing else is left"
 
-    assert run("files", files=wanted)["changed"] is False
+    assert run(MODULE, files=wanted)["changed"] is False
     text.write_text("other")
     link.unlink()
     link.symlink_to("elsewhere")
-    second = run("files", files=wanted)
+    second = run(MODULE, files=wanted)
     assert second["different"] == [str(text), str(link)]
     assert (second["diff"][0]["before"], second["diff"][1]["before"]) == ("other", "elsewhere")
     assert (text.read_bytes(), link.readlink()) == (b"one\r\ntwo\xc3\xa9\n", Path("d/text"))
 
     text.chmod(0o600)
-    assert run("files", files=wanted)["diff"][0]["after"] == f"file {OWN['owner']}:{OWN['group']} 0640\n"
+    assert run(MODULE, files=wanted)["diff"][0]["after"] == f"file {OWN['owner']}:{OWN['group']} 0640\n"
 
 
 def test_a_link_to_a_directory_is_good_for_one_and_a_link_to_a_file_is_not_written_through(
@@ -78,7 +79,7 @@ def test_a_link_to_a_directory_is_good_for_one_and_a_link_to_a_file_is_not_writt
         os.chown(tmp_path / "secret", 1, 1)
 
     directory = {"path": str(tmp_path / "there"), "state": "directory", "mode": "0711"}
-    run("files", files=[directory, {"path": str(tmp_path / "there" / "text"), "content": "new", "mode": "0600"}])
+    run(MODULE, files=[directory, {"path": str(tmp_path / "there" / "text"), "content": "new", "mode": "0600"}])
 
     assert (tmp_path / "there").is_symlink()
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o711
@@ -104,7 +105,7 @@ def test_an_entry_that_cannot_be_is_said_and_nothing_is_made(
     path.write_text("mine")
 
     answer = run(
-        "files",
+        MODULE,
         files=[{"path": str(tmp_path / "b"), "content": "", "mode": "0600"}, {"path": str(path), **entry}],
     )
 
@@ -119,7 +120,7 @@ def test_a_directory_is_never_removed_or_written_over(run: Run, tmp_path: Path) 
     (tmp_path / "a").mkdir()
 
     for entry in ({"state": "absent"}, {"content": "", "mode": "0600"}, {"state": "link", "target": "b"}):
-        answer = run("files", files=[{"path": str(tmp_path / "a"), **entry}])
+        answer = run(MODULE, files=[{"path": str(tmp_path / "a"), **entry}])
         assert answer["failed"]
         assert f"{tmp_path}/a is a directory, but the wanted state is" in answer["msg"]
     assert (tmp_path / "a").is_dir()
@@ -172,7 +173,7 @@ def test_root_follows_no_link_that_another_user_has_made(
     os.lchown(hostile / planted, *pwd.getpwnam("nobody")[2:4])
     before = attributes(victim)
 
-    answer = run("files", files=[{**entry, "path": str(hostile / entry["path"]), "owner": "nobody"}])
+    answer = run(MODULE, files=[{**entry, "path": str(hostile / entry["path"]), "owner": "nobody"}])
 
     assert answer["failed"]
     assert f"{hostile}/{planted} is a link that nobody can make, and root does not follow it" in answer["msg"]
@@ -186,9 +187,10 @@ def test_root_gives_no_file_away_that_has_another_name(run: Run, hostile: Path, 
     before = attributes(victim)
 
     kept = run(
-        "files", files=[{"path": str(hostile / "file"), "state": "attributes", "mode": "0666", "owner": "nobody"}]
+        MODULE,
+        files=[{"path": str(hostile / "file"), "state": "attributes", "mode": "0666", "owner": "nobody"}],
     )
-    put = run("files", files=[{"path": str(hostile / "file"), "content": "new", "mode": "0666", "owner": "nobody"}])
+    put = run(MODULE, files=[{"path": str(hostile / "file"), "content": "new", "mode": "0666", "owner": "nobody"}])
 
     assert kept["failed"]
     assert put["changed"]
@@ -199,7 +201,7 @@ def test_a_link_of_root_in_a_directory_of_root_is_followed(run: Run, tmp_path: P
     (tmp_path / "disk").mkdir()
     (tmp_path / "prefix").symlink_to("disk")
 
-    run("files", files=[{"path": str(tmp_path / "prefix" / "a"), "state": "directory", "mode": "0750"}])
+    run(MODULE, files=[{"path": str(tmp_path / "prefix" / "a"), "state": "directory", "mode": "0750"}])
 
     assert (tmp_path / "disk" / "a").stat().st_mode & 0o777 == 0o750
 
@@ -207,22 +209,25 @@ def test_a_link_of_root_in_a_directory_of_root_is_followed(run: Run, tmp_path: P
 def test_a_file_that_something_else_has_written_gets_its_attributes_only(run: Run, tmp_path: Path) -> None:
     token = tmp_path / "token"
     entry = {"path": str(token), "state": "attributes", "mode": "0600", **OWN}
-    assert "is absent, not a file" in run("files", files=[entry])["msg"]
-    assert run("files", files=[entry], check=True)["changed"] is False
+    assert "is absent, not a file" in run(MODULE, files=[entry])["msg"]
+    assert run(MODULE, files=[entry], check=True)["changed"] is False
     token.write_text("secret")
     token.chmod(0o644)
     written = token.stat().st_mtime_ns
 
-    assert run("files", files=[entry])["different"] == [str(token)]
+    assert run(MODULE, files=[entry])["different"] == [str(token)]
     assert (token.stat().st_mode & 0o777, token.stat().st_mtime_ns, token.read_text()) == (0o600, written, "secret")
-    assert run("files", files=[entry])["changed"] is False
+    assert run(MODULE, files=[entry])["changed"] is False
 
 
 def test_what_is_made_does_not_depend_on_the_umask(run: Run, tmp_path: Path) -> None:
     umask = os.umask(0o077)
     try:
         directory = {"path": str(tmp_path / "opt" / "x"), "state": "directory", "mode": "0755"}
-        run("files", files=[directory, {"path": str(tmp_path / "opt" / "x" / "f"), "content": "", "mode": "0644"}])
+        run(
+            MODULE,
+            files=[directory, {"path": str(tmp_path / "opt" / "x" / "f"), "content": "", "mode": "0644"}],
+        )
     finally:
         os.umask(umask)
     assert [path.stat().st_mode & 0o777 for path in sorted((tmp_path / "opt").rglob("*"))] == [0o755, 0o644]
@@ -232,5 +237,5 @@ def test_what_is_made_does_not_depend_on_the_umask(run: Run, tmp_path: Path) -> 
 def test_an_owner_given_by_number_is_the_same_one(run: Run, tmp_path: Path) -> None:
     entry = {"path": str(tmp_path / "d"), "state": "directory", "mode": "0700"}
     numbers = {"owner": str(os.geteuid()), "group": str(os.getegid())}
-    assert run("files", files=[{**entry, **numbers}])["changed"]
-    assert not run("files", files=[{**entry, **numbers}])["changed"]
+    assert run(MODULE, files=[{**entry, **numbers}])["changed"]
+    assert not run(MODULE, files=[{**entry, **numbers}])["changed"]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.seedcore.cluster.plugins.action import run_lock as action
+from ansible_collections.seedcore.cluster.plugins.action import deployment_lock as action
 
 from tests.unit.plugins.test_actions import Play
 
+MODULE = "deployment_lock"
 Run = Callable[..., dict[str, Any]]
 
 
@@ -27,13 +28,13 @@ def a_run(key: str) -> dict[str, Any]:
 def prefix(tmp_path: Path, run: Run) -> Iterator[str]:
     path = str(tmp_path / "deployment")
     yield path
-    Path(run("run_lock", prefix=path, state="absent", take=True)["path"]).unlink(missing_ok=True)
+    Path(run(MODULE, prefix=path, state="absent", take=True)["path"]).unlink(missing_ok=True)
 
 
 def test_the_second_run_is_told_who_is_at_work(run: Run, prefix: str) -> None:
-    first = run("run_lock", prefix=prefix, run=a_run("alice"))
-    again = run("run_lock", prefix=prefix, run=a_run("alice"))
-    second = run("run_lock", prefix=prefix, run=a_run("bob"))
+    first = run(MODULE, prefix=prefix, run=a_run("alice"))
+    again = run(MODULE, prefix=prefix, run=a_run("alice"))
+    second = run(MODULE, prefix=prefix, run=a_run("bob"))
 
     assert (first["changed"], again["changed"]) == (False, False)
     assert Path(first["path"]).stat().st_mode & 0o777 == 0o600
@@ -43,32 +44,32 @@ def test_the_second_run_is_told_who_is_at_work(run: Run, prefix: str) -> None:
 
 
 def test_a_released_lock_leaves_nothing(run: Run, prefix: str) -> None:
-    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"))["path"])
-    assert run("run_lock", prefix=prefix, run=a_run("bob"), state="absent")["changed"] is False
+    path = Path(run(MODULE, prefix=prefix, run=a_run("alice"))["path"])
+    assert run(MODULE, prefix=prefix, run=a_run("bob"), state="absent")["changed"] is False
     assert path.exists(), "somebody else's lock is not released"
 
-    run("run_lock", prefix=prefix, run=a_run("alice"), state="absent")
+    run(MODULE, prefix=prefix, run=a_run("alice"), state="absent")
 
     assert not path.exists()
-    assert not run("run_lock", prefix=prefix, run=a_run("bob")).get("failed")
+    assert not run(MODULE, prefix=prefix, run=a_run("bob")).get("failed")
 
 
 def test_a_lock_that_is_not_renewed_ends(run: Run, prefix: str) -> None:
-    run("run_lock", prefix=prefix, run=a_run("alice"), lease=1)
+    run(MODULE, prefix=prefix, run=a_run("alice"), lease=1)
     time.sleep(1.1)  # the lease is what is tested
 
-    assert not run("run_lock", prefix=prefix, run=a_run("bob")).get("failed")
+    assert not run(MODULE, prefix=prefix, run=a_run("bob")).get("failed")
 
 
 def test_a_lock_can_be_taken_and_a_dead_run_has_none(run: Run, prefix: str) -> None:
-    run("run_lock", prefix=prefix, run=a_run("alice"))
-    assert not run("run_lock", prefix=prefix, run=a_run("bob"), dead="alice").get("failed")
-    assert not run("run_lock", prefix=prefix, run=a_run("carol"), take=True).get("failed")
-    assert run("run_lock", prefix=prefix, run=a_run("bob"))["failed"]
+    run(MODULE, prefix=prefix, run=a_run("alice"))
+    assert not run(MODULE, prefix=prefix, run=a_run("bob"), dead="alice").get("failed")
+    assert not run(MODULE, prefix=prefix, run=a_run("carol"), take=True).get("failed")
+    assert run(MODULE, prefix=prefix, run=a_run("bob"))["failed"]
 
 
 def test_check_mode_locks_nothing(run: Run, prefix: str) -> None:
-    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"), check=True)["path"])
+    path = Path(run(MODULE, prefix=prefix, run=a_run("alice"), check=True)["path"])
 
     assert not path.exists()
 
@@ -76,25 +77,25 @@ def test_check_mode_locks_nothing(run: Run, prefix: str) -> None:
 def test_a_run_of_this_machine_that_has_ended_holds_nobody_up(prefix: str, tmp_path: Path) -> None:
     for _ in range(2):
         # Neither run releases its lock; the first has ended when the second begins.
-        code, output = Play(tmp_path).run("run_lock", prefix=prefix)
+        code, output = Play(tmp_path).run(MODULE, prefix=prefix)
         assert code == 0, output
 
 
 def test_a_lock_is_no_link_of_somebody_elses(run: Run, prefix: str, tmp_path: Path) -> None:
-    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"))["path"])
+    path = Path(run(MODULE, prefix=prefix, run=a_run("alice"))["path"])
     precious = tmp_path / "precious"
     precious.write_text("precious")
     path.unlink()
     path.symlink_to(precious)
     try:
-        assert run("run_lock", prefix=prefix, run=a_run("alice"))["failed"]
+        assert run(MODULE, prefix=prefix, run=a_run("alice"))["failed"]
         assert precious.read_text() == "precious"
     finally:
         path.unlink()
 
 
 def test_nobody_but_who_deploys_can_hold_the_lock(run: Run, prefix: str) -> None:
-    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"))["path"])
+    path = Path(run(MODULE, prefix=prefix, run=a_run("alice"))["path"])
 
     holder = path.parent.stat()
 
@@ -102,10 +103,10 @@ def test_nobody_but_who_deploys_can_hold_the_lock(run: Run, prefix: str) -> None
 
 
 def test_a_process_that_keeps_the_file_locked_holds_nobody_up_for_ever(run: Run, prefix: str) -> None:
-    path = Path(run("run_lock", prefix=prefix, run=a_run("alice"))["path"])
+    path = Path(run(MODULE, prefix=prefix, run=a_run("alice"))["path"])
     with path.open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        failed = run("run_lock", prefix=prefix, run=a_run("alice"))
+        failed = run(MODULE, prefix=prefix, run=a_run("alice"))
     assert failed["msg"] == f"{path} cannot be opened: another process keeps it open and locked"
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: files
+module: managed_files
 short_description: Create and update directories, files and links, many in one task
 version_added: 0.1.0
 description:
@@ -54,7 +54,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Write the files
-  seedcore.cluster.files:
+  seedcore.cluster.managed_files:
     files:
       - {path: /opt/seedcore, state: directory, owner: root, group: ray, mode: "0750"}
       - {path: /opt/seedcore/ray.env, content: "RAY_ADDRESS=10.0.0.1:6379\n", group: ray, mode: "0640"}
