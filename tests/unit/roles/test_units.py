@@ -71,6 +71,24 @@ def test_a_deployment_may_add_to_the_unit_and_to_what_may_be_written(variable: C
     assert "TasksMax=infinity" in lines
 
 
+def test_an_option_belongs_to_the_section_that_it_is_given_for(variable: Callable[..., Any]) -> None:
+    given = {"service_prefix": "/opt/s", "service_name": "a", "service_command": ["/x"]}
+    text = variable(
+        "__service_unit_text", "service", **given,
+        service_unit_options={
+            "Unit": {"RequiresMountsFor": ["/data", "/scratch"]}, "Service": {"Nice": 5, "Restart": "no"},
+            "Install": {"Also": "b.service"}, "CPUQuota": "400%",
+        },
+    )  # fmt: skip
+    sections = {part.partition("]")[0]: part.splitlines() for part in text.split("\n[")}
+
+    assert sections["Unit"][-2:] == ["RequiresMountsFor=/data", "RequiresMountsFor=/scratch"]
+    assert sections["Install"][-1] == "Also=b.service"
+    assert [line for line in sections["Service"] if line.startswith(("CPUQuota", "Nice", "Restart="))] == [
+        "Restart=always", "CPUQuota=400%", "Nice=5", "Restart=no",
+    ]  # fmt: skip
+
+
 def test_what_a_deployment_may_not_add_is_named(variable: Callable[..., Any]) -> None:
     def faults(**given: Any) -> str:
         return "\n".join(variable("__ray_inventory_faults", **given))
@@ -78,7 +96,24 @@ def test_what_a_deployment_may_not_add_is_named(variable: Callable[..., Any]) ->
     assert "ray_writable_paths has data: give absolute paths" in faults(ray_writable_paths="data,/srv")
     assert "ray_unit_options: cpu quota" in faults(ray_unit_options={"cpu quota": 1})
     assert "ray_unit_options: CPUQuota" in faults(ray_unit_options={"CPUQuota": "1%\nUser=root"})
-    assert faults(ray_unit_options={"CPUQuota": "1%"}, ray_writable_paths=["/data"]) == ""
+    assert "ray_unit_options: CPUQuota" in faults(ray_unit_options={"Service": {"CPUQuota": ["1%", "2%\\"]}})
+    assert "ray_unit_options: Socket has" in faults(ray_unit_options={"Socket": {"Accept": True}})
+    assert "ray_unit_options: nice" in faults(ray_unit_options={"Service": {"nice": 5}})
+    assert "ray_unit_options: Nice" in faults(ray_unit_options={"Service": {"Nice": {"is": 5}}})
+    assert faults(ray_unit_options={"CPUQuota": "1%", "Unit": {"JobTimeoutSec": 5}}, ray_writable_paths=["/data"]) == ""
+
+
+@pytest.mark.parametrize("given", [{"ray_service_manager": "supervisord"}, {"ray_service_manager": "auto"}])
+def test_a_host_without_systemd_refuses_what_only_systemd_can_do(
+    variable: Callable[..., Any], given: dict[str, Any]
+) -> None:
+    def faults(manager: str, **options: Any) -> str:
+        return "\n".join(variable("__ray_host_faults", facts={"service_mgr": manager}, **given, **options))
+
+    words = "ray_unit_options needs systemd, and supervisord runs Ray on this host"
+    assert words in faults("docker-init", ray_unit_options={"Service": {"Nice": 5}})
+    assert words not in faults("docker-init")
+    assert (words in faults("systemd", ray_unit_options={"Nice": 5})) is (given["ray_service_manager"] != "auto")
 
 
 def test_the_profile_for_gpus_has_what_their_libraries_ask_for(variable: Callable[..., Any]) -> None:
