@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.seedcore.cluster.plugins.module_utils import processes
 
 MODULE = "seedcore.cluster.deployment_lock"
 
@@ -36,7 +37,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
 
 def _key(pid: int) -> str:
     """Return a unique key of a process on this machine: machine, boot, pid, and start time."""
-    return f"{_machine()}/{pid}/{_started(pid)}"
+    process = processes.read(pid)
+    return f"{_machine()}/{pid}/{process.started if process else ''}"
 
 
 def _is_dead(key: str, pid: int) -> bool:
@@ -81,11 +83,3 @@ def _exists(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _started(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]

@@ -253,18 +253,9 @@ def remove(params: dict[str, Any], server: Supervisord, deadline: float, *, chec
         return actions
     if not check:
         os.kill(pid, signal.SIGTERM)
-        if not until(lambda: server.pid() is None and not _exists(pid), deadline=deadline):
+        if not until(lambda: server.pid() is None and processes.read(pid) is None, deadline=deadline):
             raise ProgramError(f"supervisord (pid {pid}) does not stop")
     return [*actions, "stop supervisord"]
-
-
-def _exists(pid: int) -> bool:
-    """Return whether the process exists; a zombie does not count."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat[stat.rindex(")") + 2] not in "ZX"
 
 
 def main() -> None:
