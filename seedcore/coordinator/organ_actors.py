@@ -17,6 +17,7 @@ from seedcore.core.task import describe
 logger = logging.getLogger(__name__)
 
 KILL_TIMEOUT_S = 10.0
+_ROW_TIMEOUT_S = 2.0
 # What stopping an organ takes beside its drain: its agents' own stop.
 _STOP_TIMEOUT_S = 8.0
 
@@ -74,6 +75,17 @@ async def retire(
     return counted if isinstance(counted, list) else None
 
 
+async def retire_others(runtime: OrganRuntime, keep: set[str], *, drain_timeout_s: float) -> None:
+    """Stop the organs of the namespace whose names are not in ``keep``."""
+    others = await runtime.others(keep)
+    if others:
+        logger.info("removing organs that this organism does not have: %s", ", ".join(others))
+    names = {name: name.removeprefix(ORGAN_NAME_PREFIX) for name in others}
+    await asyncio.gather(
+        *(retire(handle, runtime, name=names[name], drain_timeout_s=drain_timeout_s) for name, handle in others.items())
+    )
+
+
 async def kill(handle: Any, runtime: OrganRuntime, *, name: str, restart: bool) -> bool:
     """End an organ process, for good or to be started again; says whether Ray has taken the order, does not raise."""
     try:
@@ -83,3 +95,13 @@ async def kill(handle: Any, runtime: OrganRuntime, *, name: str, restart: bool) 
         logger.warning("killing organ %s: %s", name, describe(error))
         return False
     return True
+
+
+async def row_of(handle: Any, runtime: OrganRuntime, *, name: str) -> Row | None:
+    """Ask the GCS about an organ's actor; None if it does not say, a head that is away for one."""
+    try:
+        async with asyncio.timeout(_ROW_TIMEOUT_S):
+            return await runtime.row(handle)
+    except Exception as error:
+        logger.warning("organ %s: the head does not say how its actor is: %s", name, describe(error))
+        return None

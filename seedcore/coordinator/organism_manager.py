@@ -9,15 +9,15 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
+from seedcore.coordinator import organ_reports
 from seedcore.coordinator.node_silence import NodeSilence
 from seedcore.coordinator.node_watch import NodeWatch
-from seedcore.coordinator.organ_actors import OrganRuntime, organ_name, retire
+from seedcore.coordinator.organ_actors import OrganRuntime, organ_name, retire_others
 from seedcore.coordinator.placement import Move, Occupant, plan
 from seedcore.coordinator.replica_supervisor import Replica
 from seedcore.coordinator.start_queue import Placer, Request
-from seedcore.core.errors import AgentStartError, InitializationError, OrganUnavailableError
+from seedcore.core.errors import InitializationError, OrganUnavailableError
 from seedcore.core.organ_snapshot import ReplicaState
-from seedcore.core.settings import ORGAN_NAME_PREFIX
 from seedcore.core.spec import OrganismSpec, OrganSpec
 from seedcore.core.task import Task, describe
 from seedcore.core.task_counters import merge
@@ -26,7 +26,6 @@ from seedcore.dispatch.sender import ANSWER_GRACE_S
 
 logger = logging.getLogger(__name__)
 
-CANARY_TIMEOUT_S = 5.0
 # Of a task that is sent again; what is less the organ could not tell from none.
 MIN_TIMEOUT_S = 0.001
 _SENT_BACK_PAUSE_S = 0.02
@@ -283,33 +282,27 @@ class OrganismManager:
         ``missed`` says whether the organism is not what it seems without it: a replica that is known to be down, in an
         organism that is healthy (degraded) all the same, is not.
         """
-        return list(await asyncio.gather(*(self._canary(replica, nonce) for replica in self._current())))
+        asked = [organ_reports.canary(one, replicas, nonce) for replicas in self._replicas.values() for one in replicas]
+        return list(await asyncio.gather(*asked))
 
     def organ_reports(self, *, brief: bool = False) -> list[dict[str, Any]]:
         """Describe every organ as plain data (``get_organism_status``); in brief, without what never changes.
 
         Ten thousand agent ids have no place in a status that is asked for every second.
         """
-        reports = [self._report(organ) for organ in self._organs.values()]
+        reports = [
+            organ_reports.report(organ, self._replicas[key], self._state(key)) for key, organ in self._organs.items()
+        ]
         if not brief:
             for report, organ in zip(reports, self._organs.values(), strict=True):
-                report.update(_constants(organ))
+                report.update(organ_reports.constants(organ))
         return reports
 
     def organ_metrics(self) -> list[dict[str, Any]]:
         """Describe every organ with its figures: ``agents`` by their state, ``stuck`` places, ``tasks`` counted."""
         reports = self.organ_reports()
         for report in reports:
-            replicas = self._replicas[report["organ_id"]]
-            living = [replica.snapshot for replica in replicas if replica.snapshot and replica.usable]
-            agents = dict.fromkeys(("starting", "ready", "stuck", "failed", "stopped"), 0)
-            for snapshot in living:
-                for state, count in snapshot.agents.items():
-                    agents[state] += count
-            # Those of a process that is not there.
-            report["agents"] = {**agents, "down": report["agent_count"] - sum(agents.values())}
-            report["stuck"] = sum(snapshot.stuck_tasks for snapshot in living)
-            report["queue_limit"] = sum(replica.spec.queue_limit for replica in replicas)
+            report.update(organ_reports.figures(self._replicas[report["organ_id"]], report["agent_count"]))
             report["tasks"] = self._tasks(report["organ_id"])
         return reports
 
@@ -330,20 +323,15 @@ class OrganismManager:
 
     def table(self) -> dict[str, Any]:
         """What a client needs to reach the organs by itself: see :class:`seedcore.dispatch.routing_table.TableNews`."""
-        return {**self._routes.to_dict(), "organs": {organ.id: self._entry(organ) for organ in self._organs.values()}}
+        organs = {
+            key: organ_reports.route(organ, self._replicas[key], self._state(key))
+            for key, organ in self._organs.items()
+        }
+        return {**self._routes.to_dict(), "organs": organs}
 
     def missing(self) -> tuple[list[str], list[str]]:
         """What is not as it should be: (required organs below their minimum, everything else that is missing)."""
-        down: list[str] = []
-        degraded: list[str] = []
-        for organ in self._organs.values():
-            ready = self._ready_agents(organ.id)
-            if ready >= organ.agent_count:
-                continue
-            text = f"{organ.id}: {ready} of {organ.agent_count} agents ready{self._because(organ.id)}"
-            enough = ready >= organ.min_ready_agents
-            (degraded if enough or not organ.required else down).append(text)
-        return down, degraded
+        return organ_reports.missing((organ, self._replicas[key]) for key, organ in self._organs.items())
 
     async def _find_generations(self) -> None:
         """Adopt the processes of an earlier reload that nobody has told this Coordinator of.
@@ -361,29 +349,14 @@ class OrganismManager:
                 self.generations[organ.id] = 1
                 self._replicas[organ.id] = self._make(organ)
 
-    async def _canary(self, replica: Replica, nonce: str) -> dict[str, Any]:
-        organ = replica.spec
-        must = organ.required and self._ready_agents(organ.id) < organ.min_ready_agents
-        missed = replica.usable or must
-        entry: dict[str, Any] = {"organ_id": organ.id, "replica": replica.index, "ok": False, "missed": missed}
-        if not replica.usable and not must:
-            return {**entry, "error": replica.error or f"it is {replica.state}"}
-        try:
-            answer = await replica.canary(nonce, CANARY_TIMEOUT_S)
-        except Exception as error:
-            # Whatever Ray or the organ makes of it, a canary that does not return is a result, not a failure of ours.
-            return {**entry, "error": describe(error).splitlines()[0]}
-        is_back = answer.get("nonce") == nonce and "error" not in answer
-        entry = {**entry, "ok": is_back, "missed": not is_back, "pid": answer.get("pid")}
-        return {**entry, "error": answer["error"]} if "error" in answer else entry
-
     def _choose(self, organ_id: str, task: Task) -> tuple[Replica, float]:
         organ = self._organs.get(organ_id)
         if organ is None:
             raise OrganUnavailableError(f"there is no organ {organ_id!r}, organs are: {', '.join(self._organs)}")
         usable = [replica for replica in self._replicas[organ_id] if replica.usable]
         if not usable:
-            raise OrganUnavailableError(self._why(organ_id), retry_after_s=0.5)
+            why = organ_reports.why(organ, self._replicas[organ_id], self._state(organ_id))
+            raise OrganUnavailableError(why, retry_after_s=0.5)
         replica = min(usable, key=lambda candidate: candidate.in_flight)
         return replica, self._limit_s(organ, task)
 
@@ -475,9 +448,9 @@ class OrganismManager:
         while True:
             changed = self._changed
             for replicas in organs.values():
-                _check_possible(replicas)
+                organ_reports.check_possible(replicas)
             elapsed_s = asyncio.get_running_loop().time() - began
-            if not any(_is_awaited(replicas, elapsed_s) for replicas in organs.values()):
+            if not any(organ_reports.is_awaited(replicas, elapsed_s) for replicas in organs.values()):
                 return
             # Some are awaited for a time only, and nothing else tells when it is over.
             with contextlib.suppress(TimeoutError):
@@ -496,77 +469,12 @@ class OrganismManager:
         self._on_change()
 
     async def _retire_others(self, keep: set[str]) -> None:
-        """Stop organs of the namespace that this organism does not have."""
-        others = await self._runtime.others(keep)
-        if others:
-            logger.info("removing organs that this organism does not have: %s", ", ".join(others))
         # Not ours, so how long their tasks may take is not known here; the organ itself cancels what takes longer.
-        drain = max((organ.drain_timeout_s for organ in self.spec.organs), default=0.0)
-        await asyncio.gather(
-            *(
-                retire(handle, self._runtime, name=name.removeprefix(ORGAN_NAME_PREFIX), drain_timeout_s=drain)
-                for name, handle in others.items()
-            )
-        )
-
-    def _entry(self, organ: OrganSpec) -> dict[str, Any]:
-        usable = [replica for replica in self._replicas[organ.id] if replica.usable and replica.handle is not None]
-        replicas = [
-            {
-                "handle": replica.handle,
-                "epoch": replica.epoch,
-                "capacity": len(organ.agent_ids(replica.index)) * organ.max_concurrency + organ.queue_limit,
-            }
-            for replica in usable
-        ]
-        why = "" if usable else self._why(organ.id)
-        return {"task_timeout_s": organ.task_timeout_s, "why": why, "replicas": replicas}
-
-    def _report(self, organ: OrganSpec) -> dict[str, Any]:
-        replicas = self._replicas[organ.id]
-        state = self._state(organ.id)
-        ready = self._ready_agents(organ.id)
-        return {
-            "organ_id": organ.id,
-            "organ_type": organ.type,
-            "agent_count": organ.agent_count,
-            "status": str(state),
-            "ready": ready >= organ.min_ready_agents,
-            "ready_agents": ready,
-            "min_ready_agents": organ.min_ready_agents,
-            "required": organ.required,
-            "in_flight": sum(replica.tasks_in_flight for replica in replicas),
-            "queued": sum(replica.queued for replica in replicas),
-            "replicas": [replica.report() for replica in replicas],
-            "failed": [
-                {"agent_id": failed.agent_id, "error": f"{failed.error_type}: {failed.error}"}
-                for replica in replicas
-                for failed in replica.failures
-            ],
-        }
+        drain_s = max((organ.drain_timeout_s for organ in self.spec.organs), default=0.0)
+        await retire_others(self._runtime, keep, drain_timeout_s=drain_s)
 
     def _state(self, organ_id: str) -> ReplicaState:
-        states = {replica.state for replica in self._replicas[organ_id]}
-        if len(states) == 1:
-            return states.pop()
-        if ReplicaState.STARTING in states and not self.initialized:
-            return ReplicaState.STARTING
-        return ReplicaState.DEGRADED if states & {ReplicaState.READY, ReplicaState.DEGRADED} else ReplicaState.DOWN
-
-    def _ready_agents(self, organ_id: str) -> int:
-        return sum(replica.ready_agents for replica in self._replicas[organ_id])
-
-    def _why(self, organ_id: str) -> str:
-        errors = (replica.error.splitlines()[0] for replica in self._replicas[organ_id] if replica.error)
-        return f"organ {organ_id} cannot work now: {next(errors, f'it is {self._state(organ_id)}')}"
-
-    def _because(self, organ_id: str) -> str:
-        texts = [
-            replica.error.splitlines()[0] if replica.error else f"replica {replica.index} is {replica.state}"
-            for replica in self._replicas[organ_id]
-            if replica.error or not replica.usable
-        ]
-        return f" ({texts[0]})" if texts else ""
+        return organ_reports.state(self._replicas[organ_id], is_starting=not self.initialized)
 
     def _occupants(self) -> list[Occupant]:
         return [
@@ -586,35 +494,3 @@ class OrganismManager:
         self._changed.set()
         self._changed = asyncio.Event()
         self._on_change()
-
-
-def _constants(organ: OrganSpec) -> dict[str, Any]:
-    return {
-        "description": organ.description,
-        "agent_ids": organ.agent_ids(),
-        "task_types": sorted(organ.all_task_types()),
-    }
-
-
-def _is_awaited(replicas: list[Replica], elapsed_s: float) -> bool:
-    """Say whether a start still waits for an organ: for its minimum for ever if it is required, else for a time."""
-    organ = replicas[0].spec
-    if all(replica.settled or replica.given_up for replica in replicas):
-        return False
-    must = organ.required and sum(replica.ready_agents for replica in replicas) < organ.min_ready_agents
-    return must or elapsed_s < organ.start_timeout_s
-
-
-def _check_possible(replicas: list[Replica]) -> None:
-    """Raise if a required organ cannot reach its minimum any more at this first start."""
-    organ = replicas[0].spec
-    failures = [failed for replica in replicas for failed in replica.failures]
-    lost = sum(replica.lost_agents for replica in replicas)
-    if not organ.required or not failures or organ.agent_count - lost >= organ.min_ready_agents:
-        return
-    failed = failures[0]
-    cause = AgentStartError(
-        f"agent {failed.agent_id} did not start: {failed.error_type}: {failed.error}", failed.traceback
-    )
-    cause.add_note(f"The agent's own traceback:\n{failed.traceback}")
-    raise InitializationError(f"organ {organ.id}: {cause.message}") from cause

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
-from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, OrganRuntime, kill, organ_name, retire
+from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, OrganRuntime, kill, organ_name, retire, row_of
 from seedcore.coordinator.replica_state import Action, Phase, Process, Row
 from seedcore.coordinator.start_queue import Placer, Request
 from seedcore.core.errors import OrganUnavailableError
@@ -34,7 +34,6 @@ STREAM_AHEAD = 64
 _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
 _PROCESS_START_S = 30.0
-_ROW_TIMEOUT_S = 2.0
 
 
 class Replica:
@@ -79,7 +78,8 @@ class Replica:
         self._on_change = on_change
         self._request = Request(spec, index, generation)
         self._process = Process()
-        self._handle: Any = None
+        self.handle: Any = None
+        """Its actor, or None while there is none."""
         self._past_tasks: list[dict[str, Any]] = []
         # What its last process had counted when it was stopped.
         self._last_tasks: list[dict[str, Any]] | None = None
@@ -122,11 +122,6 @@ class Replica:
     def restarts(self) -> int:
         """Processes that have followed the first one."""
         return self._process.restarts
-
-    @property
-    def handle(self) -> Any:
-        """Its actor, or None while there is none."""
-        return self._handle
 
     @property
     def epoch(self) -> str | None:
@@ -175,7 +170,7 @@ class Replica:
 
     def abandon(self) -> None:
         """Start the process elsewhere: neither it nor its node answers; nothing, if it has answered meanwhile."""
-        if self._handle is not None and self.place is not None and not (self._answers or self._is_given_up):
+        if self.handle is not None and self.place is not None and not (self._answers or self._is_given_up):
             self._is_given_up = True
             if self._asking is not None:
                 self._asking.cancel()
@@ -234,10 +229,10 @@ class Replica:
             TimeoutError: The process did not answer in time, nor within the grace after it.
             RayError: Anything else that Ray reports, an item that cannot be read for one.
         """
-        if self._handle is None:
+        if self.handle is None:
             raise OrganUnavailableError(f"the process of organ {self.spec.id} is down")
         deadline = asyncio.get_running_loop().time() + timeout_s + grace_s
-        method = self._handle.stream.options(_generator_backpressure_num_objects=STREAM_AHEAD)
+        method = self.handle.stream.options(_generator_backpressure_num_objects=STREAM_AHEAD)
         parts = method.remote(task, timeout_s, self._lane.epoch)
         self._streams += 1
         lane = self._lane
@@ -264,10 +259,10 @@ class Replica:
         Raises:
             RayError | TimeoutError | OrganUnavailableError: It did not come back.
         """
-        if self._handle is None:
+        if self.handle is None:
             raise OrganUnavailableError("it has no process yet")
         async with asyncio.timeout(timeout_s):
-            answer: dict[str, Any] = await self._handle.canary.remote(nonce)
+            answer: dict[str, Any] = await self.handle.canary.remote(nonce)
         return answer
 
     def move(self, why: str) -> None:
@@ -284,7 +279,7 @@ class Replica:
         self._placer.give_back(self._request)
         # One whose report is only late may be well, and at work; what is not placed yet or dead would not hear a word.
         gently = self._process.phase in {Phase.ANSWERING, Phase.OVERDUE}
-        handle, self._handle = self._handle, None
+        handle, self.handle = self.handle, None
         if handle is None and self._creation is not None:
             # It is being created in a thread, which nothing stops: what comes of it has to go as well.
             with contextlib.suppress(RayError, TimeoutError, ValueError):
@@ -350,7 +345,7 @@ class Replica:
     async def _next(self) -> Action:
         """Wait until something happens to the process, and decide what to do."""
         process, spec = self._process, self.spec
-        if self._handle is None:
+        if self.handle is None:
             await self._create()
         if self._is_given_up:
             return process.given_up(spec.silence_s)
@@ -358,7 +353,7 @@ class Replica:
             known = process.snapshot if self._answers else None
             seen = (known.boot, known.version) if known else ("", -1)
             self._is_doubted = False
-            self._asking = _ask(self._handle.watch.remote(*seen, spec.health_interval_s))
+            self._asking = _ask(self.handle.watch.remote(*seen, spec.health_interval_s))
         asking = self._asking
         # The first answer of a process may have to wait for Ray to place and to start it.
         limit = _PROCESS_START_S if process.is_awaited else spec.health_interval_s + spec.health_timeout_s
@@ -396,11 +391,11 @@ class Replica:
 
     async def _do(self, action: Action) -> None:
         if action is Action.KILL:
-            await kill(self._handle, self._runtime, name=self._name, restart=True)
+            await kill(self.handle, self._runtime, name=self._name, restart=True)
         if action in {Action.KILL, Action.ASK}:
             self._asking = None
         if action in {Action.CREATE, Action.DISPOSE, Action.RETIRE, Action.PAUSE}:
-            handle, self._handle, self._asking = self._handle, None, None
+            handle, self.handle, self._asking = self.handle, None, None
             if action is not Action.CREATE:
                 await asyncio.shield(self._begin_to_end(handle, gently=action is Action.RETIRE))
         if action is Action.MOVE:
@@ -411,11 +406,11 @@ class Replica:
     async def _abandon(self) -> None:
         """Take the name from the old actor; its process ends when it hears of that, and takes no work until then."""
         self._is_given_up, self._asking = False, None
-        if not await kill(self._handle, self._runtime, name=self._name, restart=False):
+        if not await kill(self.handle, self._runtime, name=self._name, restart=False):
             # Who created an actor now would be given the old one.
             self._process.lost("its node does not answer, and Ray's head takes no order", None, _now())
             return
-        self._handle = self.place = None
+        self.handle = self.place = None
         # What the old process was given is answered on its own: it says nothing of the new one.
         self._lane = self._new_lane()
 
@@ -424,14 +419,14 @@ class Replica:
             if self._lane is lane:
                 self._missed_by_task(task_type, is_dead=is_dead, may_have_run=may_have_run)
 
-        lane = Lane(self.spec.id, lambda: self._handle if self._lane is lane else None, on_miss=missed)
+        lane = Lane(self.spec.id, lambda: self.handle if self._lane is lane else None, on_miss=missed)
         return lane
 
     async def _create(self) -> None:
         """Adopt the actor that there is, or create one when it is its turn."""
         self._leaves_because = None
-        self._handle = await self._made(self._runtime.find(self.spec, self.index, generation=self.generation))
-        if self._handle is None:
+        self.handle = await self._made(self._runtime.find(self.spec, self.index, generation=self.generation))
+        if self.handle is None:
             self.place = None
             try:
                 self.place = await self._placer.place(self._request, tell=self._process.wait)
@@ -440,9 +435,9 @@ class Replica:
             ensure = self._runtime.ensure(
                 self.spec, self.index, self._identity, generation=self.generation, node_id=self.place
             )
-            self._handle = await self._made(ensure)
+            self.handle = await self._made(ensure)
         self._is_given_up = False
-        self.actor_id = self._handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
+        self.actor_id = self.handle._actor_id.hex()  # noqa: SLF001 - Ray has no public name for it
         self._process.created(await self._row())
         self._tell()
 
@@ -456,12 +451,7 @@ class Replica:
 
     async def _row(self) -> Row | None:
         """Ask the GCS about the actor; None if it does not say, a head that is away for one."""
-        try:
-            async with asyncio.timeout(_ROW_TIMEOUT_S):
-                row = await self._runtime.row(self._handle)
-        except Exception as error:
-            logger.warning("organ %s: the head does not say how its actor is: %s", self._name, describe(error))
-            return None
+        row = await row_of(self.handle, self._runtime, name=self._name)
         if row is not None and row.state == "ALIVE" and row.node_id is not None:
             self.place = row.node_id
         return row
@@ -490,8 +480,7 @@ class Replica:
     def _tell(self) -> None:
         before, self._told = self._told, (self.state, self.error)
         if before != self._told:
-            level = logging.INFO if self.error is None else logging.WARNING
-            detail = f" ({self.error})" if self.error else ""
+            level, detail = (logging.WARNING, f" ({self.error})") if self.error else (logging.INFO, "")
             logger.log(level, "organ %s: %s -> %s%s", self._name, before[0], self.state, detail)
         self._on_change()
 
