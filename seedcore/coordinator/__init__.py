@@ -1,4 +1,4 @@
-"""Runs in the process of the Coordinator: the organism, the supervision of its organs, and HTTP."""
+"""Code of the Coordinator's process: the organism, the supervision of its organs, and HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Coordinator"]
 
 
 def __getattr__(name: str) -> Any:
-    # The actors of organs are declared in this package, too, and need nothing of the Coordinator itself.
+    # This package also declares the actors of organs, which do not need the Coordinator.
     if name == "Coordinator":
         return import_module("seedcore.coordinator.coordinator").Coordinator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""What the organism has done lately: rates, durations and the last failures with their cause, bounded in memory.
+"""Recent activity of the organism: rates, durations and the last failures with their cause, in limited memory.
 
-Counters since the start are for Prometheus, which keeps a history of its own. This is the history for whoever opens the
-page or ``seedcore top`` now and has no Prometheus.
+Prometheus reads counters since the start and keeps its own history. This is the history for the page and
+``seedcore top``, which work without Prometheus.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from seedcore.core.task_counters import BUCKETS_S, quantile
 INTERVAL_S = 2.0
 INTERVALS = 300
 MAX_FAILURES = 50
-# Rates of an organ are those of so many intervals: a single one says little where tasks are few.
+# Number of intervals for the rates of an organ; a single one is too short if tasks are rare.
 ORGAN_INTERVALS = 5
 MAX_ERROR_CHARS = 500
-_DIRECT = "in tasks that came to the organ directly; its log has their causes"
+_DIRECT = "in tasks that clients sent to the organ directly; its log has the causes"
 _BAD_STATES = frozenset({"down", "degraded"})
 _NO_BUCKETS = [0] * (len(BUCKETS_S) + 1)
 
@@ -51,7 +51,7 @@ class _Interval:
 
 
 class Activity:
-    """Keeps the last ten minutes and the last failures.
+    """Keep the last ten minutes and the last failures.
 
     Args:
         clock: Seconds since 1970.
@@ -64,16 +64,16 @@ class Activity:
         self._failures: deque[dict[str, Any]] = deque(maxlen=MAX_FAILURES)
         self._states: dict[tuple[str, Any], tuple[str, str]] = {}
         self._totals: dict[str, _Figures] = {}
-        # What each organ had counted when it was last asked, by task type and outcome: as many as TaskCounts keeps.
+        # The last counts of each organ, by task type and outcome; their number is limited by TaskCounts.
         self._counted: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
 
     def task(self, kind: str, answer: Mapping[str, Any], *, is_work: bool) -> None:
-        """Take the answer of a task that came by the Coordinator: rates have it only if no organ counts it."""
+        """Add the answer of a task that came by the Coordinator; it counts in rates only if no organ counts it."""
         if answer.get("success") is True:
             return
         organ_id = answer.get("organ_id")
-        # An organ's own answer names its agent, or says that nothing was done. Others were made up here, for a process
-        # that died with the task or gave no answer.
+        # An answer of an organ names its agent or has `executed: no`. The Coordinator made the others itself, for a
+        # process that died with the task or did not answer.
         is_counted = organ_id is not None and (answer.get("agent_id") is not None or answer.get("executed") == "no")
         if is_work and not is_counted:
             self._add(organ_id if isinstance(organ_id, str) else None, 1, 0.0, success=False)
@@ -87,13 +87,13 @@ class Activity:
         )
 
     def knows(self, organ_id: str) -> bool:
-        """Say whether :meth:`counted` has been called for an organ."""
+        """Return whether :meth:`counted` has been called for an organ."""
         return organ_id in self._counted
 
     def counted(self, organ_id: str, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Take what an organ has counted in all (:meth:`seedcore.core.task_counters.TaskCounts.to_list`).
+        """Add the total counts of an organ (:meth:`seedcore.core.task_counters.TaskCounts.to_list`).
 
-        What it had done when it is seen for the first time is no news, nor are counts that began anew.
+        The counts of its first report, and counts that restarted, are not activity.
         """
         before = self._counted.get(organ_id)
         now = {(str(entry["task_type"]), str(entry["outcome"])): entry for entry in entries}
@@ -115,7 +115,7 @@ class Activity:
                 self._failed("task", _DIRECT, last={}, times=direct, **what)
 
     def organs(self, reports: Iterable[Mapping[str, Any]]) -> None:
-        """Look at the organs, and remember each of their processes that is worse than it was."""
+        """Record each process of the organs whose state has become worse."""
         for report in reports:
             for replica in report.get("replicas") or ():
                 key = (str(report["organ_id"]), replica["replica"])
@@ -134,17 +134,17 @@ class Activity:
                     )
 
     def tick(self, *, in_flight: int, queued: int) -> None:
-        """Look at the clock, several times an interval: its load is the highest that was seen."""
+        """Advance the clock, several times per interval; the load of an interval is the highest one seen."""
         now, current = self._clock(), self._open
         current.in_flight, current.queued = max(current.in_flight, in_flight), max(current.queued, queued)
         if now - current.at < INTERVAL_S and now >= current.at:
             return
-        # The time it ends, which is also what the rate is divided by: a busy loop may be late.
+        # Use the actual end of the interval, also for rates, because a busy loop may be late.
         self._closed.append(current)
         self._open = _Interval(now)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: columns of equal length, one entry an interval, the oldest first."""
+        """Return plain data: columns of equal length, one entry per interval, the oldest first."""
         closed = list(self._closed)
         ends = [interval.at for interval in closed[1:]] + [self._open.at]
         spans = [max(1e-3, end - interval.at) for interval, end in zip(closed, ends, strict=False)]
@@ -190,12 +190,12 @@ class Activity:
             one.add(count, seconds, success=success)
 
     def _failed(self, kind: str, error: Any, *, last: Mapping[str, Any], times: int = 1, **what: Any) -> None:
-        """Remember a failure; ``what`` makes it another one, ``last`` is told of the last of equal ones."""
+        """Record a failure; ``what`` identifies it, ``last`` describes its latest occurrence."""
         now = round(self._clock(), 3)
-        text = str(error or "no cause is known").strip()[:MAX_ERROR_CHARS]
+        text = str(error or "unknown cause").strip()[:MAX_ERROR_CHARS]
         same = {"kind": kind, "error": text, **what}
         for known in self._failures:
-            # One entry for one cause: ten thousand equal failures must not hide the one that is different.
+            # One entry per cause: ten thousand identical failures must not hide a different one.
             if all(known.get(key) == value for key, value in same.items()):
                 known.update(last, count=known["count"] + times, at=now)
                 self._failures.remove(known)

@@ -1,10 +1,9 @@
-"""The one place that turns our plain classes into Ray actors, and knows their options.
+"""Turn plain classes into Ray actors, with their options; no other module does.
 
-Facts this rests on (measured on Ray 2.60): the children of an actor are created in the job's namespace unless told
-otherwise; ``py_executable`` of an actor's runtime environment is inherited by its children; ``.remote()`` of a named
-actor and ``ray.get_actor`` ask the GCS synchronously, so inside an actor they run in a thread; methods of a
-concurrency group of an async actor run on a loop and thread of their own, so that they answer while the main loop
-is busy.
+It relies on these facts (measured on Ray 2.60): children of an actor are created in the job's namespace by default;
+they inherit ``py_executable`` of the actor's runtime environment; ``.remote()`` of a named actor and
+``ray.get_actor`` call the GCS synchronously, so inside an actor they run in a thread; methods of a concurrency group
+of an async actor run on their own loop and thread, so they answer while the main loop is busy.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ from seedcore.organ.organ import Organ
 
 logger = logging.getLogger(__name__)
 
-# A resource that only the head node has, so that the Coordinator's address is known. Soft node affinity is no pin.
+# A resource that only the head node has, so that the Coordinator's address is fixed; soft node affinity does not pin.
 _HEAD = {HEAD_RESOURCE: 0.001}
-# Methods of an async actor wait in Ray above this many; our own bounds (queues, tasks in flight) are lower.
+# Above this number, Ray queues the methods of an async actor; our own limits (queues, tasks in flight) are lower.
 _MAX_CALLS = 20_000
-# Their names are made when they are imported, and no type checker sees them.
+# These names are created at import, so type checkers do not see them.
 _common: Any = common_pb2
 _gcs: Any = gcs_pb2
-# Three times what a node that is only slow was seen to take.
+# Three times the measured time of a node that is only slow.
 _AGENT_TIMEOUT_S = 3.0
 _MEMORY = re.compile(r"was ([\d.]+ ?GB) used / ([\d.]+ ?GB)")
 
 
 def coordinator_handle(namespace: str) -> ActorHandle[Any] | None:
-    """Find the Coordinator by its name, or None."""
+    """Return the Coordinator by its name, or None."""
     return _find(COORDINATOR_NAME, namespace)
 
 
@@ -77,7 +76,7 @@ def create_coordinator(
 
 
 def runtime_env() -> dict[str, Any]:
-    """Let actors run from the release that this interpreter belongs to; from a checkout, from Ray's own Python."""
+    """Make actors run from the release of this interpreter; from a checkout, with Ray's own Python."""
     env: dict[str, Any] = {"py_executable": sys.executable} if release.is_deployed() else {}
     if variables := logs.inherited():
         env["env_vars"] = variables
@@ -85,7 +84,7 @@ def runtime_env() -> dict[str, Any]:
 
 
 def create_on_node(plain: type, node_id: str) -> ActorHandle[Any]:
-    """Create an actor of a plain class on one node and no other; it ends with its handle."""
+    """Create an actor of a plain class on exactly one node; it ends with its handle."""
     actor_class: Any = ray.remote(plain)
     handle: ActorHandle[Any] = actor_class.options(
         num_cpus=0,
@@ -97,7 +96,7 @@ def create_on_node(plain: type, node_id: str) -> ActorHandle[Any]:
 
 
 class CoordinatorActor(Coordinator):
-    """The Coordinator with its Ray markings: ``ping`` and ``get_status`` answer whatever its main loop does."""
+    """The Coordinator as a Ray actor: ``ping`` and ``get_status`` answer even if its main loop is blocked."""
 
     async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
         self, spec: dict[str, Any], settings: dict[str, Any], attempt: int
@@ -122,17 +121,17 @@ class CoordinatorActor(Coordinator):
 
     @ray.method(_generator_backpressure_num_objects=STREAM_AHEAD)
     async def stream(self, task: Any) -> AsyncIterator[dict[str, Any]]:  # type: ignore[override]
-        """Do one task whose agent is a generator; see :meth:`Coordinator.stream`."""
+        """Execute one task whose agent is a generator; see :meth:`Coordinator.stream`."""
         async for part in super().stream(task):
             yield part
 
 
 class RayOrganRuntime:
-    """Creates, finds and kills the actors of organs; every call that asks the GCS runs in a thread."""
+    """Create, find and kill the actors of organs; every call to the GCS runs in a thread."""
 
     def __init__(self, *, namespace: str) -> None:
         self._namespace = namespace
-        # Threads of their own: while the head is away these calls hang, and must not keep others from being made.
+        # A separate thread pool: while the head is away these calls hang, and must not block others.
         self._rows = ThreadPoolExecutor(2, thread_name_prefix="rows")
 
     async def find(self, spec: OrganSpec, replica: int, *, generation: int) -> ActorHandle[Any] | None:
@@ -146,35 +145,35 @@ class RayOrganRuntime:
 
         Args:
             spec: The organ.
-            replica: Which replica, from 0.
+            replica: Index of the replica, from 0.
             identity: Digest of spec and release.
             generation: Part of its name.
-            node_id: Where Ray is to put it; elsewhere if there is no room. None leaves that to Ray.
+            node_id: The preferred node; without room, Ray chooses another one. None leaves the choice to Ray.
         """
         return await asyncio.to_thread(self._create, spec, replica, identity, generation, node_id)
 
     async def kill(self, handle: ActorHandle[Any], *, restart: bool) -> None:
-        """End the replica's process; Ray starts it again if ``restart``, else its name is free at once."""
+        """End the replica's process; with ``restart`` Ray restarts it, else its name is free at once."""
         await asyncio.to_thread(ray.kill, handle, no_restart=not restart)
 
     async def row(self, handle: ActorHandle[Any]) -> Row | None:
-        """Return what the GCS says of the replica's actor, None if it knows none."""
+        """Return the GCS's row of the replica's actor, None if there is none."""
         return await asyncio.get_running_loop().run_in_executor(self._rows, _row, handle)
 
     async def others(self, keep: set[str]) -> dict[str, ActorHandle[Any]]:
-        """Find every organ of this namespace whose actor name is not in ``keep``; returns name to handle."""
+        """Return every organ of this namespace whose actor name is not in ``keep``: name to handle."""
         return await asyncio.to_thread(_organs, self._namespace, keep)
 
     async def places(self) -> list[Node]:
-        """Return the nodes that a replica may be put on."""
+        """Return the nodes on which a replica may be placed."""
         return await asyncio.to_thread(_places)
 
     async def nodes(self) -> list[dict[str, Any]]:
-        """Return the cluster's nodes, the dead ones that Ray remembers included."""
+        """Return the cluster's nodes, including the dead ones that Ray remembers."""
         return await asyncio.to_thread(_nodes)
 
     async def ask_agents(self) -> dict[str, bool]:
-        """Ask the agent of each living node but this one; returns node id to whether it has answered."""
+        """Ask the agent of each living node except this one; return node id to whether it has answered."""
         agents = await asyncio.get_running_loop().run_in_executor(self._rows, _agents)
         asked = (agent_answers(*address, timeout_s=_AGENT_TIMEOUT_S) for address in agents.values())
         answers = await asyncio.gather(*asked)
@@ -195,7 +194,7 @@ class RayOrganRuntime:
             label_selector=dict(spec.labels) or None,
             scheduling_strategy=_placement(node_id),
             max_restarts=-1,
-            # A task that kills its process must not crash-loop it.
+            # A retry of a task that kills its process would cause a crash loop.
             max_task_retries=0,
             max_concurrency=_MAX_CALLS,
             runtime_env=runtime_env(),
@@ -217,24 +216,24 @@ def _row(handle: ActorHandle[Any]) -> Row | None:
 
 
 def _last_exit(accessor: Any, worker_id: bytes) -> str | None:
-    # An actor that is started again has no cause of death, but its last worker has.
+    # A restarted actor has no death cause, but its last worker has one.
     try:
         worker = accessor.get_worker_info(ray.WorkerID(worker_id))
         return exit_cause(_gcs.WorkerTableData.FromString(worker)) if worker else None
     except Exception as error:
-        # Ray's own insides: what they do not tell costs the reason of a death, and nothing else.
-        logger.warning("why a worker has ended cannot be read: %s", error)
+        # This reads Ray's internals; if it fails, only the cause of a death is missing.
+        logger.warning("cannot read why a worker has exited: %s", error)
         return None
 
 
 def death_cause(cause: Any) -> str | None:
-    """Say in one line why an actor died, from whichever context Ray has filled in; None if from none."""
+    """Return in one line why an actor died, from the context that Ray has filled in; None if there is none."""
     texts = [str(getattr(context, "error_message", "")) for _, context in cause.ListFields()]
     return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), None)
 
 
 def exit_cause(worker: Any) -> str | None:
-    """Say in one line that Ray's memory monitor has killed a worker, and why; None if it has not."""
+    """Return in one line why Ray's memory monitor has killed a worker; None if it has not."""
     if worker.exit_type != _common.WorkerExitType.NODE_OUT_OF_MEMORY:
         return None
     amounts = _MEMORY.search(worker.exit_detail)
@@ -258,12 +257,12 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _draining() -> frozenset[str]:
-    """Ids of the nodes that are to leave the cluster; Ray has no public name for it."""
+    """Return the ids of draining nodes; Ray has no public name for this call."""
     return frozenset(ray._private.state.state.get_draining_nodes())  # noqa: SLF001
 
 
 def _agents() -> dict[str, tuple[str, int]]:
-    """Return where the agent of each living node but this one listens."""
+    """Return the address of the agent of each living node except this one."""
     own = ray.get_runtime_context().get_node_id()
     worker: Any = ray._private.worker.global_worker  # noqa: SLF001 - Ray has no public name for it
     nodes = worker.gcs_client.get_all_node_info(timeout=_AGENT_TIMEOUT_S)
@@ -291,7 +290,7 @@ def _places() -> list[Node]:
 
 
 def _placement(node_id: str | None) -> Any:
-    """Where Ray is to put a new replica; it may end up elsewhere if there is no room."""
+    """Return the preferred node of a new replica; without room, Ray chooses another one."""
     if node_id is None:
         return "SPREAD"
     return NodeAffinitySchedulingStrategy(node_id, soft=True, _spill_on_unavailable=True)
@@ -305,7 +304,7 @@ def _find(name: str, namespace: str) -> ActorHandle[Any] | None:
 
 
 def kill_organs(namespace: str) -> list[str]:
-    """Kill all organs of a namespace and return their names; asks the GCS synchronously."""
+    """Kill all organs of a namespace and return their names; call the GCS synchronously."""
     killed = []
     for name, handle in _organs(namespace, frozenset()).items():
         with contextlib.suppress(ValueError, RayError):  # gone in the meantime

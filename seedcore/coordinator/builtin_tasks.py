@@ -18,11 +18,11 @@ _SUMMARY = ("status", "reason", "message", "release", "since", "degraded", "miss
 
 
 class Answer(dict[str, Any]):
-    """A complete answer; any other value that a built-in task returns becomes the ``result`` of one."""
+    """A complete answer; any other return value of a built-in task becomes the ``result`` of an answer."""
 
 
 def succeeded(result: Any, kind: str, started: float) -> dict[str, Any]:
-    """Return the answer with this result, to a task that began at ``started`` (monotonic)."""
+    """Return the answer with this result, for a task that started at ``started`` (monotonic)."""
     return {
         "success": True,
         "result": result,
@@ -53,7 +53,7 @@ async def _get_routing_debug(_core: Coordinator, life: Lifecycle, _: Task) -> di
 async def _execute_on_organ(core: Coordinator, life: Lifecycle, task: Task) -> Answer:
     organ_id = task.params.get("organ_id")
     if not isinstance(organ_id, str):
-        raise TaskError("params key 'organ_id' is missing or not a string")
+        raise TaskError("params key 'organ_id' must be a string")
     return Answer(await life.organism.run_on(organ_id, _inner(core, task)))
 
 
@@ -62,12 +62,12 @@ async def _execute_on_random_organ(core: Coordinator, life: Lifecycle, task: Tas
 
 
 async def _execute_many(core: Coordinator, _: Lifecycle, task: Task) -> list[dict[str, Any]]:
-    """Execute many tasks that came as one; the result has each one's own answer, in their order."""
+    """Execute the tasks in one ``execute_many``; the result has their answers, in their order."""
     return list(await asyncio.gather(*(core.handle(inner) for inner in inner_tasks(task))))
 
 
 async def _initialize_organism(_core: Coordinator, life: Lifecycle, _: Task) -> dict[str, Any]:
-    """Bring the organism up again, in the background; the status is ``initializing`` meanwhile."""
+    """Start the organism again, in the background; the status is ``initializing`` meanwhile."""
     life.start_again()
     return {"status": "initializing"}
 
@@ -82,13 +82,13 @@ async def _shutdown_organism(core: Coordinator, life: Lifecycle, _: Task) -> dic
 async def _canary(_: Coordinator, life: Lifecycle, task: Task) -> Answer:
     nonce = task.params.get("nonce")
     if not isinstance(nonce, str) or not nonce:
-        raise TaskError("params key 'nonce' is missing or not a non-empty string")
+        raise TaskError("params key 'nonce' must be a non-empty string")
     life.require_running()
     echoes = await life.organism.canary(nonce)
     lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if echo["missed"]]
     result = {"nonce": nonce, "replicas": echoes}
     if lost:
-        text = f"the nonce did not come back from {', '.join(lost)}"
+        text = f"the nonce was not returned by {', '.join(lost)}"
         return Answer(failure(text, error_type="CanaryError", task_type=task.type, result=result))
     return Answer(succeeded(result, task.type, time.monotonic()))
 
@@ -96,7 +96,7 @@ async def _canary(_: Coordinator, life: Lifecycle, task: Task) -> Answer:
 def _inner(core: Coordinator, task: Task) -> Task:
     core.require_open()
     if "task_data" not in task.params:
-        raise TaskError("params key 'task_data' is missing, it is the task to do")
+        raise TaskError("params key 'task_data' is missing, expected the task to execute")
     return Task.parse(task.params["task_data"])
 
 
@@ -112,4 +112,4 @@ BUILTINS: Mapping[str, Callable[[Coordinator, Lifecycle, Task], Awaitable[Any]]]
     "get_routing_debug": _get_routing_debug,
     "canary": _canary,
 }
-"""By type; the same types as ``BUILTIN_TASK_TYPES``, which clients and the loader know without this module."""
+"""Maps the types of ``BUILTIN_TASK_TYPES``, which clients and the loader use without this module, to functions."""

@@ -1,8 +1,8 @@
-"""The Coordinator: a plain class that ``actor.py`` turns into the detached Ray actor ``seedcore_coordinator``.
+"""The Coordinator: a plain class that ``actors.py`` turns into the detached Ray actor ``seedcore_coordinator``.
 
-Its ``async __init__`` awaits the whole initialisation of the organism, so that Ray knows of a creation that failed.
-Ray runs no method of an actor until that is over; therefore the HTTP server is the first thing that starts, on the
-same loop, and tells the stage meanwhile.
+Its ``async __init__`` awaits the whole initialisation of the organism, so that Ray records a failed creation. Ray runs
+no method of an actor before ``__init__`` is over; therefore the HTTP server starts first, on the same event loop, and
+reports the progress.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2_000
 BEAT_S = 0.5
-# A loop that has not turned for this long is not to be believed.
+# If the event loop has been blocked for this long, its data is stale.
 STALE_AFTER_S = 5.0
 BIND_TIMEOUT_S = 15.0
 NODES_INTERVAL_S = 5.0
 NODES_TIMEOUT_S = 10.0
-# How long a Coordinator that was to be replaced, and was not, goes on refusing tasks.
+# How long a Coordinator keeps refusing tasks if its planned replacement does not happen.
 QUIET_S = 10.0
 ANSWERS_LEAVE_S = 0.2
 REPLACED_WITHIN_S = 5.0
-# What is built in and yet work of an organ.
+# Built-in task types that are executed by an organ.
 _WORK = frozenset({"execute_on_organ", "execute_on_random_organ"})
 _COORDINATOR_WORD = {"healthy": "available", "initializing": "unavailable", "unhealthy": "error"}
 
 
 class Coordinator:
-    """Entry point of the organism: takes tasks, keeps the organs alive, tells how everything is.
+    """Entry point of the organism: accept tasks, keep the organs alive, report the status.
 
     Args:
         spec: ``OrganismSpec.to_dict()``.
         settings: ``Settings.to_dict()``.
-        runtime: Where organs run.
-        record: What outlives the actor's process.
-        attempt: How many times bootstrap has tried to create the Coordinator, this time included.
+        runtime: Runs the organs.
+        record: State that outlives the actor's process.
+        attempt: Number of attempts of bootstrap to create the Coordinator, this one included.
         restarted: Whether Ray has restarted the actor's process.
 
     Raises:
@@ -113,7 +113,7 @@ class Coordinator:
         ]
         http: HttpServer | None = None
         try:
-            # A failure to bind or to read the token is a failed creation like any other.
+            # Failing to bind or to read the token is a failed creation as well.
             http = await self._start_http(own)
             await self._life.start()
         except Exception as error:
@@ -127,19 +127,19 @@ class Coordinator:
         logger.info("initialized: phase=%s seconds=%s", self._life.phase, self._life.init_seconds)
 
     async def ping(self) -> str:
-        """Answer ``pong``, whatever the organs do."""
+        """Return ``pong``, whatever state the organs are in."""
         return "pong"
 
     async def get_status(self) -> dict[str, Any]:
-        """Answer from the last snapshot, at most BEAT_S old; waits for nothing and never raises.
+        """Return the last snapshot, at most BEAT_S old, without waiting; never raise.
 
-        Runs on another loop than everything else, and so can tell when that one hangs (``stale``).
+        It runs on a loop of its own, so it can report that the main loop hangs (``stale``).
         """
         snapshot = self._snapshot
         age = time.monotonic() - self._snapshot_born
         if age <= STALE_AFTER_S:
             return {**snapshot, "age_s": round(age, 3)}
-        message = f"the Coordinator's loop has not turned for {age:.0f} s"
+        message = f"the Coordinator's event loop has been blocked for {age:.0f} s"
         return {
             **snapshot,
             "age_s": round(age, 3),
@@ -152,9 +152,9 @@ class Coordinator:
         }
 
     async def handle(self, task: Any) -> dict[str, Any]:
-        """Do one task; always answers in the documented shape, never raises.
+        """Execute one task; always answer in the documented shape, never raise.
 
-        A task whose type is built in is done here, any other is routed to an organ.
+        The Coordinator executes built-in types itself and routes any other task to an organ.
         """
         started = time.monotonic()
         kind = task_type_of(task)
@@ -164,7 +164,7 @@ class Coordinator:
             kind = parsed.type
             builtin = BUILTINS.get(kind)
             if builtin is None:
-                # Not for what is built in: whoever looks after an overloaded Coordinator must get through.
+                # Built-in types have no limit, so that an overloaded Coordinator can still be monitored.
                 self._require_room()
                 answer = await self._life.organism.dispatch(parsed)
             else:
@@ -173,7 +173,7 @@ class Coordinator:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            # Whatever goes wrong with one task ends with that task.
+            # An error must affect only its own task.
             answer = failure(error, task_type=kind)
         finally:
             self._answered()
@@ -182,10 +182,10 @@ class Coordinator:
         return dict(answer)
 
     async def stream(self, task: Any) -> AsyncIterator[dict[str, Any]]:
-        """Do one task whose agent is a generator; yields ``{"item": ...}`` for each item as it comes, then the answer.
+        """Execute one task whose agent is a generator; yield ``{"item": ...}`` for each item, then the answer.
 
-        The answer is the last that is yielded and has the documented shape, with the number of items as ``result``. A
-        task of another agent, or of a built-in type, has its answer only.
+        The answer comes last and has the documented shape, with the number of items as ``result``. A task of another
+        agent or of a built-in type yields only its answer.
         """
         started = time.monotonic()
         kind = task_type_of(task)
@@ -215,18 +215,18 @@ class Coordinator:
         yield answer
 
     async def reload(self, spec: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Become another organism in place: only organs whose spec has changed are replaced.
+        """Change to another organism in place: replace only organs whose spec has changed.
 
-        What is new has to come up, or everything is undone. A process of this actor that Ray starts later comes up as
-        the new organism too.
+        If the new organs do not start, everything is undone. A process that Ray restarts later starts as the new
+        organism, too.
 
         Args:
             spec: ``OrganismSpec.to_dict()``.
-            timeout_s: Seconds for everything until the new organs are there.
+            timeout_s: Time limit in seconds for the new organs to start.
 
         Returns:
             ``{"success": true, "kept": [ids], "replaced": [ids], "added": [ids], "removed": [ids]}``, or
-            ``{"success": false, "error", "error_type", "traceback"}`` where the organism stays as it was.
+            ``{"success": false, "error", "error_type", "traceback"}`` if the organism was not changed.
         """
         try:
             changes = await self._life.reload(OrganismSpec.from_dict(spec), timeout_s=timeout_s)
@@ -237,7 +237,7 @@ class Coordinator:
         return {"success": True, **changes}
 
     async def moves(self) -> dict[str, Any]:
-        """Plan what has to move so that every replica is where a start would put it now.
+        """Plan the moves after which every replica is on the node that a new start would choose.
 
         Returns:
             ``{"success": true, "moves": [{"organ_id", "replica", "from", "to"}]}``, with names of nodes, or
@@ -250,10 +250,10 @@ class Coordinator:
             return failure(error, task_type="moves")
 
     async def move(self, organ_id: str, replica: int, timeout_s: float) -> dict[str, Any]:
-        """Let one replica leave its node after its tasks; its next process is where a start would put it now.
+        """Move one replica after its tasks to the node that a new start would choose.
 
         Returns:
-            ``{"success": true, "to": name of its node}`` once it is well there, or
+            ``{"success": true, "to": name of its node}`` once it is ready there, or
             ``{"success": false, "error", "error_type"}``.
         """
         try:
@@ -267,42 +267,43 @@ class Coordinator:
         return {"success": True, "to": self._nodes.name(node_id)}
 
     async def quiesce(self, timeout_s: float) -> bool:
-        """Take no more tasks, and wait until those in flight are answered; False if some are not, in ``timeout_s``.
+        """Accept no more tasks, and wait until those in flight are answered; return False after ``timeout_s``.
 
-        For whoever is about to replace this process. If nobody does, tasks are taken again after a while.
+        A caller that is about to replace this process uses it. Without a replacement, tasks are accepted again after a
+        while.
         """
         self._closed_until = time.monotonic() + timeout_s + QUIET_S
         self._idle.clear()
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
-        # The last answers are still on their way out of this process.
+        # The last answers are still being sent.
         await asyncio.sleep(ANSWERS_LEAVE_S)
         return not self._in_flight
 
     async def watch_table(self, epoch: str | None, max_wait_s: float) -> dict[str, Any]:
-        """Return the routing table as soon as its epoch is not ``epoch``, or after ``max_wait_s``: see TableNews."""
+        """Return the routing table once its epoch differs from ``epoch``, or after ``max_wait_s``: see TableNews."""
         return await self._table.wait(epoch, max_wait_s)
 
     async def shutdown(self) -> bool:
-        """Stop every organ, after its tasks; the process is ended by whoever called."""
+        """Stop every organ, after its tasks; the caller then ends this process."""
         await self._life.shutdown()
         return True
 
     def require_open(self) -> None:
-        """Raise OrganUnavailableError if no task can be taken now."""
+        """Raise OrganUnavailableError if no task can be accepted now."""
         self._life.require_running()
         if time.monotonic() < self._closed_until:
             raise OrganUnavailableError("the Coordinator is being replaced", retry_after_s=REPLACED_WITHIN_S)
 
     def status(self) -> dict[str, Any]:
-        """Say how everything is now, in the documented shape; cheap, from memory."""
+        """Return the present status in the documented shape, from memory."""
         life = self._life
         status, reason, message, degraded = life.judge(restarted=bool(self._restarts))
         if (status, reason) != self._said:
             self._said, self._since = (status, reason), _now()
         body: dict[str, Any] = {
-            # Plain words: a client of another release reads them.
+            # Plain strings, because clients of other releases read them.
             "status": status.value,
             "reason": reason.value,
             "message": message,
@@ -319,7 +320,7 @@ class Coordinator:
             "progress": life.organism.progress,
             "init_seconds": life.init_seconds,
             "init_attempts": life.attempts,
-            # How long standing still is no stall: the supervisor leaves an agent that loads for an hour alone.
+            # How long no progress is normal: the supervisor must not kill an agent that loads for an hour.
             "start_timeout_s": max((organ.start_timeout_s for organ in life.spec.organs), default=0.0),
             "restarts": self._restarts,
             "reloads": life.reloads,
@@ -328,7 +329,7 @@ class Coordinator:
             "in_flight": self._in_flight,
             "nodes": self._nodes.to_dict(),
             "organs": self._life.organism.organ_reports(brief=True),
-            # For people; what is old is told by age_s, which no clock that is set can turn wrong.
+            # For people; age_s tells the age, independent of changes of the clock.
             "snapshot_at": time.time(),
             "age_s": 0.0,
         }
@@ -337,15 +338,15 @@ class Coordinator:
         return body
 
     def organism(self) -> list[dict[str, Any]]:
-        """Describe every organ (``get_organism_status``)."""
+        """Return the description of every organ (``get_organism_status``)."""
         return self._life.organism.organ_reports()
 
     def activity(self) -> dict[str, Any]:
-        """The last ten minutes and the last failures (``GET /coordinator/activity``)."""
+        """Return the last ten minutes and the last failures (``GET /coordinator/activity``)."""
         return self._activity.to_dict()
 
     def metrics(self) -> dict[str, Any]:
-        """Counts and states for ``get_metrics`` and ``GET /metrics``, read from live state."""
+        """Return counts and states for ``get_metrics`` and ``GET /metrics``, from live state."""
         return {
             "tasks": self._counts.to_list(),
             "in_flight": self._in_flight,
@@ -364,13 +365,13 @@ class Coordinator:
             self._idle.set()
 
     def _require_room(self) -> None:
-        """Raise if one more task for an organ cannot be taken now."""
+        """Raise if one more task for an organ cannot be accepted now."""
         if self._in_flight > MAX_IN_FLIGHT:
-            raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are in flight already")
+            raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are already in flight")
         self.require_open()
 
     def _renew(self) -> None:
-        # During construction the manager may report before there is anything to say.
+        # During construction the manager may report before there is a status.
         if hasattr(self, "_life"):
             self._snapshot, self._snapshot_born = self.status(), time.monotonic()
             runs = self._life.phase in {Phase.RUNNING, Phase.RELOADING}
@@ -378,7 +379,7 @@ class Coordinator:
             self._table.publish({"state": str(self._life.phase), "why": why, **self._life.organism.table()})
             self._activity.organs(self._snapshot["organs"])
             if not all(self._activity.knows(organ["organ_id"]) for organ in self._snapshot["organs"]):
-                # As soon as an organ is there: what it does from then on is news.
+                # Start as soon as an organ is there, so that its activity counts from then on.
                 self._count_work()
 
     def _count_work(self) -> None:
@@ -396,24 +397,24 @@ class Coordinator:
             await asyncio.sleep(BEAT_S)
 
     async def _watch_nodes(self) -> None:
-        """Keep what is known of the nodes; what a head that is away was last known to have stays, with its age."""
+        """Keep the list of nodes up to date; while the head is away, the last list stays, with its age."""
         while True:
             asking = asyncio.ensure_future(self._runtime.nodes())
-            # A call that hangs holds a thread: it is waited for, and not asked a second time meanwhile.
+            # A call that hangs holds a thread: wait for it and do not start a second one.
             while not (await asyncio.wait({asking}, timeout=NODES_TIMEOUT_S))[0]:
-                logger.warning("Ray does not say which nodes there are, still waiting")
+                logger.warning("no node list from Ray's head yet, still waiting")
             try:
                 self._nodes.update(asking.result())
                 self._life.organism.leave(self._nodes.draining)
             except Exception as error:
-                # Whatever Ray makes of it, not to know the nodes is no reason to end.
-                logger.warning("the nodes of the cluster are not known: %s", describe(error))
+                # A missing list of nodes, whatever the error, is no reason to exit.
+                logger.warning("cannot read the nodes of the cluster: %s", describe(error))
             await asyncio.sleep(NODES_INTERVAL_S)
 
     async def _start_http(self, settings: Settings) -> HttpServer:
         token = await asyncio.to_thread(settings.token)
         app = create_app(self, token=token)
-        # A predecessor may be dying: wait for its port.
+        # A predecessor may be exiting: wait for its port.
         certificate = Certificate(settings.http_tls_cert, settings.http_tls_key) if settings.http_tls_cert else None
         server = HttpServer(app, settings.http_host, settings.http_port, certificate=certificate)
         await server.start(timeout_s=BIND_TIMEOUT_S)
@@ -422,7 +423,7 @@ class Coordinator:
 
     def _count(self, kind: str, answer: Mapping[str, Any], seconds: float) -> None:
         builtin = kind in BUILTIN_TASK_TYPES
-        # Only types that exist become labels: a caller must not be able to fill the memory with names.
+        # Only known types become labels: callers must not be able to fill the memory with names.
         known = BUILTIN_TASK_TYPES if builtin else self._life.organism.known_types
         self._counts.add(kind, answer, seconds, known=known)
         is_work = not builtin or kind in _WORK
@@ -430,7 +431,7 @@ class Coordinator:
 
 
 async def _end_process_with(server: HttpServer) -> None:
-    """End the process when its HTTP server ends: nobody could see any more how it is, and Ray starts it again."""
+    """End the process when its HTTP server ends, because nobody could read its status; Ray restarts it."""
     error = await server.wait_failed()
     if error is not None:
         logger.critical("the http server has ended, ending the process: %s", error)

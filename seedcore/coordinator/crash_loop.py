@@ -1,4 +1,4 @@
-"""When a process that dies again and again is left alone for a while: pure decisions, with the time passed in."""
+"""Pause restarts of a process in a crash loop: pure decisions, with the time passed in."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import deque
 
 from seedcore.core.backoff import Backoff
 
-# Processes that die now and then are started at once; this many deaths in this time are a crash loop.
+# A process that dies now and then is restarted at once; this many deaths in this time are a crash loop.
 LOOP_DEATHS = 5
 LOOP_WINDOW_S = 60.0
 BACKOFF = Backoff((5.0, 10.0, 20.0, 40.0, 60.0), reset_after_s=LOOP_WINDOW_S)
 
 
 class CrashLoop:
-    """Remembers the deaths of one organ process's successive lives."""
+    """The deaths of one organ's successive processes."""
 
     def __init__(self) -> None:
         self._deaths: deque[float] = deque(maxlen=LOOP_DEATHS)
@@ -26,7 +26,7 @@ class CrashLoop:
         return self._total
 
     def died(self, now: float) -> float:
-        """Take in a death; returns for how many seconds nothing is to be started, 0 where this is no crash loop."""
+        """Record a death; return the seconds to pause before the next start, 0 outside of a crash loop."""
         self.lives(now)
         self._deaths.append(now)
         self._total += 1
@@ -36,10 +36,10 @@ class CrashLoop:
         return BACKOFF.delay_s(self._backoffs)
 
     def lives(self, now: float) -> None:
-        """Take in that the process works: after long enough, earlier deaths no longer count."""
+        """Record that the process works; after long enough, earlier deaths no longer count."""
         if not self._deaths:
             return
-        # It was not started again before the pause was over.
+        # The pause is not part of its life.
         lived_s = now - self._deaths[-1] - BACKOFF.delay_s(self._backoffs)
         self._total = BACKOFF.still_counting(self._total, healthy_s=lived_s)
         if not self._total:
@@ -47,5 +47,5 @@ class CrashLoop:
             self._backoffs = 0
 
     def _window_s(self) -> float:
-        # The pauses lie inside of the window: one more death after a pause is the same loop.
+        # The window includes the pauses, so that a death after a pause belongs to the same loop.
         return LOOP_WINDOW_S + BACKOFF.total_s(self._backoffs)

@@ -1,4 +1,4 @@
-"""Room on the nodes' disks where Ray and the deployment write: Ray's own metric is of the disk of ``/`` alone."""
+"""Free space on the nodes' disks that Ray and the deployment use; Ray's own metric covers only the disk of ``/``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMEOUT_S = 10.0
 
 
 class Disks:
-    """What Ray's head was last told by the agents of the living nodes."""
+    """The last reports of the agents of the living nodes to Ray's head."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -25,16 +25,16 @@ class Disks:
         self._fault = ""
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Entries ``{"node_name": str, "path": str, "free": int, "size": int}``, in bytes; none if nobody says."""
+        """Return entries ``{"node_name": str, "path": str, "free": int, "size": int}``, in bytes; none if unknown."""
         return list(self._disks)
 
     async def watch(self) -> None:
-        """Ask again and again; what is not known any more is not said any more."""
+        """Poll for ever; drop figures that are no longer known."""
         while True:
-            # In a thread, which ends by itself: each request has a deadline.
+            # The thread ends by itself, because each request has a deadline.
             self._disks, fault = await asyncio.to_thread(self._ask)
             if fault and fault != self._fault:
-                logger.warning("the disks of the nodes are not known: %s", fault)
+                logger.warning("cannot read the disks of the nodes: %s", fault)
             self._fault = fault
             await asyncio.sleep(INTERVAL_S)
 
@@ -44,5 +44,5 @@ class Disks:
         except (ClusterError, ConfigError) as error:
             return [], str(error)
         except Exception as error:
-            # Rows of another shape than today's: not to know the disks is no reason to go on saying old figures.
+            # The rows have another shape: drop the old figures.
             return [], f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""From the first start to the last stop: what the organism is meant to be, and how far it is.
+"""The life cycle of an organism, from its first start to its shutdown: its wanted state and its progress.
 
-The Coordinator's own process may be started again by Ray at any moment, with the arguments it was created with. What
-has been changed since, another organism by a reload or a shutdown, is kept in a record that lives as long as the actor.
+Ray may restart the Coordinator's process at any moment, with the arguments of its creation. Later changes, a reload or
+a shutdown, are kept in a record that lives as long as the actor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PUT_BACK = Backoff((1.0, 5.0, 15.0))
 
 
 class Phase(StrEnum):
-    """Where the organism is in its life."""
+    """Phase of the organism."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -37,25 +37,25 @@ class Phase(StrEnum):
 
 
 class Record(Protocol):
-    """What outlives the Coordinator's process; ``record.ActorRecord`` is the real one."""
+    """State that outlives the Coordinator's process; ``record.ActorRecord`` implements it."""
 
     async def read(self) -> Mapping[str, Any] | None:
-        """Return what was written, None if nothing was."""
+        """Return the last written data, None if there is none."""
 
     async def write(self, data: Mapping[str, Any]) -> None:
-        """Keep ``data`` instead of what was written before."""
+        """Replace the stored data with ``data``."""
 
 
 class Lifecycle:
-    """Starts, reloads and stops one organism, one of these at a time.
+    """Start, reload and stop one organism, one operation at a time.
 
     Args:
-        spec: What to bring up, unless the record says otherwise.
-        release: Id of the release that the organs must run from.
-        runtime: Where organs run.
-        record: What outlives this process.
-        attempt: How many times the start has been tried, this time included.
-        on_change: Called, on the loop, whenever anything changes.
+        spec: The organism to start, unless the record has another one.
+        release: Id of the release from which the organs must run.
+        runtime: Runs the organs.
+        record: State that outlives this process.
+        attempt: Number of attempts to start, this one included.
+        on_change: Called on the event loop whenever anything changes.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class Lifecycle:
         self._began = time.monotonic()
         self._work: asyncio.Task[Any] | None = None
         self._putting_back: asyncio.Task[None] | None = None
-        # A shutdown that drains must not find, and kill, what a start that was asked for meanwhile has brought up.
+        # A draining shutdown must not kill the organs of a start that was requested meanwhile.
         self._turn = asyncio.Lock()
         self.spec, self.fingerprint = spec, spec.fingerprint()
         self.organism = self._new_organism()
 
     async def start(self) -> None:
-        """Bring the organism up for the first time in this process, unless it was shut down in an earlier one.
+        """Start the organism for the first time in this process, unless it was shut down in an earlier one.
 
         Raises:
-            InitializationError: It did not come up; nothing of it is left running.
+            InitializationError: It did not start; nothing of it is left running.
         """
         kept = await self._record.read()
         if kept is not None:
@@ -97,34 +97,34 @@ class Lifecycle:
             # A Coordinator of an earlier release has written none.
             self.fingerprint, self.organism = self.spec.fingerprint(), self._new_organism(kept.get("generations"))
             if kept["stopped"]:
-                logger.info("the organism was shut down, and stays so")
+                logger.info("the organism was shut down, not starting it")
                 self._enter(Phase.STOPPED)
                 return
         await self.organism.initialize()
         self._started()
 
     def start_again(self) -> None:
-        """Bring the organism up anew, in the background; nothing happens if that is under way already."""
+        """Start the organism again, in the background; do nothing if that is already in progress."""
         if self.phase in {Phase.STARTING, Phase.RELOADING}:
             return
-        # Set here and not in the background task: the very next status has to say so.
+        # Set it here and not in the background task, because the next status must show it.
         self._began = time.monotonic()
         self._enter(Phase.STARTING)
         self._work = asyncio.create_task(self._start_again())
 
     async def reload(self, spec: OrganismSpec, *, timeout_s: float) -> dict[str, list[str]]:
-        """Become another organism in place; see :meth:`OrganismManager.reload`.
+        """Change to another organism in place; see :meth:`OrganismManager.reload`.
 
         Raises:
-            InitializationError: The new one did not come up; the old one is back.
-            OrganUnavailableError: The organism is not running, or being changed already.
+            InitializationError: The new organism did not start; the old one is back.
+            OrganUnavailableError: The organism is not running, or is already being changed.
         """
         self.require_settled()
         self._enter(Phase.RELOADING)
         self._work = asyncio.create_task(self._reload(spec, timeout_s))
         work: asyncio.Task[dict[str, list[str]]] = self._work
         try:
-            # Not cancelled with its caller, who may be gone before it is done.
+            # Do not cancel it with its caller, which may go away earlier.
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             if work.cancelled():
@@ -132,7 +132,7 @@ class Lifecycle:
             raise
 
     async def shutdown(self) -> None:
-        """Stop every organ; tasks that are under way may end."""
+        """Stop every organ after its tasks in flight."""
         work, self._work = self._work, None
         if work is not None:
             work.cancel()
@@ -141,13 +141,13 @@ class Lifecycle:
         try:
             await self._keep(stopped=True)
         except Exception as error:
-            # What was asked for is that it stops.
-            logger.warning("it is not written down that the organism is to stay shut down: %s", describe(error))
+            # Stop it all the same.
+            logger.warning("cannot record that the organism must stay shut down: %s", describe(error))
         async with self._turn:
             await self.organism.shutdown()
 
     def require_running(self) -> None:
-        """Raise OrganUnavailableError if no task can be done now."""
+        """Raise OrganUnavailableError if no task can be executed now."""
         if self.phase is Phase.STARTING:
             raise OrganUnavailableError(f"the organism is initializing: {self.organism.stage}", retry_after_s=1.0)
         if self.phase in {Phase.FAILED, Phase.STOPPED}:
@@ -160,7 +160,7 @@ class Lifecycle:
             raise OrganUnavailableError("the organism is being reloaded")
 
     def judge(self, *, restarted: bool) -> tuple[Status, Reason, str, list[str]]:
-        """Sum up: (status, reason, message, what is missing)."""
+        """Return (status, reason, message, missing parts)."""
         organism = self.organism
         if self.phase is Phase.STARTING:
             reason = Reason.RESTARTING if restarted and self.init_seconds is None else Reason.STARTING
@@ -185,7 +185,7 @@ class Lifecycle:
                 await self._keep(stopped=False)
                 await self.organism.initialize()
         except Exception as error:
-            # The Coordinator goes on, and says so: its creation succeeded long ago.
+            # The Coordinator keeps running and reports this: its creation succeeded long ago.
             logger.exception("initialization failed")
             self._enter(Phase.FAILED, f"initialization failed: {error}")
         else:
@@ -200,14 +200,14 @@ class Lifecycle:
             try:
                 await self._keep(spec, generations, stopped=False)
             except TimeoutError as error:
-                raise InitializationError("Ray's head does not answer, the new organism would be forgotten") from error
+                raise InitializationError("Ray's head does not answer, cannot record the new organism") from error
 
         try:
             changes = await self.organism.reload(spec, timeout_s=timeout_s, commit=commit)
         except Exception as error:
-            logger.warning("the organism stays as it is: %s", error)
+            logger.warning("the organism was not changed: %s", error)
             if began:
-                # Ray's head may still write down what was given up, when it is back.
+                # Ray's head may still store the abandoned record when it is back.
                 self._putting_back = asyncio.create_task(self._put_back())
             raise
         else:
@@ -220,14 +220,14 @@ class Lifecycle:
                 self._enter(Phase.RUNNING)
 
     async def _put_back(self) -> None:
-        """Write down the organism in use, however long it takes; whatever is written meanwhile is newer."""
+        """Record the organism in use, however long it takes; a record that is written meanwhile is newer."""
         failures = 0
         while True:
             try:
                 await self._record.write(self._entry(self.spec, stopped=False))
             except Exception as error:
                 failures += 1
-                logger.warning("the organism in use is not written down: %s", describe(error))
+                logger.warning("cannot record the organism in use: %s", describe(error))
                 await asyncio.sleep(PUT_BACK.delay_s(failures))
             else:
                 return

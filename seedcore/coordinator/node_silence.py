@@ -1,7 +1,7 @@
-"""Which nodes have been silent, and for how long: pure decisions, with the time passed in, and the question itself.
+"""Track silent nodes: pure decisions, with the time passed in, and the request to a node's agent.
 
-A sign of life of a node is a report of any process on it, or an answer of its agent. The clock behind the figures
-stands still while this process itself does: a Coordinator that was frozen finds nobody silent when it wakes up.
+A sign of life of a node is a report of any process on it, or an answer of its agent. The clock stops while this process
+is stopped, so a Coordinator that was frozen finds no node silent when it wakes up.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import contextlib
 import math
 from collections.abc import Collection, Iterable
 
-# What one step may add to a silence: more time than this has passed only if nobody was asked meanwhile.
+# The most that one step may add to a silence: if more time has passed, nobody was asked meanwhile.
 MAX_STEP_S = 3.0
-# From then on the agents of all nodes are asked.
+# After this silence, ask the agents of all nodes.
 SUSPECT_AFTER_S = 2.5
-# From then on its agent has been asked and has not answered at once. One that is slow each time is only slow: so soon
-# after the last time, nobody is taken to have been cut off again.
+# After this silence, the agent has been asked and has not answered at once. An agent that is slow each time is only
+# slow: so soon after the last time, a node does not count as cut off again.
 AWAY_AFTER_S, AWAY_AGAIN_AFTER_S = 4.0, 30.0
-# A connection that was cut off sends again after pauses that double: at most as long after the outage as it has lasted,
-# and a first pause, which is longer where packets were lost before.
+# TCP retries on a connection that was cut off with doubling pauses: at most as long after the outage as the outage
+# lasted, plus a first pause, which is longer after earlier packet loss.
 FIRST_PAUSE_S = 3.0
-# By then Ray has given up each node that is frozen or cut off: of one that is still alive, only the agent is out of
-# reach, behind a firewall for one. A process that hangs there is replaced where it is.
+# By then Ray has declared each frozen or cut-off node dead. If a node is still alive, only its agent is out of reach,
+# behind a firewall for example. A process that hangs there is replaced on the same node.
 RAY_DECIDES_AFTER_S = 90.0
 
 
 class NodeSilence:
-    """Remembers when each node was last heard of."""
+    """The last sign of life of each node."""
 
     def __init__(self) -> None:
         self._clock = 0.0
@@ -39,26 +39,26 @@ class NodeSilence:
         self._answered: frozenset[str] = frozenset()
 
     def step(self, now: float, *, used: Collection[str], reported: Iterable[str]) -> None:
-        """Let time pass.
+        """Advance the time.
 
         Args:
             now: Seconds of a monotonic clock.
-            used: Nodes with a process of an organ on them; others that answer are forgotten.
-            reported: Those of them from which a process has reported since the last step.
+            used: Nodes with an organ process; other nodes that answer are dropped.
+            reported: Those of them with a report of a process since the last step.
         """
         if self._stepped_at is not None:
             self._clock += min(max(0.0, now - self._stepped_at), MAX_STEP_S)
         self._stepped_at = now
-        # A silent one that everything has moved away from is avoided until it is heard, or Ray gives it up.
+        # Keep a silent node without processes, to avoid it until it answers or Ray declares it dead.
         self._heard = {node: self._heard.get(node, self._clock) for node in {*used, *self._unanswered}}
         self._hear(reported)
         self._reconnects_until = {node: at for node, at in self._reconnects_until.items() if at > self._clock}
         self._back_at = {node: at for node, at in self._back_at.items() if node in self._heard}
 
     def asked(self, *, answered: Iterable[str], unanswered: Iterable[str]) -> None:
-        """Take in which agents have answered the last question, and which have not; the Coordinator's own is neither.
+        """Record which agents have answered the last request, and which have not, except the Coordinator's own.
 
-        Where nobody could be asked, both are empty.
+        Both are empty if no agent could be asked.
         """
         self._answered, self._unanswered = frozenset(answered), frozenset(unanswered)
         self._hear(self._answered & self._heard.keys())
@@ -73,31 +73,31 @@ class NodeSilence:
             self._heard[node] = self._clock
 
     def silent_s(self, node: str) -> float:
-        """Seconds since the last sign of life; 0 for a node that nothing is known of."""
+        """Return the seconds since the last sign of life; 0 for an unknown node."""
         return self._clock - self._heard.get(node, self._clock)
 
     @property
     def has_suspects(self) -> bool:
-        """Whether the agents are to be asked."""
+        """Whether to ask the agents."""
         return any(self.silent_s(node) >= SUSPECT_AFTER_S for node in self._heard)
 
     @property
     def silent(self) -> frozenset[str]:
-        """Nodes of which neither a process nor the agent answers now, as long as Ray may not have noticed yet."""
+        """Nodes without an answer of a process or the agent, as long as Ray may not have detected it yet."""
         return frozenset(
             node for node in self._unanswered if SUSPECT_AFTER_S <= self.silent_s(node) < RAY_DECIDES_AFTER_S
         )
 
     @property
     def unreachable(self) -> frozenset[str]:
-        """Nodes that are silent, or were until now: not all connections to their processes may be back."""
+        """Nodes that are silent, or were just now, so that connections to their processes may not be back yet."""
         return self.silent | self._reconnects_until.keys()
 
     def is_lost(self, node: str | None, limit_s: float) -> bool:
-        """Say whether a node is to be given up after ``limit_s`` seconds of silence.
+        """Return whether to give up a node after ``limit_s`` seconds of silence.
 
-        Not where several nodes were asked and none answers: then it is rather this host that is cut off, and what runs
-        on the others is well. Ray decides on them.
+        The answer is no if several nodes were asked and none answered: then this host is probably cut off, and the
+        processes on the others are healthy. Ray decides on them.
         """
         if node is None or node not in self._unanswered or self.silent_s(node) < limit_s:
             return False
@@ -105,11 +105,11 @@ class NodeSilence:
 
 
 async def agent_answers(host: str, port: int, *, timeout_s: float) -> bool:
-    """Ask the agent of a node how it is; returns whether it has answered, with whatever status.
+    """Ask the agent of a node for its health; return whether it has answered, with any status.
 
-    A connection that is refused or reset is no answer. Ray calls a node alive only after its agent has listened, so a
-    refusal comes from a host that was booted again, from one whose processes stand still while its kernel does not, or
-    from a firewall in between. Where only the agent has ended, its raylet ends itself, and Ray gives the node up.
+    A refused or reset connection is not an answer. Ray reports a node alive only after its agent listens, so a refusal
+    comes from a rebooted host, from a host whose processes stand still while its kernel runs, or from a firewall. If
+    only the agent has ended, its raylet exits, and Ray declares the node dead.
     """
     writer: asyncio.StreamWriter | None = None
     try:

@@ -1,4 +1,4 @@
-"""Start processes elsewhere when their node has been silent for too long."""
+"""Start processes on other nodes when their node has been silent for too long."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ASK_TIMEOUT_S = 10.0
 
 
 class NodeWatch:
-    """Feeds a :class:`NodeSilence`, and lets replicas leave the nodes that are lost.
+    """Feed a :class:`NodeSilence`, and move replicas away from lost nodes.
 
     Args:
-        silence: What is known of each node.
+        silence: The last signs of life.
         runtime: Asks the agents of the nodes.
-        placer: Says whether another node could hold a replica.
+        placer: Tells whether another node could hold a replica.
         replicas: Returns all replicas.
     """
 
@@ -46,7 +46,7 @@ class NodeWatch:
         self._watching = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
-        """End it."""
+        """Stop watching."""
         for task in (self._watching, self._asking):
             if task is not None:
                 task.cancel()
@@ -57,8 +57,8 @@ class NodeWatch:
             try:
                 await self._step()
             except Exception as error:
-                # Who cannot ask gives nobody up.
-                logger.warning("which nodes are silent is not known: %s", describe(error))
+                # Without a list of nodes, give up none.
+                logger.warning("cannot tell which nodes are silent: %s", describe(error))
 
     async def _step(self) -> None:
         replicas = self._replicas()
@@ -75,7 +75,7 @@ class NodeWatch:
             if self._silence.is_lost(replica.place, replica.spec.silence_s):
                 async with asyncio.timeout(ASK_TIMEOUT_S):
                     has_place = await self._placer.fits(replica.spec)
-                # Where nothing else can hold it, it is well again soonest when its node is.
+                # If no other node can hold it, wait for its node.
                 if has_place and self._silence.is_lost(replica.place, replica.spec.silence_s):
                     replica.abandon()
 
@@ -85,7 +85,7 @@ class NodeWatch:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 answers = await self._runtime.ask_agents()
         except Exception as error:
-            logger.warning("the agents of the nodes cannot be asked: %s", describe(error))
+            logger.warning("cannot ask the agents of the nodes: %s", describe(error))
         self._silence.asked(
             answered=[node for node, answered in answers.items() if answered],
             unanswered=[node for node, answered in answers.items() if not answered],

@@ -1,7 +1,7 @@
-"""On which node a replica is to be: pure decisions from what the nodes offer and what is on them.
+"""Choose the node of a replica: pure decisions from the nodes' resources and their processes.
 
-A replica goes, in this order, where it has room now, off the head, where fewest of its own organ are, and where fewest
-organ processes are at all. A start, a move and a rebalance all decide by the same rank.
+The rank of a node is, in this order: it has room now, it is not the head, it has the fewest processes of the same
+organ, it has the fewest organ processes. A start, a move and a rebalance use the same rank.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from seedcore.core.spec import OrganSpec
 
 HEAD_RESOURCE = "node:__internal_head__"
 _IN = re.compile(r"in\((.*)\)")
-# Ray counts resources in ten thousandths.
+# Ray counts resources in ten-thousandths.
 _EPSILON = 1e-5
-# Each move makes the whole better, so a few passes are enough; the bound only makes the end certain.
+# Each move improves the whole, so a few passes are enough; the limit only guarantees the end.
 _MAX_PASSES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A living node that is not about to leave the cluster.
+    """A living node that is not draining.
 
     Attributes:
         node_id: Ray's id.
         name: For people.
-        resources: What it has in all, by Ray's names.
-        available: What of it nobody has taken, as Ray says; None if it does not say.
-        labels: By which an organ may choose it.
+        resources: Its total resources, by Ray's names.
+        available: Its free resources as Ray reports them; None if Ray does not.
+        labels: Its labels, which organs may select.
     """
 
     node_id: str
@@ -48,18 +48,18 @@ class Node:
 
     @property
     def cores(self) -> int:
-        """How many processes may start there at a time; a node that offers no CPU is taken to be like this host."""
+        """How many processes may start there at a time; for a node without CPUs, as many as on this host."""
         offered = self.resources.get("CPU", 0.0)
         return max(1, int(offered)) if offered else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupant:
-    """A replica and the node that it is on, or is to be on.
+    """A replica and its present or planned node.
 
     Attributes:
         spec: Its organ.
-        index: Which replica, from 0.
+        index: Index of the replica, from 0.
         node_id: The node.
     """
 
@@ -78,7 +78,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A replica that is to leave one node for another."""
+    """A planned move of a replica between two nodes."""
 
     organ_id: str
     replica: int
@@ -86,17 +86,17 @@ class Move:
     target: Node
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, with the names of the nodes."""
+        """Return plain data, with the names of the nodes."""
         where = {"from": self.source.name, "to": self.target.name}
         return {"organ_id": self.organ_id, "replica": self.replica, **where}
 
 
 class Occupancy:
-    """What is on each node; changes as replicas are put there and taken away.
+    """The replicas on each node, updated as replicas are placed and removed.
 
     Args:
-        nodes: Where replicas may be.
-        occupants: Replicas that have been placed already.
+        nodes: Nodes for replicas.
+        occupants: Replicas that are already placed.
     """
 
     def __init__(self, nodes: Iterable[Node], occupants: Iterable[Occupant]) -> None:
@@ -107,7 +107,7 @@ class Occupancy:
         self._used: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
         for occupant in occupants:
             self.put(occupant.spec, occupant.node_id)
-        # What others than our organs have taken. A replica that Ray has not counted yet only makes it less.
+        # Resources that others than our organs use. A replica that Ray has not counted yet only reduces it.
         self._foreign = {
             node.node_id: {
                 name: max(0.0, amount - node.available.get(name, 0.0) - self._used[node.node_id][name])
@@ -118,15 +118,15 @@ class Occupancy:
         }
 
     def put(self, spec: OrganSpec, node_id: str) -> None:
-        """Count one more replica of an organ on a node."""
+        """Add one replica of an organ to a node."""
         self._count(spec, node_id, 1)
 
     def take_away(self, spec: OrganSpec, node_id: str) -> None:
-        """Count one replica of an organ less on a node."""
+        """Remove one replica of an organ from a node."""
         self._count(spec, node_id, -1)
 
     def choose(self, spec: OrganSpec) -> Choice | None:
-        """Choose the node for one more replica of an organ; None if no node can ever hold it."""
+        """Return the node for one more replica of an organ; None if no node can ever hold it."""
         if spec.id not in self._fitting:
             self._fitting[spec.id] = [node for node in self._nodes.values() if _fits(spec, node)]
         if not self._fitting[spec.id]:
@@ -135,7 +135,7 @@ class Occupancy:
         return Choice(node, has_room=self._has_room(spec, node))
 
     def better_than(self, spec: OrganSpec, node_id: str) -> Node | None:
-        """Return the node where a replica would be better than on this one, which it must have been taken from."""
+        """Return a better node for a replica than this one, from which it must have been removed."""
         here, choice = self._nodes.get(node_id), self.choose(spec)
         if here is None or choice is None:
             return None
@@ -164,7 +164,7 @@ class Occupancy:
 
 
 def plan(nodes: Iterable[Node], occupants: Sequence[Occupant]) -> list[Move]:
-    """Plan the moves after which every replica is where a start would put it now; none for one on any other node."""
+    """Plan the moves after which every replica is on the node that a new start would choose."""
     occupancy = Occupancy(nodes, occupants)
     now = list(occupants)
     for _ in range(_MAX_PASSES):
@@ -186,7 +186,7 @@ def plan(nodes: Iterable[Node], occupants: Sequence[Occupant]) -> list[Move]:
 
 
 def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    """Say whether a node with these labels satisfies a selector (``value, !value, in(a,b), !in(a,b)``)."""
+    """Return whether a node with these labels satisfies a selector (``value, !value, in(a,b), !in(a,b)``)."""
     for key, wanted in selector.items():
         negative = wanted.startswith("!")
         listed = _IN.fullmatch(wanted.removeprefix("!"))

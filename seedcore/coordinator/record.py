@@ -1,7 +1,7 @@
-"""What the Coordinator has to remember beyond its process, kept in the GCS beside the actor itself.
+"""State of the Coordinator that outlives its process, stored in the GCS beside the actor.
 
-It is lost exactly when the actor is lost: with RocksDB storage it outlives the head's own restart. The key holds the
-actor's id, so that another Coordinator of the same name begins with nothing.
+It is lost exactly when the actor is lost: with RocksDB storage it survives a restart of the head. The key contains the
+actor's id, so that another Coordinator of the same name starts without a record.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from ray.experimental import internal_kv
 
 _NAMESPACE = b"seedcore"
-# Asking the GCS blocks, in a thread; while it is away there is nothing to be started anyway.
+# Calls to the GCS block, in a thread; while the GCS is away nothing can be started anyway.
 _TIMEOUT_S = 30.0
 
 
@@ -28,14 +28,14 @@ class ActorRecord:
     """
 
     def __init__(self, *, namespace: str, actor_id: str) -> None:
-        # No namespace that begins like another one may be taken for it.
+        # A namespace must not match another one that begins with the same text.
         self._prefix = f"{namespace}\n".encode()
         self._key = self._prefix + actor_id.encode()
-        # A call that is given up goes on in its thread. One thread keeps the order: what is written last, stays.
+        # An abandoned call goes on in its thread. A single thread keeps the order, so the last write wins.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
 
     async def read(self) -> Mapping[str, Any] | None:
-        """Return what was written, None if nothing was.
+        """Return the last written data, None if there is none.
 
         Raises:
             TimeoutError: The GCS does not answer.
@@ -44,14 +44,14 @@ class ActorRecord:
         return None if text is None else dict(json.loads(text))
 
     async def write(self, data: Mapping[str, Any]) -> None:
-        """Keep ``data`` instead of what was written before; what earlier actors have kept goes.
+        """Replace the stored data with ``data``; remove the data of earlier actors.
 
         Raises:
-            TimeoutError: The GCS does not answer. ``data`` may be kept later, but never after what is written later.
+            TimeoutError: The GCS does not answer. ``data`` may be stored later, but never after a later write.
         """
         text = json.dumps(data, separators=(",", ":")).encode()
         writing = asyncio.get_running_loop().run_in_executor(self._writer, self._put, text)
-        # Shielded: who gives up must not take a write out of the queue that a later one relies on being over.
+        # Shield it: a caller that gives up must not remove a write from the queue on which a later one relies.
         await asyncio.wait_for(asyncio.shield(writing), _TIMEOUT_S)
 
     def _get(self) -> bytes | None:

@@ -1,7 +1,7 @@
-"""The process of one replica, from its creation to its end: what happens to it, and what to do then.
+"""The state machine of a replica's process, from its creation to its end.
 
-Pure decisions, with the time passed in. A death is a new boot, a restart that Ray has counted, or an actor that is
-dead for good, and nothing else: a call that fails says that it failed.
+Pure decisions, with the time passed in. Only a new boot, a restart that Ray has counted, or an actor that is dead for
+good counts as a death; a failed call proves only that the call failed.
 """
 
 from __future__ import annotations
@@ -18,39 +18,41 @@ _NOT_PLACED = frozenset({"DEPENDENCIES_UNREADY", "PENDING_CREATION"})
 
 
 class Phase(StrEnum):
-    """Where a process is in its life."""
+    """Phase of a process."""
 
-    PLACING = "placing"  # there is no actor yet, or Ray has no place for it
+    PLACING = "placing"  # there is no actor yet, or Ray has no resources for it
     STARTING = "starting"  # it has not answered yet
     ANSWERING = "answering"
     OVERDUE = "overdue"  # its report is late
-    RESTARTING = "restarting"  # it does not answer any more, and Ray may be starting another
-    PAUSED = "paused"  # it has died too often
+    RESTARTING = "restarting"  # it has stopped answering, and Ray may be starting a new one
+    PAUSED = "paused"  # it is in a crash loop
     ENDED = "ended"  # it was stopped for good
 
 
 class Action(Enum):
-    """What the replica is to do."""
+    """The next action of a replica's supervision."""
 
-    WAIT = auto()  # for the answer that was asked for
-    ASK = auto()  # again, after a moment
-    CREATE = auto()  # a new actor, the old one is dead
-    KILL = auto()  # the process; Ray starts another
+    WAIT = auto()  # wait for the pending answer
+    ASK = auto()  # ask again, after a moment
+    CREATE = auto()  # create a new actor, the old one is dead
+    KILL = auto()  # kill the process; Ray restarts it
     DISPOSE = auto()  # kill the actor for good and create a new one
     RETIRE = auto()  # let its tasks end, end the actor and create a new one
-    MOVE = auto()  # kill the actor for good, its process may hear of that when its node is back, and create a new one
+    MOVE = (
+        auto()
+    )  # kill the actor for good, although its process may learn of it only when its node is back; create a new one
     PAUSE = auto()  # kill the actor for good and create nothing for a while
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the GCS says of an actor.
+    """The GCS's row of an actor.
 
     Attributes:
         state: ``DEPENDENCIES_UNREADY, PENDING_CREATION, ALIVE, RESTARTING`` or ``DEAD``.
-        restarts: How often Ray has started it again.
-        cause: Why it died last, None if that is not said.
-        node_id: The node that it was started on last.
+        restarts: Number of restarts by Ray.
+        cause: Cause of its last death, None if unknown.
+        node_id: The node on which it was started last.
     """
 
     state: str
@@ -60,15 +62,15 @@ class Row:
 
 
 class Process:
-    """What is known of a replica's process.
+    """The known state of a replica's process.
 
     Attributes:
-        phase: Where it is in its life.
-        snapshot: Its last report, also that of a process that is gone.
-        cause: Why it is not, or was not, as it should be; None once all is well.
-        restarts: Processes that have followed the first one.
-        pause_s: For how long PAUSE leaves it alone.
-        waits: Why its creation has to wait, None while it does not.
+        phase: Its phase.
+        snapshot: Its last report, even if the process is gone.
+        cause: Why it is, or was, not ready; None once it is healthy.
+        restarts: Number of processes after the first one.
+        pause_s: Length of a PAUSE in seconds.
+        waits: Why its creation must wait, None if it need not.
     """
 
     def __init__(self) -> None:
@@ -82,13 +84,13 @@ class Process:
         self._missed = 0
         self._never_settled = True
         self._died_with: str | None = None
-        # Whether the next boot is new because of what has been counted, or done by us, already.
+        # Whether the next boot is expected: its death is already counted, or we caused it.
         self._is_expected = False
         self._known_restarts: int | None = None
 
     @property
     def state(self) -> ReplicaState:
-        """How the replica is."""
+        """State of the replica."""
         if self.phase is Phase.ENDED:
             return ReplicaState.STOPPED
         if self.phase is Phase.ANSWERING and self.snapshot is not None:
@@ -99,7 +101,7 @@ class Process:
 
     @property
     def error(self) -> str | None:
-        """Say in one line why the replica is not ready."""
+        """One line that tells why the replica is not ready."""
         if self.phase is Phase.ENDED or self.state is ReplicaState.READY:
             return None
         if self.phase is Phase.ANSWERING and self.snapshot is not None:
@@ -112,30 +114,30 @@ class Process:
 
     @property
     def deaths(self) -> int:
-        """Deaths since it last lived for long."""
+        """Deaths since the last long life."""
         return self._crashes.deaths
 
     @property
     def has_given_up(self) -> bool:
-        """Whether it has died so often before it was ever well that a first start does not wait for it."""
+        """Whether it has died so often before it was ever ready that a first start does not wait for it."""
         return self._never_settled and self.deaths >= MAX_DEATHS_WHILE_STARTING
 
     @property
     def is_awaited(self) -> bool:
-        """Whether an answer may take as long as Ray needs to place and to start a process."""
+        """Whether the answer may take as long as Ray needs to place and start a process."""
         return self.phase not in {Phase.ANSWERING, Phase.OVERDUE}
 
     def wait(self, why: str | None) -> None:
-        """Take in why it cannot be created yet; None once it can."""
+        """Record why it cannot be created yet; None once it can."""
         self.waits = why
 
     def created(self, row: Row | None) -> None:
-        """Take in that there is an actor, new or adopted."""
+        """Record that there is an actor, new or adopted."""
         self.phase = Phase.PLACING if row is not None and row.state in _NOT_PLACED else Phase.STARTING
         self._known_restarts = row.restarts if row is not None else None
 
     def answered(self, snapshot: Snapshot, now: float, *, leaving: bool = False) -> Action:
-        """Take in a report."""
+        """Record a report."""
         before, self.snapshot = self.snapshot, snapshot
         if before is None or before.boot == snapshot.boot:
             self._crashes.lives(now)
@@ -146,10 +148,10 @@ class Process:
                 self._expect(1)
         self._missed, self._is_expected, self.phase = 0, False, Phase.ANSWERING
         if snapshot.stopping:
-            # Somebody began to stop it and did not come to the end: a Coordinator that died, a reload that was undone.
+            # A stop was not finished: by a Coordinator that died, or a reload that was undone.
             return self.retire("it was being stopped")
         if leaving:
-            return self.retire("its node is to leave the cluster, it moves")
+            return self.retire("its node is draining, it moves")
         if snapshot.is_blocked:
             return self._kill("every slot was held by a task that does not end", now)
         self._never_settled = self._never_settled and not snapshot.first_round_over
@@ -158,16 +160,16 @@ class Process:
         return Action.ASK
 
     def silent(self, row: Row | None, now: float, *, threshold: int, is_node_away: bool = False) -> Action:
-        """Take in that no answer has come in time, what the GCS says, and whether its node is or was cut off, too."""
+        """Record that no answer came in time, the GCS's row, and whether its node is or was cut off."""
         awaited = self.is_awaited
         if not awaited:
             self._missed += 1
             self.phase = Phase.OVERDUE
         if row is None:
-            # The head does not answer. A kill might reach the process much later, when it is well again.
+            # The head does not answer. A kill might reach the process much later, when it is healthy again.
             return Action.WAIT
         if not awaited or is_node_away:
-            # Nobody on such a node hears of a kill. It would meet the process when it is back, and perhaps well.
+            # A kill does not reach such a node now. It would hit the process later, when it may be healthy.
             is_to_wait = self._missed < threshold or is_node_away
             return Action.WAIT if is_to_wait else self._kill("its process did not answer", now)
         if row.state == "DEAD":
@@ -175,24 +177,24 @@ class Process:
         if self._count(row, now):
             return self._pause()
         if row.state in _NOT_PLACED:
-            # Killed, it would only queue again, at the end.
+            # After a kill it would only queue again, at the end.
             self.phase = Phase.PLACING
         elif row.state == "ALIVE" and self._missed:
-            # Alive for two whole waits and no word: adopted and hanging, for one.
+            # Alive for two full waits without an answer, for example adopted and hanging.
             return self._dispose("its process did not answer", now)
         elif row.state == "ALIVE":
             self._missed += 1
         return Action.WAIT
 
     def given_up(self, silence_s: float) -> Action:
-        """Take in that the process and its node have been silent for too long."""
+        """Record that the process and its node have been silent for too long."""
         self.cause = f"its node has been silent for {silence_s:g} s, it is started elsewhere"
         self.phase, self._missed = Phase.PLACING, 0
         self._expect(0)
         return Action.MOVE
 
     def lost(self, text: str | None, row: Row | None, now: float) -> Action:
-        """Take in that a call failed; ``text`` says why, None if Ray says that the process is away."""
+        """Record that a call failed; ``text`` is the cause, None if Ray reports the process away."""
         died = row is not None and (row.state == "RESTARTING" or row.restarts > (self._known_restarts or 0))
         if not self._is_expected or self.cause is None:
             self.cause = self._why((row and row.cause) or (DIED if died else text or "its process does not answer"))
@@ -200,7 +202,7 @@ class Process:
         return self._pause() if row is not None and self._count(row, now) else Action.ASK
 
     def dead(self, cause: str, now: float) -> Action:
-        """Take in that the actor is dead for good: killed from outside, or its constructor raised."""
+        """Record that the actor is dead for good: killed from outside, or its constructor raised."""
         self.cause = self._why(cause)
         self._expect(0)
         self.phase = Phase.PLACING
@@ -208,7 +210,7 @@ class Process:
         return self._pause(pause_s) if pause_s else Action.CREATE
 
     def missed_by_task(self, task_type: str, *, is_dead: bool, may_have_run: bool) -> bool:
-        """Take in that a task found no process, or one that does not answer; returns whether that was news."""
+        """Record that a task found no process, or one that does not answer; return whether that is new."""
         if is_dead and may_have_run:
             self._died_with = task_type
         if self.phase is not Phase.ANSWERING and not (is_dead and self.phase is Phase.OVERDUE):
@@ -218,13 +220,13 @@ class Process:
         return True
 
     def retire(self, why: str) -> Action:
-        """Decide to replace a process that works."""
+        """Decide to replace a working process."""
         self.phase, self.cause = Phase.PLACING, why
         self._expect(0)
         return Action.RETIRE
 
     def end(self) -> None:
-        """Take in that it is stopped."""
+        """Record that it is stopped."""
         self.phase = Phase.ENDED
 
     def _why(self, cause: str) -> str:
@@ -234,13 +236,13 @@ class Process:
         return f"its process died with a task of type {self._died_with!r}{detail}"
 
     def _expect(self, restarts: int) -> None:
-        """The next boot is no death of its own; Ray counts ``restarts`` for it."""
+        """Expect a new boot that is not another death; Ray counts ``restarts`` for it."""
         self._is_expected = True
         if self._known_restarts is not None:
             self._known_restarts += restarts
 
     def _count(self, row: Row, now: float) -> float:
-        """Count the deaths that Ray has seen; returns for how long to leave the process alone, mostly 0."""
+        """Count the deaths that Ray has seen; return for how long to pause, mostly 0."""
         known, self._known_restarts = self._known_restarts, max(row.restarts, self._known_restarts or 0)
         if known is None:
             return 0.0
@@ -252,7 +254,7 @@ class Process:
         return pause_s
 
     def _kill(self, why: str, now: float) -> Action:
-        """Replace a process that hangs; it counts as a death, as it may hang again and again."""
+        """Replace a process that hangs; it counts as a death, because it may hang repeatedly."""
         self.cause, self._missed = why, 0
         self._expect(1)
         self.phase = Phase.RESTARTING

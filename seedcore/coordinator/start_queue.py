@@ -1,7 +1,7 @@
-"""Whose process may start now: on each node, as many at a time as it has cores, and the others wait for their turn.
+"""Limit concurrent starts: on each node as many processes start at a time as it has cores; the others wait.
 
 A turn begins with the creation of an actor and ends when its process has answered, has died or was stopped, and at the
-latest after its organ's ``start_timeout_s``. What Ray has no room for takes no turn: it does not start anything yet.
+latest after its organ's ``start_timeout_s``. A process without room takes no turn, because it does not start yet.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from seedcore.core.task import describe
 
 logger = logging.getLogger(__name__)
 
-# How old the list of nodes may be that a turn is given by; also how often those who wait are looked at.
+# Maximal age of the list of nodes for giving turns; also the interval for checking the waiters.
 NODES_AGE_S = 1.0
-# Nodes that a reason names.
+# Largest number of nodes in a reason.
 MAX_NAMED = 5
-# Turns that end at about the same time are given on together.
+# Turns that end at about the same time are passed on together.
 _TOGETHER_S = 0.05
 
 Key = tuple[str, int, int]
@@ -32,7 +32,7 @@ Key = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A replica that wants to start a process."""
+    """A replica that is waiting to start a process."""
 
     spec: OrganSpec
     index: int
@@ -50,7 +50,7 @@ class Turn:
 
     Attributes:
         request: The replica.
-        node_id: The node to start it on; None if no node can hold it as things are, so Ray has to wait for one.
+        node_id: The node for it; None if no present node can hold it, so that Ray must wait for one.
     """
 
     request: Request
@@ -71,24 +71,24 @@ class _Held:
 
 
 class Starts:
-    """Remembers which processes are starting, and decides who is next; pure, with the time passed in."""
+    """Track starting processes, and decide which one is next; pure, with the time passed in."""
 
     def __init__(self) -> None:
         self._held: dict[Key, _Held] = {}
 
     def give_back(self, key: Key) -> bool:
-        """End the turn of a replica; returns whether it had one."""
+        """End the turn of a replica; return whether it had one."""
         return self._held.pop(key, None) is not None
 
     def has_turn(self, key: Key, now: float) -> bool:
-        """Say whether a replica's process is being started."""
+        """Return whether a replica's process is being started."""
         held = self._held.get(key)
         return held is not None and held.until > now
 
     def admit(
         self, requests: Sequence[Request], nodes: Sequence[Node], occupants: Iterable[Occupant], now: float
     ) -> list[Turn]:
-        """Give turns to those who wait: the first replica of every organ comes before the second of any."""
+        """Give turns to waiting replicas: the first replica of every organ comes before the second of any."""
         self._held = {key: held for key, held in self._held.items() if held.until > now}
         occupancy = Occupancy(nodes, occupants)
         left = {node.node_id: node.cores for node in nodes}
@@ -103,7 +103,7 @@ class Starts:
                 turns.append(Turn(request, choice.node.node_id if choice else None))
                 continue
             node_id = choice.node.node_id
-            # Also for one that has to wait: the next one may find that another node is as good, and has a turn left.
+            # Count it even if it must wait: then the next one may prefer another node that has a free turn.
             occupancy.put(request.spec, node_id)
             if left[node_id] > 0:
                 left[node_id] -= 1
@@ -126,12 +126,12 @@ class Starts:
 
 
 class Placer:
-    """Lets replicas wait for their turn and tells each the node that its process is to start on.
+    """Let replicas wait for their turn and choose the node of each.
 
     Args:
-        runtime: Knows the nodes.
-        occupants: Gives the replicas that have a place already.
-        avoid: Gives the ids of nodes that no process is to be started on, though Ray may call them alive.
+        runtime: Returns the nodes.
+        occupants: Returns the replicas that are already placed.
+        avoid: Returns the ids of nodes to avoid, even if Ray reports them alive.
     """
 
     def __init__(
@@ -152,11 +152,11 @@ class Placer:
         self._asked_at = -NODES_AGE_S
 
     async def place(self, request: Request, *, tell: Callable[[str], None]) -> str | None:
-        """Wait until a replica's process may start; returns its node, None if there is none that could hold it now.
+        """Wait until a replica's process may start; return its node, None if no present node can hold it.
 
         Args:
             request: The replica.
-            tell: Called with the reason why it has to wait.
+            tell: Called with the reason why it must wait.
         """
         waiter = _Waiter(request, asyncio.get_running_loop().create_future(), tell)
         self._waiting[request.key] = waiter
@@ -172,7 +172,7 @@ class Placer:
             del self._waiting[request.key]
 
     async def places(self) -> list[Node]:
-        """Return the nodes that a process may be started on, as they were at most NODES_AGE_S ago."""
+        """Return the nodes on which a process may start; the list is at most NODES_AGE_S old."""
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= NODES_AGE_S:
             self._nodes, self._asked_at = await self._runtime.places(), now
@@ -180,7 +180,7 @@ class Placer:
         return [node for node in self._nodes if node.node_id not in avoided]
 
     async def fits(self, spec: OrganSpec) -> bool:
-        """Say whether a process of an organ may be started on any node."""
+        """Return whether a process of an organ may start on any node."""
         return Occupancy(await self.places(), ()).choose(spec) is not None
 
     async def fits_now(self, requests: Sequence[Request]) -> bool:
@@ -194,7 +194,7 @@ class Placer:
         return True
 
     def has_turn(self, request: Request) -> bool:
-        """Say whether a replica's process is being started, on a node that had room for it."""
+        """Return whether a replica's process is being started, on a node with room for it."""
         return self._starts.has_turn(request.key, asyncio.get_running_loop().time())
 
     def give_back(self, request: Request) -> None:
@@ -208,10 +208,10 @@ class Placer:
             try:
                 await self._admit()
             except Exception as error:
-                # Nobody would ever get a turn again.
-                logger.warning("no process can be placed, trying again: %s", describe(error))
+                # If this task ended, nobody would ever get a turn again.
+                logger.warning("cannot place processes, retrying: %s", describe(error))
                 for waiter in self._waiting.values():
-                    waiter.tell("waits for Ray's head to say which nodes there are")
+                    waiter.tell("waits for the list of nodes from Ray's head")
             try:
                 async with asyncio.timeout(NODES_AGE_S):
                     await self._changed.wait()

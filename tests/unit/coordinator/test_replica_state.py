@@ -162,7 +162,7 @@ TABLE: dict[str, tuple[list[Event], Phase, Action | None, ReplicaState, int, str
     ),
     "its node leaves": (
         [*UP, ("leaves", report())],
-        P.PLACING, A.RETIRE, S.DOWN, 0, "its node is to leave the cluster, it moves",
+        P.PLACING, A.RETIRE, S.DOWN, 0, "its node is draining, it moves",
     ),
     "somebody was stopping it": (
         [("created", ALIVE), ("answers", report(stopping=True))],

@@ -114,7 +114,7 @@ def test_a_head_that_is_away_keeps_those_who_wait_and_they_go_on_when_it_is_back
         cluster.head_is_up = False
         placed = asyncio.create_task(Placer(cluster, tuple).place(Request(organ(), 0), tell=told.append))
         await asyncio.sleep(5)
-        assert set(told) == {"waits for Ray's head to say which nodes there are"}
+        assert set(told) == {"waits for the list of nodes from Ray's head"}
         cluster.head_is_up = True
         assert await placed in cluster.cpus
 

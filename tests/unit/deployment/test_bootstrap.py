@@ -389,7 +389,7 @@ def test_a_degraded_organism_that_is_ours_is_wanted_too(cluster: FakeCluster, ha
 
 def test_a_canary_that_does_not_come_back_is_not_healthy(cluster: FakeCluster, hands: Hands) -> None:
     hands.runs(NEW)
-    cluster.work = lambda _: (500, {"success": False, "error": "the nonce did not come back from new[0]"})
+    cluster.work = lambda _: (500, {"success": False, "error": "the nonce was not returned by new[0]"})
 
     assert run(cluster).report.reason == "organs_down"
 
