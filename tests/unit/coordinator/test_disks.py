@@ -88,4 +88,4 @@ async def test_rows_of_another_shape_are_no_reason_to_go_on_saying_old_figures(
     cluster.summary = [node("head", opt=(4, 6))]
     await until(watched, [{"node_name": "head", "path": "/opt", "free": 4, "size": 10}])
 
-    assert any("disks of the nodes are not known: KeyError" in record.message for record in caplog.records)
+    assert any("cannot read the disks of the nodes: KeyError" in record.message for record in caplog.records)
