@@ -15,6 +15,7 @@ from seedcore.cli.network import network
 from seedcore.cli.render import out
 from seedcore.cli.status import ping, status, top
 from seedcore.cli.submit import submit
+from seedcore.cli.token import token
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's protocol
@@ -63,6 +64,6 @@ def cli() -> None:
 
 
 for command in (
-    new, dev, bootstrap, status, top, ping, network, submit, config, supervise, rebalance, shutdown, completion
+    new, dev, bootstrap, status, top, ping, network, submit, token, config, supervise, rebalance, shutdown, completion
 ):  # fmt: skip
     cli.add_command(command)

@@ -159,6 +159,11 @@ def table(
         )
         for organ in organs
     ]
+    return aligned(head, rows, coloured=_STATUS_COLUMN)
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, coloured: int | None = None) -> list[str]:
+    """Return lines of aligned columns below their header; a column with statuses may be coloured."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> list[str]:
@@ -168,7 +173,8 @@ def table(
     for row in rows:
         cells = line(row)
         cells[-1] = cells[-1].rstrip()
-        cells[_STATUS_COLUMN] = click.style(cells[_STATUS_COLUMN], fg=_COLOURS.get(row[_STATUS_COLUMN]))
+        if coloured is not None:
+            cells[coloured] = click.style(cells[coloured], fg=_COLOURS.get(row[coloured]))
         lines.append("  ".join(cells))
     return lines
 

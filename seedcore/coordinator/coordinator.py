@@ -20,6 +20,7 @@ from seedcore.coordinator.activity import Activity
 from seedcore.coordinator.builtin_tasks import BUILTINS, Answer, succeeded
 from seedcore.coordinator.disks import Disks
 from seedcore.coordinator.http.app import create_app
+from seedcore.coordinator.http.named_tokens import NamedTokens
 from seedcore.coordinator.http.server import HttpServer
 from seedcore.coordinator.http.tls import Certificate
 from seedcore.coordinator.lifecycle import Lifecycle, Phase, Record
@@ -95,6 +96,7 @@ class Coordinator:
         self._nodes = NodeList()
         own = Settings.from_dict(settings)
         self._disks = Disks(own)
+        self._named_tokens = NamedTokens(own.state_dir)
         self._said: tuple[str, str] = ("", "")
         self._since = _now()
         self._life = Lifecycle(
@@ -110,6 +112,7 @@ class Coordinator:
         self._watches = [
             run_for_ever(self._watch_nodes(), name="nodes"),
             run_for_ever(self._disks.watch(), name="disks"),
+            run_for_ever(self._named_tokens.watch(), name="tokens"),
         ]
         http: HttpServer | None = None
         try:
@@ -413,7 +416,8 @@ class Coordinator:
 
     async def _start_http(self, settings: Settings) -> HttpServer:
         token = await asyncio.to_thread(settings.token)
-        app = create_app(self, token=token)
+        await self._named_tokens.refresh()
+        app = create_app(self, token=token, named=self._named_tokens.access)
         # A predecessor may be exiting: wait for its port.
         certificate = Certificate(settings.http_tls_cert, settings.http_tls_key) if settings.http_tls_cert else None
         server = HttpServer(app, settings.http_host, settings.http_port, certificate=certificate)

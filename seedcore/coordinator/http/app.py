@@ -3,9 +3,9 @@
 Each file in ``routes/`` has the paths of one topic with their models, examples and status codes;
 ``docs/reference/http.md`` lists all of them.
 
-HEAD works wherever GET does. Every path except ``/livez`` and ``/readyz`` requires the token: 401 without it, 403 for a
-wrong one. A browser that opens a page without a token gets the page as the body of the 401 (see ``middleware.py``); the
-page then asks for the token.
+HEAD works wherever GET does. Every path except ``/livez`` and ``/readyz`` requires a token: 401 without one, 403 for a
+wrong one or one whose scope does not suffice. A browser that opens a page without a token gets the page as the body of
+the 401 (see ``middleware.py``); the page then asks for the token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from seedcore.coordinator.http.answers import as_json
 from seedcore.coordinator.http.body import RefusedError
-from seedcore.coordinator.http.middleware import Gate
+from seedcore.coordinator.http.middleware import FindAccess, Gate
 from seedcore.coordinator.http.openapi import add_document
 from seedcore.coordinator.http.routes import activity, health, metrics, organism, pages, status, tasks
 from seedcore.core.task import failure
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 _ROUTES = (status, activity, health, organism, metrics, tasks)
 
 
-def create_app(view: CoordinatorView, *, token: str | None) -> FastAPI:
+def create_app(view: CoordinatorView, *, token: str | None, named: FindAccess = lambda _: None) -> FastAPI:
     """Build the application.
 
     Args:
         view: The Coordinator.
-        token: The token that requests must have; None without authentication.
+        token: The cluster's token, which allows everything; None without authentication.
+        named: Gives who another token is from, and what it allows.
 
     Raises:
         ValueError: The token is empty, which would let every request pass.
@@ -55,7 +56,7 @@ def create_app(view: CoordinatorView, *, token: str | None) -> FastAPI:
     for router in (*(route.router(view) for route in _ROUTES), pages.router(for_people)):
         # include_router would make each request try every router in turn.
         app.router.routes.extend(router.routes)
-    app.add_middleware(Gate, token=token, pages=for_people)
+    app.add_middleware(Gate, token=token, named=named, pages=for_people)
     add_document(app, needs_token=token is not None)
     return app
 

@@ -12,13 +12,15 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Scope_
 
+from seedcore.core.access import CLUSTER_TOKEN, Access, Scope
 from seedcore.core.errors import Executed
 from seedcore.core.task import failure
 
@@ -35,13 +37,32 @@ _ALWAYS = {
 
 
 _SCOPE_KEY = "seedcore.request_id"
+_ACCESS_KEY = "seedcore.access"
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# Who is asked without authentication.
+_ANYBODY = Access("anybody", Scope.OPERATE)
+
+FindAccess = Callable[[bytes], Access | None]
+"""Returns whose named token some credentials are."""
+
 # Methods whose errors are logged; GET answers 503 as long as something is wrong.
 _WORTH_A_LINE = 400
 
 
-def request_id(scope: Scope) -> str:
+def request_id(scope: Scope_) -> str:
     """Return the id of a request that has passed the Gate."""
     return str(scope[_SCOPE_KEY])
+
+
+def access_of(scope: Scope_) -> Access:
+    """Return who a request is from that has passed the Gate."""
+    access: Access = scope.get(_ACCESS_KEY, _ANYBODY)
+    return access
+
+
+def lacking(access: Access, needed: Scope) -> str:
+    """Say why a token is not enough."""
+    return f"the token {access.name!r} has the scope {access.scope}; this needs {needed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +82,18 @@ class Gate:
 
     Args:
         app: What is behind the gate.
-        token: Who knows it may pass; None lets everybody pass.
+        token: The cluster's token, which may do everything; None lets everybody pass.
+        named: Gives who another token is from, and what it may do.
         pages: Path to the page that asks for the token there.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None, pages: Mapping[str, Page]) -> None:
+    def __init__(self, app: ASGIApp, *, token: str | None, named: FindAccess, pages: Mapping[str, Page]) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
+        self._named = named
         self._pages = pages
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -102,7 +125,7 @@ class Gate:
             message = "the Coordinator's HTTP server failed, see its log"
             await _send_error(answer.send, 500, "InternalError", message, executed="unknown")
 
-    async def _refused(self, scope: Scope, send: Send) -> bool:
+    async def _refused(self, scope: Scope_, send: Send) -> bool:
         headers = Headers(scope=scope)
         if scope["path"] in OPEN_PATHS:
             return False
@@ -124,9 +147,17 @@ class Gate:
                 )
             return True
         # Header values are bytes; starlette decodes them as latin-1.
-        if not hmac.compare_digest(credentials.encode("latin-1"), self._token):
-            await _send_error(send, 403, "Forbidden", "the token is wrong")
+        given = credentials.encode("latin-1")
+        is_cluster = hmac.compare_digest(given, self._token)
+        access = Access(CLUSTER_TOKEN, Scope.OPERATE) if is_cluster else self._named(given)
+        if access is None:
+            await _send_error(send, 403, "Forbidden", "the token is wrong, expired or revoked")
             return True
+        needed = Scope.READ if scope["method"] in _READING else Scope.SUBMIT
+        if not access.scope.covers(needed):
+            await _send_error(send, 403, "Forbidden", lacking(access, needed))
+            return True
+        scope[_ACCESS_KEY] = access
         return False
 
 
@@ -205,7 +236,7 @@ def _foreign(headers: Headers) -> str | None:
     return None
 
 
-def _identify(scope: Scope) -> str:
+def _identify(scope: Scope_) -> str:
     """Return the id that the client has sent, if it is safe to log, else a new one."""
     sent = Headers(scope=scope).get(REQUEST_ID, "")
     return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex

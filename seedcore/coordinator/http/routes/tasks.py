@@ -21,12 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from seedcore.coordinator.http.answer_lines import Lines, tasks_of
 from seedcore.coordinator.http.answers import INITIALIZING_RETRY_S, Failed, as_json, failed, with_examples
-from seedcore.coordinator.http.body import BODY_TIMEOUT_S, Intake
+from seedcore.coordinator.http.body import BODY_TIMEOUT_S, Intake, RefusedError
 from seedcore.coordinator.http.encode import UnserializableResultError, encode, encode_own
-from seedcore.coordinator.http.middleware import request_id
+from seedcore.coordinator.http.middleware import access_of, lacking, request_id
+from seedcore.core.access import OPERATE_TYPES, Scope
 from seedcore.core.errors import SeedCoreError
 from seedcore.core.reason import Status
-from seedcore.core.task import LINES_MEDIA_TYPE, failure, task_type_of
+from seedcore.core.task import LINES_MEDIA_TYPE, failure, normalise, task_type_of
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
@@ -173,6 +174,11 @@ def router(view: CoordinatorView) -> APIRouter:
     @with_examples(_EXAMPLES, body=_TASKS)
     async def tasks(request: Request) -> Response:
         task, held = await intake.read(request)
+        try:
+            _check_scope(request, task)
+        except RefusedError:
+            intake.release(held)
+            raise
         if isinstance(task, dict) and task.get("id") is None:
             # The request id makes it possible to find the task in all logs, those of agents included.
             task["id"] = request_id(request.scope)
@@ -191,6 +197,28 @@ def router(view: CoordinatorView) -> APIRouter:
         return Response(body, code, _retry_after(answer, code, view), media_type="application/json")
 
     return routes
+
+
+def _check_scope(request: Request, task: Any) -> None:
+    """Let only those change the organism who may, and write down who does.
+
+    Raises:
+        RefusedError: The token does not suffice.
+    """
+    types = {task_type_of(task)}
+    if "execute_many" in types:
+        params = task.get("params")
+        inner = params.get("tasks") if isinstance(params, Mapping) else None
+        types |= {task_type_of(one) for one in inner} if isinstance(inner, list) else set()
+    operating = {kind for kind in types if normalise(kind) in OPERATE_TYPES}
+    if not operating:
+        return
+    access = access_of(request.scope)
+    what, identity = ", ".join(sorted(operating)), request_id(request.scope)
+    if not access.scope.covers(Scope.OPERATE):
+        logger.warning("audit: refused: token=%r types=%s id=%s", access.name, what, identity)
+        raise RefusedError(403, "Forbidden", lacking(access, Scope.OPERATE))
+    logger.info("audit: token=%r types=%s id=%s", access.name, what, identity)
 
 
 def status_code(answer: Mapping[str, Any]) -> int:

@@ -1,0 +1,203 @@
+"""Named tokens for the HTTP interface: a scope each, several at a time, with an expiry if wanted.
+
+The cluster's own token opens everything, the nodes included. Whoever only reads metrics or submits tasks gets a token
+of their own, which opens nothing but HTTP and can be revoked alone. The file keeps digests: a token is shown once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from seedcore.core.errors import ConfigError, Fault
+
+FILE_NAME = "http_tokens.json"
+CLUSTER_TOKEN = "cluster"  # noqa: S105 - its name
+OPERATE_TYPES = frozenset({"initialize_organism", "shutdown_organism"})
+"""Built-in tasks that change the organism: they need the scope ``operate``."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PREFIX = "sct_"
+
+
+class Scope(StrEnum):
+    """What a token allows; each allows what those before it do."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    OPERATE = "operate"
+
+    def covers(self, needed: Scope) -> bool:
+        """Say whether this scope allows what needs another one."""
+        order = list(Scope)
+        return order.index(self) >= order.index(needed)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who a request is from: the name of its token, and what that allows."""
+
+    name: str
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedToken:
+    """One token, as the file has it.
+
+    Attributes:
+        name: For people and the log.
+        scope: What it allows.
+        digest: SHA-256 of the token, hexadecimal.
+        created: Unix time in seconds.
+        expires: Unix time in seconds from which it is refused; None for never.
+    """
+
+    name: str
+    scope: Scope
+    digest: str
+    created: float
+    expires: float | None = None
+
+    def is_valid(self, now: float) -> bool:
+        """Say whether it has not expired at a Unix time."""
+        return self.expires is None or now < self.expires
+
+
+def find(tokens: Sequence[NamedToken], credentials: bytes, now: float) -> Access | None:
+    """Return whose token the credentials are; every digest is compared, so the time tells nothing."""
+    digest = hashlib.sha256(credentials).hexdigest()
+    found = None
+    for token in tokens:
+        if hmac.compare_digest(token.digest, digest) and token.is_valid(now):
+            found = Access(token.name, token.scope)
+    return found
+
+
+def parse(text: str) -> tuple[NamedToken, ...]:
+    """Read the content of the file.
+
+    Raises:
+        ValueError: It is not what :class:`TokenFile` writes.
+    """
+    document = json.loads(text)
+    if not isinstance(document, dict) or not isinstance(document.get("tokens"), list):
+        raise ValueError("expected an object with a list 'tokens'")  # noqa: TRY004 - one kind of error for a bad file
+    return tuple(_token(entry) for entry in document["tokens"])
+
+
+class TokenFile:
+    """The file with the named tokens of a deployment; readable by its owner only.
+
+    Args:
+        state_dir: ``Settings.state_dir``.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / FILE_NAME
+
+    def read(self) -> tuple[NamedToken, ...]:
+        """Return the tokens; none if there is no file.
+
+        Raises:
+            ConfigError: The file cannot be read or understood.
+        """
+        try:
+            return parse(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise ConfigError((Fault(str(self.path), 0, 0, f"cannot be read: {error.strerror}"),)) from error
+        except ValueError as error:
+            raise ConfigError((Fault(str(self.path), 0, 0, f"is damaged: {error}"),)) from error
+
+    def add(self, name: str, scope: Scope, *, now: float, lifetime_s: float | None = None) -> str:
+        """Make a token and return it; it cannot be read again.
+
+        Raises:
+            ConfigError: The name is taken or malformed, or the file cannot be read or written.
+        """
+        if not _NAME.fullmatch(name) or name == CLUSTER_TOKEN:
+            allowed = f"up to 64 letters, digits, dots, dashes and underscores, and not {CLUSTER_TOKEN!r}"
+            raise ConfigError((Fault("NAME", 0, 0, f"got {name!r}, expected {allowed}"),))
+        token = _PREFIX + secrets.token_urlsafe(32)
+        with self._changing() as tokens:
+            if any(one.name == name for one in tokens):
+                text = f"there is a token {name!r} already; revoke it first"
+                raise ConfigError((Fault(str(self.path), 0, 0, text),))
+            digest = hashlib.sha256(token.encode()).hexdigest()
+            expires = None if lifetime_s is None else now + lifetime_s
+            tokens.append(NamedToken(name=name, scope=scope, digest=digest, created=now, expires=expires))
+        return token
+
+    def revoke(self, name: str) -> None:
+        """Remove a token.
+
+        Raises:
+            ConfigError: There is none of this name, or the file cannot be read or written.
+        """
+        with self._changing() as tokens:
+            left = [one for one in tokens if one.name != name]
+            if len(left) == len(tokens):
+                known = ", ".join(one.name for one in tokens) or "none"
+                raise ConfigError((Fault(str(self.path), 0, 0, f"there is no token {name!r}, tokens are: {known}"),))
+            tokens[:] = left
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[list[NamedToken]]:
+        """Read the tokens, and write them when the block ends without an error; one process at a time does."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError((Fault(str(self.path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            tokens = list(self.read())
+            yield tokens
+            self._write(tokens)
+        finally:
+            os.close(lock)
+
+    def _write(self, tokens: Sequence[NamedToken]) -> None:
+        text = json.dumps({"tokens": [asdict(token) for token in tokens]}, indent=1) + "\n"
+        try:
+            descriptor, beside = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=self.path.parent)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                Path(beside).replace(self.path)
+            except BaseException:
+                Path(beside).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise ConfigError((Fault(str(self.path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
+
+
+def _token(entry: Any) -> NamedToken:
+    if not isinstance(entry, Mapping):
+        raise ValueError("a token is not an object")  # noqa: TRY004 - as above
+    try:
+        expires = entry["expires"]
+        return NamedToken(
+            name=str(entry["name"]),
+            scope=Scope(entry["scope"]),
+            digest=str(entry["digest"]),
+            created=float(entry["created"]),
+            expires=None if expires is None else float(expires),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a token lacks a key or has a wrong one: {error}") from error
