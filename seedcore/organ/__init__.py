@@ -1,1 +1,1 @@
-"""Runs in the process of an organ: its agents, the tasks that wait for them, and the lease to do work."""
+"""Code of an organ's process: its agents, its task queue, and its lease."""

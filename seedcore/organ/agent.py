@@ -1,4 +1,4 @@
-"""One agent inside an organ's process: a user's object or function, its state and its life."""
+"""One agent in an organ's process: a user's object or function, its state and its life cycle."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from seedcore.organ.threads import in_thread
 from seedcore.organ.user_code import Raised, call, check_result, is_async
 
 STOP_TIMEOUT_S = 5.0
-# An agent that was well for this long begins anew with the shortest pause.
+# After this long healthy time, an agent's next pause is the shortest again.
 WELL_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all agents of one process have in common.
+    """Shared properties of all agents of one process.
 
     Attributes:
         target: A class (constructed as ``target(agent_id, **options)``) or a function (called as
             ``target(task, **options)``).
         options: The organ's options.
-        interrupt: Whether a thread is interrupted at a task's deadline.
+        interrupt: Whether to interrupt a thread at a task's deadline.
     """
 
     target: Callable[..., Any]
@@ -41,7 +41,7 @@ class Kind:
 
     @property
     def is_class(self) -> bool:
-        """Whether each agent is an object of its own."""
+        """Whether each agent is a separate object."""
         return inspect.isclass(self.target)
 
     @property
@@ -52,19 +52,19 @@ class Kind:
 
 
 class AgentRunner:
-    """Runs one agent; every call into user code goes through the fence.
+    """Run one agent; every call into user code goes through :mod:`user_code`.
 
     Args:
         agent_id: ``<organ_id>_agent_<i>``.
-        kind: What it is.
-        executor: Where sync user code runs that does tasks.
-        care: Where its construction, start, health check and stop run, if they are sync: the same as ``executor`` for
-            an agent that has a thread of its own.
-        counts: Agents of the process by their state, kept up to date here.
+        kind: Properties of all agents.
+        executor: Runs the tasks of sync agents.
+        care: Runs construction, start, health check and stop, if they are sync: the same as ``executor`` for an agent
+            with its own thread.
+        counts: Number of agents of the process by state, updated here.
 
     Attributes:
-        place: Agents that share a thread have the same, and do one task at a time together.
-        load: Tasks and health checks that it does now.
+        place: The same for agents that share a thread; together they execute one task at a time.
+        load: Number of its running tasks and health checks.
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class AgentRunner:
         self.load = 0
         self.place: Hashable = self if care is not None else executor
         self._kind = kind
-        # Bound here: an option may have any name, also one of the fence's own arguments.
+        # Bind it here, because an option may have the same name as an argument of user_code.call.
         self._bound = functools.partial(kind.target, **kind.options)
         self._executor = executor
         self._care = care or executor
@@ -119,47 +119,47 @@ class AgentRunner:
 
     @property
     def state(self) -> AgentState:
-        """Where it is in its life."""
+        """State of the agent."""
         return self._state
 
     @property
     def has_thread(self) -> bool:
-        """Whether everything of it runs in one thread."""
+        """Whether all of its code runs in one thread."""
         return self._care is self._executor
 
     @property
     def has_health(self) -> bool:
-        """Whether it can be asked how it is."""
+        """Whether it has a health check."""
         return self._instance is not None and getattr(self._instance, "check_health", None) is not None
 
     async def start(self, *, timeout_s: float) -> bool:
-        """Construct and start the agent; True when it is ready, else :attr:`failure` says why."""
+        """Construct and start the agent; return True if it is ready, else :attr:`failure` has the cause."""
         self._enter(AgentState.STARTING)
         self.failure = None
         if self._kind.is_class:
-            # The time of its start does not begin while the thread still does something for another agent.
+            # Its time limit does not start while the thread still works for another agent.
             outcome = await self._within(timeout_s, self.prove()) if self.has_thread else None
             if not isinstance(outcome, Raised):
                 outcome = await self._within(timeout_s, self._construct_and_start())
             if isinstance(outcome, Raised):
                 self.fail(outcome)
                 return False
-        # Looked at here and not for each task: that costs as much as all the rest of a small one.
+        # Look it up here and not for each task: that costs as much as the rest of a small task.
         self._on_loop, self._yields = is_async(self._function), is_generator(self._function)
         self._ready_since = time.monotonic()
         self._enter(AgentState.READY)
         return True
 
     async def prove(self) -> None:
-        """Return when the agent's thread has taken a turn; at once if it works on the loop."""
+        """Return when the agent's thread has run a call; at once if it runs on the loop."""
         if self._kind.is_sync:
             await in_thread(_nothing, executor=self._executor)
 
     async def execute(self, task: Task, emit: Emit | None = None) -> Any | Raised:
-        """Do one task; returns the agent's result, checked for serialization, or what it raised.
+        """Execute one task; return the agent's result, checked for serialization, or its exception.
 
-        The items of a generator go to ``emit`` one by one, and the result is how many they were; without ``emit`` the
-        result is the list of them.
+        The items of a generator go to ``emit`` one by one, and the result is their number; without ``emit`` the result
+        is the list of the items.
         """
         current_agent.set(self.agent_id)
         function, interrupt = self._function, self._kind.interrupt
@@ -176,9 +176,9 @@ class AgentRunner:
         return await check_result(result, executor=self._executor) or result
 
     async def check_health(self, *, timeout_s: float) -> Raised | None:
-        """Ask the agent whether it is well: None if it is, or has no ``check_health``.
+        """Run the agent's ``check_health``; return None if it is healthy or has no such method.
 
-        It is not when the method raises, takes too long, or returns False.
+        It is unhealthy if the method raises, takes too long, or returns False.
         """
         if not self.has_health:
             return None
@@ -197,7 +197,7 @@ class AgentRunner:
         self._enter(AgentState.FAILED)
 
     async def stop(self) -> None:
-        """Stop the agent; a stop that fails or hangs is not waited for longer than STOP_TIMEOUT_S."""
+        """Stop the agent; wait at most STOP_TIMEOUT_S."""
         self._enter(AgentState.STOPPED)
         method = getattr(self._instance, "stop", None)
         if method is not None:
@@ -206,23 +206,23 @@ class AgentRunner:
         self._function = self._bound
 
     def leave(self) -> None:
-        """Note that a task or a health check of it has really ended."""
+        """Record that one of its tasks or health checks has really ended."""
         self.load -= 1
         self._notice()
 
     @property
     def is_left_behind(self) -> bool:
-        """Whether code of its start, health check or stop goes on that was given up on."""
+        """Whether code of its start, health check or stop still runs after its time limit."""
         return bool(self._left_behind)
 
     async def ended(self, *, but: int = 0) -> None:
-        """Return when no code of the agent runs any more, also none that was given up on; ``but`` is of its load."""
+        """Return when none of the agent's code runs any more, ``but`` of its load excepted."""
         while self.load > but or self._left_behind:
             self._changed = self._changed or asyncio.Event()
             await self._changed.wait()
 
     async def _construct_and_start(self) -> Raised | None:
-        # The constructor may load a model for half a minute: never on the loop.
+        # The constructor may load a model for half a minute, so never run it on the loop.
         instance = await self._call(_threaded(self._bound), self.agent_id)
         if isinstance(instance, Raised):
             return instance
@@ -234,7 +234,7 @@ class AgentRunner:
         try:
             self._function = instance.execute
         except BaseException as error:
-            # A property of the user's, which may raise anything.
+            # It may be a property of the user, which may raise anything.
             return Raised.of(error)
         return None
 
@@ -242,7 +242,7 @@ class AgentRunner:
         return await call(function, *args, executor=self._care, interrupt=self._kind.interrupt)
 
     async def _within(self, timeout_s: float, work: Awaitable[Any]) -> Any | Raised:
-        """Wait for ``work`` at most ``timeout_s``; what ignores its cancellation is left behind."""
+        """Wait for ``work`` at most ``timeout_s``; leave code behind that ignores its cancellation."""
         token = current_agent.set(self.agent_id)
         task = asyncio.ensure_future(work)
         current_agent.reset(token)
@@ -261,7 +261,7 @@ class AgentRunner:
     def _take_back(self, task: asyncio.Future[Any]) -> None:
         self._left_behind.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, or asyncio complains
+            task.exception()  # retrieve it, or asyncio complains
         self._notice()
 
     def _notice(self) -> None:
@@ -276,11 +276,11 @@ class AgentRunner:
 
 
 def _nothing() -> None:
-    """Take a turn of a thread."""
+    """Do nothing, in a thread."""
 
 
 def _threaded(target: Callable[..., Any]) -> Callable[..., Any]:
-    # A class whose metaclass or instances define an async __call__ must still be constructed in the thread.
+    # A class with an async __call__ must still be constructed in the thread.
     def construct(*args: Any, **kwargs: Any) -> Any:
         return target(*args, **kwargs)
 

@@ -1,26 +1,26 @@
-"""Several tasks in one call, the organ's side: answers go back as they come, a slow task keeps no quick one back."""
+"""The organ's side of batches: answers go back as they are ready, so a slow task does not delay a quick one."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-# A reply waits this long for the next answer, and this long for all of them together, counted from its first one.
+# A reply waits this long for the next answer, and this long in total, counted from its first answer.
 QUIET_S = 0.002
 MAX_LINGER_S = 0.02
-# An answer that nobody fetches is dropped this long after its task's deadline.
+# An answer that is not fetched is dropped this long after its task's deadline.
 UNCOLLECTED_S = 30.0
 _DRAIN_POLL_S = 0.01
 
 Answers = list[tuple[int, dict[str, Any]]]
-"""Answers, each with the place of its task in the batch."""
+"""Pairs of a task's place in the batch and its answer."""
 
 
 class Batch:
-    """Gathers the answers of a batch's tasks.
+    """Collect the answers of a batch's tasks.
 
     Args:
-        size: How many there will be.
+        size: Number of tasks.
     """
 
     def __init__(self, size: int) -> None:
@@ -30,7 +30,7 @@ class Batch:
         self._all = asyncio.Event()
 
     def add(self, index: int, answer: dict[str, Any]) -> None:
-        """Take the answer of one task."""
+        """Add the answer of one task."""
         self._answers.append((index, answer))
         self.left -= 1
         self._some.set()
@@ -38,7 +38,7 @@ class Batch:
             self._all.set()
 
     async def harvest(self, max_wait_s: float) -> Answers:
-        """Return the answers that have come since the last time; waits for the first, and a moment for the others."""
+        """Return the new answers; wait for the first, and a moment for the others."""
         if self.left:
             await _wait(self._some, max_wait_s)
             deadline = asyncio.get_running_loop().time() + MAX_LINGER_S
@@ -53,25 +53,25 @@ class Batch:
 
 
 class Batches:
-    """Batches that have answers to come, by the id under which the caller fetches them."""
+    """Batches with pending answers, by the id with which the caller fetches them."""
 
     def __init__(self) -> None:
         self._batches: dict[int, tuple[Batch, asyncio.TimerHandle]] = {}
         self._next_id = 1
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until the answers that are there have been fetched."""
+        """Wait until all ready answers have been fetched."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while self._batches and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - seldom, and short
             await asyncio.sleep(_DRAIN_POLL_S)
 
     async def reply(self, batch: Batch, max_wait_s: float, *, lifetime_s: float) -> dict[str, Any]:
-        """Wait for answers; the reply names the id for the rest, or None.
+        """Wait for answers; the reply has the id for the rest, or None.
 
         Args:
             batch: The tasks.
-            max_wait_s: How long to wait for the first answer.
-            lifetime_s: Seconds after which the last task is answered at the latest.
+            max_wait_s: Seconds to wait for the first answer.
+            lifetime_s: Seconds until the last task is answered at the latest.
         """
         answers = await batch.harvest(max_wait_s)
         if not batch.left:
@@ -83,7 +83,7 @@ class Batches:
         return {"answers": answers, "rest": number}
 
     async def collect(self, number: int, max_wait_s: float) -> dict[str, Any]:
-        """Wait for more answers of a batch; ``lost`` says that there is no such batch any more."""
+        """Wait for more answers of a batch; ``lost`` means that there is no such batch any more."""
         entry = self._batches.get(number)
         if entry is None:
             return {"answers": [], "rest": None, "lost": True}

@@ -1,8 +1,8 @@
-"""What agents spawn ends with their organ's process, however that ends, also in a session of its own.
+"""End all processes that agents have spawned when their organ's process ends, even those in a session of their own.
 
-The process marks what it starts: by a variable of the environment, which programs inherit, and by an open file, which
-forks inherit. A guard, a shell of 1 MB that is nobody's child, waits for the process's end on a pipe and then kills
-what is marked. That needs neither root nor cgroups, and no other process that would have to notice the death.
+The process marks its children with an environment variable, which programs inherit, and with an open file, which forks
+inherit. A guard, a detached shell of 1 MB, waits on a pipe for the end of the process and then kills the marked
+processes. This needs neither root nor cgroups, and no other process that would have to detect the death.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 MARK = "SEEDCORE_ORGAN_PROCESS"
 
-# Twice nothing found: a process may fork while others are looked for.
+# Stop after two scans without a match, because a process may fork during a scan.
 _GUARD = r"""
 exec 3<&0 </dev/null
 (
@@ -40,7 +40,7 @@ exec 3<&0 </dev/null
 
 
 def end_children_with_this_process() -> str:
-    """From now on, everything that this process starts ends with it; returns the value of the mark."""
+    """Make every process that this one starts end with it; return the value of the mark."""
     value = f"seedcore-{uuid.uuid4().hex}"
     environment = {key: text for key, text in os.environ.items() if key != MARK}
     end_of_guard, mine = os.pipe()
@@ -56,19 +56,19 @@ def end_children_with_this_process() -> str:
         check=True,
     )
     os.close(end_of_guard)
-    # Stays open in forks; programs that are executed close it, and have the variable.
+    # Forks keep it open; executed programs close it, but have the variable.
     os.memfd_create(value)
-    # A fork that held the pipe would keep the guard from seeing the end.
+    # A fork that kept the pipe open would hide the end from the guard.
     os.register_at_fork(after_in_child=lambda: os.close(mine))
     os.environ[MARK] = value
     return value
 
 
 def kill_marked(value: str) -> int:
-    """Kill what carries a mark, without waiting for this process's end; returns how many processes that were."""
+    """Kill the processes with a mark, without waiting for this process's end; return their number."""
     wanted, found = f"{MARK}={value}".encode(), 0
     for entry in Path("/proc").glob("[0-9]*"):
-        # It has ended meanwhile, or it is somebody else's.
+        # It has ended meanwhile, or belongs to another user.
         with contextlib.suppress(OSError):
             if wanted in (entry / "environ").read_bytes().split(b"\0"):
                 os.kill(int(entry.name), signal.SIGKILL)

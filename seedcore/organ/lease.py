@@ -1,13 +1,12 @@
-"""Whether a process may take work: the lease that fences one which was replaced while its host was frozen or cut off.
+"""The lease that fences a process which was replaced while its host was frozen or cut off.
 
-The Coordinator gives an organ's process up when it and its node have been silent for ``OrganSpec.silence_s``, and
-starts another elsewhere. The old one may wake up. It takes work only while somebody who knows has confirmed, not longer
-than ``OrganSpec.lease_s`` ago, that it is the one: the Coordinator with each question, or Ray's head. The lease is the
-shorter time, so it has run out before the Coordinator gives up.
+The Coordinator gives up an organ's process when the process and its node have been silent for ``OrganSpec.silence_s``,
+and starts another one elsewhere. The old process may wake up. It accepts tasks only if it was confirmed as the current
+one within the last ``OrganSpec.lease_s`` seconds: by a question of the Coordinator, or by Ray's head. The lease is the
+shorter time, so it has expired before the Coordinator gives up.
 
-A process that was frozen finds calls in its buffers that were sent before. Each call therefore names the epoch that its
-sender believes in. Every lapse of the lease begins a new epoch, and only an answer to a question of the Coordinator
-tells it.
+A process that was frozen finds calls in its buffers that were sent before. Each call therefore carries the epoch that
+its sender knows. Every expiry of the lease begins a new epoch, which only an answer to the Coordinator reveals.
 
 Pure decisions, with the time passed in; it must come from a clock that goes on while the host is suspended.
 """
@@ -16,12 +15,12 @@ from __future__ import annotations
 
 
 class Lease:
-    """Remembers when the process was last confirmed to be the one.
+    """The time of the last confirmation that the process is the current one.
 
     Args:
-        boot: Names the process.
-        lease_s: Seconds for which a confirmation holds.
-        now: The process has just been created, and so confirmed.
+        boot: Identifies the process.
+        lease_s: Seconds for which a confirmation is valid.
+        now: The present time; creation counts as a confirmation.
     """
 
     def __init__(self, boot: str, lease_s: float, now: float) -> None:
@@ -33,7 +32,7 @@ class Lease:
 
     @property
     def epoch(self) -> str:
-        """What a sender must have been told to be heard."""
+        """The epoch that a call must carry."""
         return f"{self._boot}.{self._number}"
 
     def age_s(self, now: float) -> float:
@@ -41,7 +40,7 @@ class Lease:
         return now - self._confirmed_at
 
     def lapses(self, now: float) -> bool:
-        """Note that the lease has run out; True once for each time that it has."""
+        """Record an expiry of the lease; return True once per expiry."""
         if not self._is_held or self.age_s(now) < self._lease_s:
             return False
         self._is_held = False
@@ -49,15 +48,15 @@ class Lease:
         return True
 
     def confirm(self, asked_at: float, now: float) -> None:
-        """Take in that the process was the one when somebody was asked, or asked himself, at ``asked_at``."""
+        """Record that the process was the current one at ``asked_at``."""
         self._confirmed_at = max(self._confirmed_at, asked_at)
         self._is_held = self.age_s(now) < self._lease_s
 
     def admits(self, epoch: str | None) -> bool:
-        """Say whether work may be taken from a sender who believes in ``epoch``; None if he knows of none.
+        """Return whether to accept a task from a sender with ``epoch``; None if the sender has none.
 
-        The epoch of an earlier process of the same actor is none of ours: what was sent to that one and has arrived
-        here has been done by nobody.
+        The epoch of an earlier process of the same actor is accepted: a task that was sent to that process and arrives
+        here has not been executed.
         """
         if not self._is_held:
             return False

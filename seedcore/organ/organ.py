@@ -1,8 +1,8 @@
-"""One replica of an organ: a plain class that ``actor.py`` turns into a Ray actor.
+"""One replica of an organ: a plain class that ``actors.py`` turns into a Ray actor.
 
-It carries its whole spec, so that after a crash Ray restarts it and it builds its agents again by itself. It never
-blocks its loop: user code that is sync runs in threads, and ``watch`` (which the Coordinator keeps asking) runs on the
-same loop as the async agents, so that an agent that blocks the loop shows.
+It carries its whole spec, so that it can rebuild its agents after Ray has restarted it. It never blocks its event loop:
+sync user code runs in threads. ``watch``, which the Coordinator calls all the time, runs on the same loop as the async
+agents, so an agent that blocks the loop is detected.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ logger = logging.getLogger(__name__)
 
 START_CONCURRENCY = 64
 HEALTH_CONCURRENCY = 64
-# Made in one turn of the loop; ten thousand would block it for half a second.
+# Agents to create in one turn of the loop; ten thousand would block it for half a second.
 AGENTS_AT_ONCE = 100
 MAX_REPORTED_FAILURES = 20
 _LAST_ANSWERS_S = 0.05
 _LAST_BATCHES_S = 2.0
-# Items of a stream that wait in this process; the generator pauses beyond that.
+# Items of a stream that may wait in this process before the generator pauses.
 _STREAM_BUFFER = 16
 _END = object()
 _T = TypeVar("_T")
@@ -58,12 +58,12 @@ RESTART_BACKOFF = Backoff((1.0, 2.0, 5.0, 10.0, 30.0, 60.0))
 
 
 class Organ:
-    """Agents of one organ that live in one process.
+    """The agents of one organ in one process.
 
     Args:
         spec: ``OrganSpec.to_dict()``.
-        replica: Which replica this is, from 0.
-        identity: Digest of spec and release; the Coordinator adopts a living organ only if it is the same.
+        replica: Index of the replica, from 0.
+        identity: Digest of spec and release; the Coordinator adopts only an organ with the same identity.
     """
 
     async def __init__(  # type: ignore[misc]  # an async __init__ is Ray's idea
@@ -82,19 +82,19 @@ class Organ:
         self._version = 0
         self._changed = asyncio.Event()
         self._agent_ids = self._spec.agent_ids(replica)
-        # A pool of its own: tasks must not keep agents from starting, nor from saying that they are well.
+        # A separate pool: tasks must not block starts and health checks.
         self._care = ThreadPoolExecutor(min(len(self._agent_ids) + 1, MAX_THREADS), thread_name_prefix="care")
         self._agents: list[AgentRunner] = []
         self._load_failure: Raised | None = None
         self._states: Counter[AgentState] = Counter()
-        # Agents with a failure to report, and those of them that cannot be tried again while their old code goes on.
+        # Agents with a failure, and those of them that cannot be retried while their old code still runs.
         self._failing: dict[AgentRunner, None] = {}
         self._held: set[AgentRunner] = set()
         self._first_round_over = False
-        # Outside of Ray nobody asks, and nobody starts a second one.
+        # Outside of Ray there is no Coordinator and no second process.
         lease_s = self._spec.lease_s if self._is_supervised() else math.inf
         self._lease = Lease(self._boot, lease_s, self._now())
-        # While the head is away its answer may take for ever: a thread of its own.
+        # A separate thread: while the head is away its answer may take for ever.
         self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._asked_head: asyncio.Future[bool | None] | None = None
         self._work = WorkQueue(self._spec, on_change=self._bump, before_start=self._check_lease)
@@ -107,9 +107,9 @@ class Organ:
             self._keep_lease()
 
     async def watch(self, boot: str, version: int, max_wait_s: float) -> dict[str, Any]:
-        """Return the snapshot as soon as it is newer than (boot, version), or after ``max_wait_s`` seconds.
+        """Return the snapshot once it is newer than (boot, version), or after ``max_wait_s`` seconds.
 
-        Only the Coordinator that has this process asks: the question confirms its lease.
+        Only the process's own Coordinator calls it, so each call confirms the lease.
         """
         self._check_lease()
         now = self._now()
@@ -126,14 +126,14 @@ class Organ:
     async def execute(
         self, task: Mapping[str, Any], timeout_s: float, *, direct: bool = False, epoch: str | None = None
     ) -> dict[str, Any]:
-        """Do one task on the agent with the least to do; always answers in the documented shape.
+        """Execute one task on the agent with the fewest tasks; always answer in the documented shape.
 
         Args:
             task: ``Task.to_dict()``.
-            timeout_s: Seconds from now that it has, waiting included.
-            direct: It comes from a client and not from the Coordinator: its type must be one of the organ's, for the
-                client's routes may be old.
-            epoch: What the sender was told last (:class:`Lease`); None if he knows of none.
+            timeout_s: Time limit in seconds from now, waiting included.
+            direct: Whether it comes from a client and not from the Coordinator; its type must then be one of the
+                organ's, because the client's routes may be stale.
+            epoch: The last epoch that the sender knows (:class:`Lease`); None if it has none.
         """
         if not self._admits(epoch):
             return self._refusal(task)
@@ -143,26 +143,26 @@ class Organ:
             return await answer
         finally:
             if work is not None:
-                work.cancel()  # nothing, if it has been answered
+                work.cancel()  # does nothing if it has been answered
 
     async def call(self, order: tuple[Any, ...]) -> dict[str, Any]:
-        """Do what a lane sends: the arguments of :meth:`execute` as one, for Ray packs each by itself.
+        """Execute a call of a lane: the arguments of :meth:`execute` in one, because Ray packs each separately.
 
         Args:
-            order: ``task, timeout_s, direct``, and ``epoch`` from senders who know it.
+            order: ``task, timeout_s, direct``, and ``epoch`` from senders that know it.
         """
         task, timeout_s, direct, *epoch = order
         return await self.execute(task, timeout_s, direct=direct, epoch=epoch[0] if epoch else None)
 
     async def call_many(self, order: tuple[Any, ...]) -> dict[str, Any]:
-        """Do many tasks, each as :meth:`execute` does; quick ones are not kept back by slow ones.
+        """Execute many tasks like :meth:`execute`; slow tasks do not delay quick ones.
 
         Args:
-            order: ``tasks, timeouts_s, max_wait_s, direct``, and ``epoch`` from senders who know it.
+            order: ``tasks, timeouts_s, max_wait_s, direct``, and ``epoch`` from senders that know it.
 
         Returns:
-            ``answers``: pairs (place in ``tasks``, answer) of those that have ended; ``rest``: None, or the number
-            with which :meth:`collect` gives more. It comes as soon as there is an answer, or after ``max_wait_s``.
+            ``answers``: pairs (place in ``tasks``, answer) of ended tasks; ``rest``: None, or the number with which
+            :meth:`collect` returns more. It returns as soon as there is an answer, or after ``max_wait_s``.
         """
         tasks, timeouts_s, max_wait_s, direct, *epoch = order
         batch = Batch(len(tasks))
@@ -175,16 +175,16 @@ class Organ:
         return await self._batches.reply(batch, max_wait_s, lifetime_s=max(timeouts_s, default=0.0))
 
     async def collect(self, number: int, max_wait_s: float) -> dict[str, Any]:
-        """Return more answers of :meth:`call_many`; ``lost`` is there if it is too late for that."""
+        """Return more answers of :meth:`call_many`; ``lost`` is set if they are gone."""
         return await self._batches.collect(number, max_wait_s)
 
     async def stream(
         self, task: Mapping[str, Any], timeout_s: float, epoch: str | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Do one task; yields ``{"item": ...}`` for each item as it comes, and at last the answer.
+        """Execute one task; yield ``{"item": ...}`` for each item, and at last the answer.
 
-        The answer has the documented shape; ``result`` is the number of items if the agent is a generator. Nobody is
-        told when the caller is gone: the deadline, or ``ray.cancel``, ends the task then.
+        The answer has the documented shape; ``result`` is the number of items if the agent is a generator. If the
+        caller goes away, only the deadline or ``ray.cancel`` ends the task.
         """
         if not self._admits(epoch):
             yield self._refusal(task)
@@ -204,10 +204,10 @@ class Organ:
                 work.cancel()
 
     async def canary(self, nonce: str) -> dict[str, Any]:
-        """Send a nonce the way of a task and back: through the queue and an agent's thread.
+        """Return a nonce that has gone the way of a task, through the queue and an agent's thread.
 
         Returns:
-            ``nonce, organ_id, replica, pid``, and ``error`` if no agent could take a task.
+            ``nonce, organ_id, replica, pid``, and ``error`` if no agent can take a task.
         """
         error = await self._work.prove()
         answer = {"nonce": nonce, "organ_id": self._spec.id, "replica": self._replica, "pid": os.getpid()}
@@ -227,19 +227,19 @@ class Organ:
             task.cancel()
         await self._work.drain(self._spec.drain_timeout_s)
         await asyncio.gather(*(agent.stop() for agent in self._agents), return_exceptions=True)
-        # The last answers are on their way to their callers; the caller of this one kills the process.
+        # The last answers are still being sent, and the caller of this method kills the process.
         await self._batches.drain(_LAST_BATCHES_S)
         await asyncio.sleep(_LAST_ANSWERS_S)
         return self._work.counts.to_list()
 
     @staticmethod
     def _is_supervised() -> bool:
-        """Say whether a Coordinator and Ray's head may replace this process."""
+        """Return whether a Coordinator and Ray's head may replace this process."""
         return ray.is_initialized()
 
     @staticmethod
     def _now() -> float:
-        # Of all clocks only this one goes on while a host is suspended.
+        # The only clock that goes on while a host is suspended.
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def _admits(self, epoch: str | None) -> bool:
@@ -248,7 +248,7 @@ class Organ:
 
     def _refusal(self, task: Any) -> dict[str, Any]:
         return failure(
-            f"organ {self._spec.id}: its process has lost touch with the Coordinator, or had when the task was sent",
+            f"organ {self._spec.id}: its process has lost contact with the Coordinator, or had when the task was sent",
             error_type="OrganUnavailableError",
             task_type=task_type_of(task),
             executed="no",
@@ -257,18 +257,21 @@ class Organ:
         )
 
     def _check_lease(self) -> None:
-        """Take no work if nobody has confirmed for too long that this process is the one."""
+        """Refuse tasks if the last confirmation of this process is too old."""
         now = self._now()
         silent_s = self._lease.age_s(now)
         if self._lease.lapses(now):
-            logger.warning("no word from the Coordinator for %.1f s: this process takes no tasks until one", silent_s)
-            self._work.send_back(f"the process of organ {self._spec.id} has lost touch with the Coordinator")
+            logger.warning(
+                "the Coordinator has been silent for %.1f s, the lease has expired: refusing tasks",
+                silent_s,
+            )
+            self._work.send_back(f"the process of organ {self._spec.id} has lost contact with the Coordinator")
             self._bump()
 
     def _keep_lease(self) -> None:
-        """Ask Ray's head where the Coordinator does not ask: it may be away, or have given this process up.
+        """Ask Ray's head if the Coordinator does not ask: it may be away, or have given up this process.
 
-        By timers of the loop and not in a task: an agent may cancel all tasks.
+        It uses timers of the loop and not a task, because an agent may cancel all tasks.
         """
         self._check_lease()
         if self._asked_head is None and self._lease.age_s(self._now()) > self._spec.lease_s / 2:
@@ -288,8 +291,8 @@ class Organ:
             self._check_lease()
             self._lease.confirm(asked_at, self._now())
         else:
-            # Also one that is being stopped: who stopped it has killed it since, and may have gone.
-            logger.critical("this process was given up and another one has its place, ending it")
+            # This includes a process that is being stopped: the Coordinator that stopped it may have gone.
+            logger.critical("another process has replaced this one, exiting")
             self._leave()
 
     @staticmethod
@@ -297,14 +300,14 @@ class Organ:
         os._exit(1)
 
     async def _live(self) -> None:
-        """Load and start the agents, then look after them until the process ends."""
+        """Load and start the agents, then supervise them until the process ends."""
         try:
             if ray.is_initialized():
                 await asyncio.get_running_loop().run_in_executor(self._care, _guard_children)
             kind = Kind(await self._load(), self._spec.options, interrupt=self._spec.interrupt)
             threads = AgentThreads(len(self._agent_ids), self._spec.max_concurrency)
             pinned = kind.is_sync and threads.pinned
-            # Tasks beyond the threads wait in the queue, where a deadline finds them, and not inside the pool.
+            # Excess tasks wait in the queue, where their deadlines apply, and not inside the thread pool.
             self._work.seats.limit = threads.size if kind.is_sync and not pinned else None
             for index, agent_id in enumerate(self._agent_ids):
                 care = None if pinned else self._care
@@ -317,8 +320,8 @@ class Organ:
             self._bump()
             await self._keep_asking()
         except Exception:
-            # Without this loop the organ would claim for ever what was true once: end the process, Ray restarts it.
-            logger.exception("organ %s cannot look after its agents, ending its process", self._spec.id)
+            # Without this loop the organ would report a stale state for ever: exit, and Ray restarts it.
+            logger.exception("organ %s cannot supervise its agents, ending its process", self._spec.id)
             os._exit(1)
 
     async def _keep_asking(self) -> None:
@@ -327,17 +330,17 @@ class Organ:
             await self._check_all()
 
     def _go_on(self, life: asyncio.Task[None]) -> None:
-        """An agent may cancel all tasks of its loop: that must not be the end of the health checks."""
+        """Restart the supervision after its task was cancelled, because an agent may cancel all tasks of its loop."""
         if life.cancelled() and self._first_round_over and not self._stopping:
-            logger.error("the organ's own task was cancelled, going on: does an agent cancel all tasks?")
+            logger.error("the organ's own task was cancelled, restarting it: an agent may have cancelled all tasks")
             self._life = asyncio.create_task(self._keep_asking())
             self._life.add_done_callback(self._go_on)
         elif not life.cancelled() and (error := life.exception()) is not None:
-            logger.critical("organ %s cannot look after its agents, ending its process", self._spec.id, exc_info=error)
+            logger.critical("organ %s cannot supervise its agents, ending its process", self._spec.id, exc_info=error)
             os._exit(1)
 
     async def _load(self) -> Any:
-        """Import the agent; what does not load now may do so later, when somebody has mended it."""
+        """Import the agent, with retries, because somebody may fix it."""
         loop = asyncio.get_running_loop()
         for attempt in itertools.count():
             target = await loop.run_in_executor(self._care, _load_fenced, self._spec)
@@ -347,7 +350,7 @@ class Organ:
                 return target
             self._bump()
             await asyncio.sleep(RESTART_BACKOFF.delay_s(attempt + 1))
-        raise AssertionError  # it counts for ever
+        raise AssertionError  # the loop is endless
 
     async def _start_agent(self, agent: AgentRunner) -> None:
         if await agent.start(timeout_s=self._spec.start_timeout_s):
@@ -358,7 +361,7 @@ class Organ:
             self._take_out(agent, "agent did not start")
 
     async def _check_all(self) -> None:
-        """Ask every agent how it is, those that share a thread one after the other."""
+        """Check the health of every agent, those that share a thread one after the other."""
         places: dict[Hashable, list[AgentRunner]] = {}
         for agent in self._agents:
             if agent.state is AgentState.READY and agent.has_health:
@@ -371,7 +374,7 @@ class Organ:
         await _each(places.values(), check, at_a_time=HEALTH_CONCURRENCY)
 
     async def _check(self, agent: AgentRunner) -> None:
-        # One that has a thread of its own would answer only after its task, which says nothing of its health.
+        # An agent with its own thread could answer only after its task, which tells nothing about its health.
         seat = self._work.seats.reserve(agent) if agent.has_thread else None
         if agent.has_thread and seat is None:
             return
@@ -387,7 +390,7 @@ class Organ:
             self._work.give_back(seat, agent)
 
     def _take_out(self, agent: AgentRunner, what: str) -> None:
-        """Give an agent that has failed no more tasks, and try again later."""
+        """Give no more tasks to a failed agent, and retry it later."""
         self._work.close(agent)
         if agent.failure:
             error, error_type = agent.failure.error, agent.failure.error_type
@@ -402,14 +405,14 @@ class Organ:
         task.add_done_callback(self._background.discard)
 
     async def _release(self, seat: Seat, agent: AgentRunner) -> None:
-        """Give the place of a health check back when the check has really ended."""
+        """Release the slot of a health check when the check has really ended."""
         self._work.mark_stuck(seat, 1)
         await agent.ended(but=1)
         self._work.mark_stuck(seat, -1)
         self._work.give_back(seat, agent)
 
     async def _heal(self, agent: AgentRunner) -> None:
-        """Give an agent another life, after a pause, and not before the code of the last one has ended."""
+        """Restart an agent after a pause, and not before its old code has ended."""
         await asyncio.sleep(RESTART_BACKOFF.delay_s(agent.restarts + 1))
         agent.restarts += 1
         ended = asyncio.create_task(agent.ended())
@@ -431,7 +434,7 @@ class Organ:
         self._changed = asyncio.Event()
 
     def snapshot(self) -> Snapshot:
-        """Say how the process is now; costs the same for one agent and for ten thousand."""
+        """Return the state of the process; the cost does not depend on the number of agents."""
         states, work = self._states, self._work
         broken = self._load_failure
         failed = [_failure(self._agent_ids[0], broken)] if broken else []
@@ -460,7 +463,7 @@ class Organ:
 
 
 async def _each(items: Collection[_T], work: Callable[[_T], Awaitable[None]], *, at_a_time: int) -> None:
-    """Do something with each item, with some of them at a time."""
+    """Call a function for each item, for several at a time."""
     rest = iter(items)
 
     async def take() -> None:
@@ -474,7 +477,7 @@ def _guard_children() -> None:
     try:
         end_children_with_this_process()
     except (OSError, subprocess.SubprocessError) as error:
-        logger.warning("what agents spawn will outlive this process: %s", error)
+        logger.warning("processes that agents spawn will outlive this process: %s", error)
 
 
 def _failure(agent_id: str, raised: Raised) -> AgentFailure:
@@ -488,6 +491,6 @@ def _load_fenced(spec: OrganSpec) -> Any | Raised:
         target = load_agent(spec.agent)
         problem = check_agent(target, spec.options)
     except BaseException as error:
-        # Importing a user's module runs user code.
+        # An import runs user code.
         return Raised.of(error)
     return target if problem is None else Raised(f"{spec.agent}: {problem}", "AgentStartError", "")

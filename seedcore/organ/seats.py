@@ -1,6 +1,6 @@
-"""Choose the agent for the next task of an organ's process: which have room, and which are stuck.
+"""Choose the agent for the next task of an organ's process, from their loads and their stuck slots.
 
-Each step costs the same for one agent and for ten thousand.
+The cost of each step does not depend on the number of agents.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from seedcore.organ.agent import AgentRunner
 
 
 class Seat:
-    """One agent, or several that share a thread, and how many tasks they are doing."""
+    """One agent, or several that share a thread, and their running tasks."""
 
     __slots__ = ("agents", "load", "open", "stuck")
 
@@ -24,19 +24,19 @@ class Seat:
 
 
 class Seats:
-    """The agents that can take a task: the one with the least to do first, among equals the one free for longest.
+    """The agents that can take a task: the one with the fewest tasks first, among equals the one that is idle longest.
 
     Args:
-        capacity: Tasks that one agent does at a time.
+        capacity: Tasks that one agent executes at a time.
 
     Attributes:
-        limit: Tasks that can be done at a time, whatever the number of agents; None for no limit.
+        limit: Limit of tasks in execution, whatever the number of agents; None for no limit.
     """
 
     def __init__(self, capacity: int) -> None:
         self.limit: int | None = None
         self._capacity = capacity
-        # Open seats by their load; a full seat is in none. It grows as far as loads really go.
+        # Open seats by load; a full seat is not in any. The list grows with the highest load.
         self._by_load: list[OrderedDict[Seat, None]] = [OrderedDict()]
         self._lowest = 0
         self._of: dict[Hashable, Seat] = {}
@@ -47,23 +47,23 @@ class Seats:
 
     @property
     def count(self) -> int:
-        """Tasks that can be done at a time."""
+        """Number of tasks that can be executed at a time."""
         places = len(self._of) * self._capacity
         return places if self.limit is None else min(places, self.limit)
 
     @property
     def stuck_agents(self) -> int:
-        """Agents of those here that can do nothing: code that does not end holds all their places, or all threads."""
+        """Number of agents whose slots, or all threads, are held by code that does not end."""
         blocked = self.limit is not None and self._stuck >= self.limit
         return self._agents if blocked else self._stuck_agents
 
     @property
     def able(self) -> int:
-        """Agents that can do something, at once or later."""
+        """Number of agents that can execute a task, now or later."""
         return self._agents - self.stuck_agents
 
     def add(self, agent: AgentRunner) -> None:
-        """Let an agent work."""
+        """Add an agent."""
         self.remove(agent)
         seat = self._of.get(agent.place)
         if seat is None:
@@ -74,7 +74,7 @@ class Seats:
         self._stuck_agents += self._is_stuck(seat)
 
     def remove(self, agent: AgentRunner) -> None:
-        """Give an agent no more tasks; those that it is doing go on."""
+        """Give no more tasks to an agent; its running tasks go on."""
         seat = self._of.get(agent.place)
         if seat is None or agent not in seat.agents:
             return
@@ -102,7 +102,7 @@ class Seats:
         return None
 
     def reserve(self, agent: AgentRunner) -> Seat | None:
-        """Keep other work from an agent that has nothing to do; None if it has."""
+        """Reserve an idle agent; return None if it is not idle."""
         seat = self._of.get(agent.place)
         if seat is None or seat.load or agent not in seat.agents:
             return None
@@ -111,17 +111,17 @@ class Seats:
         return seat
 
     def give_back(self, seat: Seat, agent: AgentRunner) -> None:
-        """Note that what :meth:`take` or :meth:`reserve` gave something to do has really ended."""
+        """Record that a call after :meth:`take` or :meth:`reserve` has really ended."""
         self._running -= 1
         agent.leave()
-        if seat.open:  # else its agent was taken out, or has begun a new life with a seat of its own
+        if seat.open:  # else its agent was removed, or restarted with a new seat
             self._pull(seat)
         seat.load -= 1
         if seat.open:
             self._put(seat)
 
     def mark_stuck(self, seat: Seat, change: int) -> None:
-        """Note that code outlives what it was called for, or that it has ended after that."""
+        """Record that code runs past its deadline, or has ended after that."""
         before = self._is_stuck(seat)
         self._stuck += change
         seat.stuck += change

@@ -1,4 +1,4 @@
-"""What Ray's head says of the very process that asks."""
+"""Ask Ray's head whether this process is still the current one of its actor."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import ray
 from ray.core.generated import gcs_pb2
 
-# Their names are made when they are imported, and no type checker sees them.
+# These names are created at import, so type checkers do not see them.
 _gcs: Any = gcs_pb2
 
 
 def is_current() -> bool | None:
-    """Say whether this actor's process is the one that Ray has for it; None if it does not say, or not yet.
+    """Return whether this process is the one that Ray records for its actor; None if that is unknown.
 
-    Asks the GCS synchronously: the caller is a thread. While the head is away it may take minutes, or raise.
+    It calls the GCS synchronously, so call it in a thread. While the head is away it may take minutes, or raise.
     """
     context = ray.get_runtime_context()
     accessor = ray._private.state.state._connect_and_get_accessor()  # noqa: SLF001 - Ray has no public name for it
@@ -24,6 +24,6 @@ def is_current() -> bool | None:
     row = _gcs.ActorTableData.FromString(found)
     if row.state == _gcs.ActorTableData.DEAD:
         return False
-    # An actor that is being started, or started again, has no process yet that could be another one.
+    # An actor that is being started or restarted has no other process yet.
     is_alive = row.state == _gcs.ActorTableData.ALIVE
     return row.address.worker_id.hex() == context.get_worker_id() if is_alive else None

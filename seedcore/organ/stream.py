@@ -1,4 +1,4 @@
-"""Agents that are generators: their results leave the fence item by item."""
+"""Run agents that are generators: their results are emitted item by item."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from seedcore.core.task import payload_bytes
 from seedcore.organ.user_code import MAX_RESULT_BYTES, Raised, call, check_result
 
 Emit = Callable[[Any], Awaitable[None]]
-"""Takes one item; returns when there is room for the next."""
+"""Takes one item and returns when there is room for the next."""
 
 _END = object()
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
-    """Say whether calling ``function`` gives a generator, sync or async."""
+    """Return whether ``function`` returns a generator, sync or async."""
     plain = function.func if isinstance(function, functools.partial) else function
     candidates = (plain, type(plain).__call__)
     return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in candidates)
@@ -28,10 +28,10 @@ def is_generator(function: Callable[..., Any]) -> bool:
 async def each(
     function: Callable[..., Any], *args: Any, executor: Executor, emit: Emit, interrupt: bool = True
 ) -> int | Raised:
-    """Emit each item of a generator that user code makes; returns how many they were, or what was raised.
+    """Emit each item of a user's generator; return the number of items, or the exception.
 
-    An item that cannot travel ends it. An async generator runs on the loop, a sync one in threads; either is closed
-    at the end, also when it is cancelled.
+    An item that cannot be serialized ends it. An async generator runs on the loop, a sync one in threads; both are
+    closed at the end, even after a cancellation.
     """
     made = function(*args)
     step = functools.partial(anext, made, _END) if inspect.isasyncgen(made) else functools.partial(next, made, _END)
@@ -51,14 +51,14 @@ async def each(
                 await emit(item)
             except ValueError as error:
                 return Raised(str(error), "ResultTooLargeError", "")
-            # A generator that never waits for anything must not keep the loop for itself, deadlines are kept there.
+            # A generator that never awaits must not block the loop, which enforces deadlines.
             await asyncio.sleep(0)
     finally:
         await _close(made, executor)
 
 
 def collector(items: list[Any]) -> Emit:
-    """Emit into a list, as long as all of it together may be a result."""
+    """Emit into a list, up to the size limit of a result."""
     room = MAX_RESULT_BYTES
 
     async def emit(item: Any) -> None:
@@ -72,7 +72,7 @@ def collector(items: list[Any]) -> Emit:
 
 
 def _awaited(step: Callable[[], Awaitable[Any]]) -> Callable[[], Any]:
-    # What anext gives with a default is awaitable, but no coroutine; the fence knows coroutine functions.
+    # anext with a default returns an awaitable that is not a coroutine; user_code needs a coroutine function.
     async def wait() -> Any:
         return await step()
 

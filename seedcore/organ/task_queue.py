@@ -1,7 +1,7 @@
-"""The work of one organ's process: which agent does a task, which tasks wait, until when, and what came of them.
+"""The task queue of an organ's process: it assigns tasks to agents and enforces deadlines and limits.
 
-Everything here runs on the organ's loop. A task costs one asyncio task (its user code needs one of its own to be
-cancelled in) and one timer, no matter whether it came alone or in a batch.
+Everything here runs on the organ's loop. A task costs one asyncio task (needed to cancel its user code) and one timer,
+alone or in a batch.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from seedcore.organ.user_code import Raised
 
 logger = logging.getLogger(__name__)
 
-# Code that has been cancelled and goes on for so long does not mean to end.
+# Code that still runs so long after its cancellation counts as stuck.
 STUCK_AFTER_S = 1.0
-# What a refused caller is told before it is known how long tasks take here, and the bounds of what it is told then.
+# Retry hint before the duration of tasks is known, and limits of the hint after that.
 RETRY_AFTER_S = 1.0
-# Somebody else will soon do what this organ does not do any more, or never did.
+# Retry hint for a task that another organ will soon accept.
 ELSEWHERE_AFTER_S = 0.1
 _MIN_RETRY_AFTER_S = 0.05
 _MAX_RETRY_AFTER_S = 60.0
 
 
 class Work:
-    """One task on its way through the organ; ``done`` is called exactly once with its answer, unless it is cancelled.
+    """One task in the organ; ``done`` is called exactly once with its answer, unless it is cancelled.
 
-    A deadline holds even if the user's code ignores its cancellation: the task is answered, and its place in the agent
-    is given back when the code has really ended, so that the bound on concurrency is true.
+    The deadline holds even if the user's code ignores its cancellation: the task is answered at its deadline, but its
+    slot is released only when the code has really ended, so that the limit on concurrency holds.
     """
 
     __slots__ = (
@@ -83,14 +83,14 @@ class Work:
         self._timer = queue.loop.call_later(limit_s, self._late)
 
     def start(self, seat: Seat, agent: AgentRunner) -> None:
-        """Let an agent do it."""
+        """Let an agent execute it."""
         self._seat, self.agent = seat, agent
         self._began = time.monotonic()
         self._running = self._queue.loop.create_task(agent.execute(self.task, self._emit))
         self._running.add_done_callback(self._ended)
 
     def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Cancel it, because nobody waits for its answer any more."""
         if self._done is not None:
             self._done = None
             self._timer.cancel()
@@ -98,14 +98,14 @@ class Work:
             self._queue.leave(self)
 
     def abort(self, text: str) -> None:
-        """Answer a task that is under way and cancel it: its process is about to end."""
+        """Answer a running task and cancel it, because its process is about to end."""
         if self._done is None or self.agent is None:
             return
         self._abandon()
         self._fail("OrganUnavailableError", text, "unknown")
 
     def refuse(self, error_type: str, error: str, **extra: Any) -> None:
-        """Answer without having done anything."""
+        """Answer without executing it."""
         self._fail(error_type, error, "no", **extra)
 
     def _late(self) -> None:
@@ -121,7 +121,7 @@ class Work:
         if self._running is None:
             self._queue.forget(self)
         else:
-            # Most code ends in the next turns of the loop: a process must not be replaced for that.
+            # Most code ends within the next turns of the loop; a process must not be replaced for that.
             self._patience = self._queue.loop.call_later(STUCK_AFTER_S, self._call_stuck)
             self._running.cancel()
 
@@ -161,7 +161,7 @@ class Work:
             )
             self._fail(outcome.error_type, outcome.error, "yes")
         elif isinstance(outcome, Mapping) and outcome.get("success") is False:
-            # `success` is that of the work itself: an agent that says it failed has failed.
+            # An agent that returns `success: false` has failed.
             reason = outcome.get("error")
             text = str(reason) if reason else "the agent reported a failure"
             self._fail(str(outcome.get("error_type") or "AgentReportedError"), text, "yes", result=outcome)
@@ -197,18 +197,18 @@ class Work:
 
 
 class WorkQueue:
-    """Takes an organ's tasks and hands them to its agents, within the organ's bounds.
+    """Accept an organ's tasks and assign them to its agents, within the organ's limits.
 
     Args:
-        spec: The organ; ``max_concurrency`` and ``queue_limit`` are its bounds.
+        spec: The organ; ``max_concurrency`` and ``queue_limit`` are its limits.
         on_change: Called when code has become stuck, or has ended after that.
-        before_start: Called before a task that waited is started; it may send back what waits.
+        before_start: Called before a waiting task is started; it may send back the waiting tasks.
 
     Attributes:
-        in_flight: Tasks accepted and not yet answered.
-        stuck: Tasks answered at their deadline, or given up, whose code has not ended STUCK_AFTER_S later.
-        seats: The agents that are open for tasks.
-        counts: Tasks answered so far.
+        in_flight: Tasks that are accepted and not yet answered.
+        stuck: Tasks that were answered at their deadline, or cancelled, and whose code still runs STUCK_AFTER_S later.
+        seats: The agents that can take tasks.
+        counts: Counts of answered tasks.
     """
 
     def __init__(
@@ -225,11 +225,11 @@ class WorkQueue:
         self._closed = False
         self._idle = asyncio.Event()
         self._active: set[Work] = set()
-        # Seconds that a task takes here, the newest counting most.
+        # Moving average of the duration of a task in seconds.
         self._mean_s: float | None = None
         self._on_change = on_change
         self.seats = Seats(spec.max_concurrency)
-        # A dict in order and not a deque: a task that leaves at its deadline may be anywhere in it.
+        # An ordered dict and not a deque, because a task that leaves at its deadline may be anywhere in it.
         self._waiting: OrderedDict[Work, None] = OrderedDict()
 
     @property
@@ -246,26 +246,27 @@ class WorkQueue:
         emit: Emit | None = None,
         direct: bool = False,
     ) -> Work | None:
-        """Take one task, which has ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape.
+        """Accept one task with ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape.
 
         Args:
             raw: ``Task.to_dict()``.
-            limit_s: Seconds that it has.
+            limit_s: Time limit in seconds.
             done: Called once.
-            emit: Gets, before that, each item that an agent yields which is a generator.
-            direct: A client sends it, whose routes may be old: its type must be one of the organ's.
+            emit: Gets each item of an agent that is a generator, before ``done``.
+            direct: Whether a client sends it; its type must then be one of the organ's, because its routes may be
+                stale.
 
         Returns:
-            The work, or None if it was refused for its shape or its type (``done`` has been called).
+            The work, or None if its shape or its type was refused (``done`` has been called).
         """
         try:
             task = Task(**raw)
         except Exception as error:
-            # A caller that does not check its tasks must not get Ray's traceback for an answer.
+            # A caller with an invalid task must get an answer and not a traceback of Ray.
             done(failure(error, task_type=task_type_of(raw), executed="no", organ_id=self.spec.id))
             return None
         if direct and not self._takes(task):
-            text = f"organ {self.spec.id} takes no task of type {task.type!r} in {task.domain or 'no'} domain"
+            text = f"organ {self.spec.id} does not accept task type {task.type!r} in {task.domain or 'no'} domain"
             done(self.failed(task, "UnknownTaskTypeError", text, retry_after_s=ELSEWHERE_AFTER_S))
             return None
         work = Work(self, task, limit_s, done, emit, direct=direct)
@@ -277,19 +278,19 @@ class WorkQueue:
         elif self._closed:
             work.refuse("OrganUnavailableError", self._stopping, retry_after_s=ELSEWHERE_AFTER_S)
         elif len(self._waiting) >= self.spec.queue_limit:
-            text = f"{len(self._waiting)} tasks are waiting already"
+            text = f"{len(self._waiting)} tasks are already waiting"
             work.refuse("OverloadedError", text, retry_after_s=self._retry_after_s())
         else:
             self._waiting[work] = None
         return work
 
     def open(self, agent: AgentRunner) -> None:
-        """Let an agent take tasks."""
+        """Add an agent."""
         self.seats.add(agent)
         self._serve()
 
     def close(self, agent: AgentRunner) -> None:
-        """Give an agent no more tasks."""
+        """Give no more tasks to an agent."""
         self.seats.remove(agent)
 
     async def drain(self, timeout_s: float) -> None:
@@ -306,25 +307,25 @@ class WorkQueue:
             work.abort(f"organ {self.spec.id} was stopped before the task had ended")
 
     def close_all(self) -> None:
-        """Take no more tasks, and send those back that wait: nothing of them was done."""
+        """Accept no more tasks, and refuse those that wait with ``executed: no``."""
         self._closed = True
         self.send_back(self._stopping)
 
     def send_back(self, why: str) -> None:
-        """Refuse what waits: nothing of it was done."""
+        """Refuse the waiting tasks with ``executed: no``."""
         while self._waiting:
             work, _ = self._waiting.popitem(last=False)
             work.refuse("OrganUnavailableError", why, retry_after_s=ELSEWHERE_AFTER_S)
 
     def give_back(self, seat: Seat, agent: AgentRunner) -> None:
-        """Note that a task has really ended: its place is free."""
+        """Record that a task has really ended and release its slot."""
         self.seats.give_back(seat, agent)
         self._serve()
 
     async def prove(self) -> str | None:
-        """Go the way of a task, to the thread of an agent; says why that is not possible, or None.
+        """Take the way of a task to the thread of an agent; return why that is impossible, or None.
 
-        Agents that are all busy work, as long as one of them is not stuck.
+        If all agents are busy, one that is not stuck is enough.
         """
         if self._closed:
             return self._stopping
@@ -339,11 +340,11 @@ class WorkQueue:
         return None
 
     def forget(self, work: Work) -> None:
-        """Let a task leave the queue."""
+        """Remove a task from the queue."""
         self._waiting.pop(work, None)
 
     def leave(self, work: Work) -> None:
-        """Note that a task has its answer, or that nobody waits for one."""
+        """Record that a task is answered or cancelled."""
         self._active.discard(work)
         self.in_flight -= 1
         if self._closed and not self.in_flight:
@@ -354,21 +355,21 @@ class WorkQueue:
         self.counts.add(task.type, answer, seconds, known=self._known_types, direct=direct)
 
     def note_pace(self, seconds: float) -> None:
-        """Note how long an agent took for a task."""
+        """Record the duration of a task."""
         self._mean_s = seconds if self._mean_s is None else self._mean_s + (seconds - self._mean_s) / 16
 
     def mark_stuck(self, seat: Seat, change: int) -> None:
-        """Note that user code has outlived its task, or has ended after it."""
+        """Record that user code runs past its task's deadline, or has ended after it."""
         self.stuck += change
         self.seats.mark_stuck(seat, change)
         self._on_change()
 
     def failed(self, task: Task, error_type: str, error: str, **extra: Any) -> dict[str, Any]:
-        """Build the answer of a task of this organ that did not succeed."""
+        """Return the answer of a failed task of this organ."""
         return failure(error, error_type=error_type, task_type=task.type, organ_id=self.spec.id, **extra)
 
     def _retry_after_s(self) -> float:
-        """Seconds until about half of those that wait now will have had their turn."""
+        """Return the seconds until about half of the waiting tasks will have started."""
         if self._mean_s is None:
             return RETRY_AFTER_S
         turns = self._mean_s * (len(self._waiting) + 1) / (2 * max(1, self.seats.count))

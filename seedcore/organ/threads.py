@@ -1,4 +1,4 @@
-"""Sync user code in a thread, and its end before it is done."""
+"""Run sync user code in threads, and interrupt it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 class AgentThreads:
-    """The threads that one organ's sync agents work in.
+    """The threads of one organ's sync agents.
 
-    An agent that does one task at a time has one thread for its whole life, as a plain Ray actor has (sqlite3,
-    Playwright and torch need that); beyond MAX_THREADS agents, several share one. Agents that do more at a time share
-    a pool.
+    An agent that executes one task at a time has one thread for its whole life, like a plain Ray actor (sqlite3,
+    Playwright and torch need that); beyond MAX_THREADS agents, several share one. Other agents share a pool.
 
     Args:
-        agents: Agents of the process.
-        max_concurrency: Tasks that one of them does at a time.
+        agents: Number of agents of the process.
+        max_concurrency: Tasks that one agent executes at a time.
     """
 
     def __init__(self, agents: int, max_concurrency: int) -> None:
@@ -37,36 +36,36 @@ class AgentThreads:
         self._executors = [ThreadPoolExecutor(each, thread_name_prefix=f"agent-{index}") for index in range(count)]
 
     def of(self, index: int) -> Executor:
-        """Return what runs the code of the agent in this place."""
+        """Return the executor of the agent in this place."""
         return self._executors[index % len(self._executors)]
 
 
 async def in_thread(function: Callable[[], Any], *, executor: Executor, interrupt: bool = True) -> Any:
-    """Call a function that never raises in a thread of ``executor``; returns its result.
+    """Call a function that never raises in a thread of ``executor``; return its result.
 
-    A cancellation raises ``asyncio.CancelledError`` in the thread, where Python code takes notice before its next few
-    instructions and C code (a sleep, a read) only when it returns; without ``interrupt`` it does not. The call here
-    ends when the thread has really ended, and only then: until that the thread still works, whatever anybody calls it.
+    A cancellation raises ``asyncio.CancelledError`` in the thread: in Python code before its next few instructions, in
+    C code (a sleep, a read) only when it returns; without ``interrupt`` it raises nothing. This call returns only when
+    the call in the thread has really ended.
     """
     call = _Call(function)
-    # What the loop knows of whose code this is, the log for one, holds in the thread as well.
+    # Copy the context, so that the log in the thread knows the agent.
     running: Future[Any] = executor.submit(copy_context().run, call.run)
     try:
         return await asyncio.wrap_future(running)
     except asyncio.CancelledError:
-        if not running.cancelled():  # else it had not begun
+        if not running.cancelled():  # else it had not started
             if interrupt:
                 call.interrupt()
             ended = asyncio.wrap_future(running)
             while not ended.done():
-                # A second cancellation makes the thread end no sooner.
+                # A second cancellation does not end the thread sooner.
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({ended})
         raise
 
 
 class _Call:
-    """One call in a thread, which another thread may interrupt while it lasts, and not the next call in its place."""
+    """One call in a thread, which another thread can interrupt without hitting the next call of that thread."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
@@ -75,7 +74,7 @@ class _Call:
         self._interrupted = False
 
     def run(self) -> Any:
-        """Call the function; what it returns, None if it was interrupted at its very end."""
+        """Call the function and return its result, None if it was interrupted at its very end."""
         try:
             with self._lock:
                 self._thread = threading.get_ident()
@@ -84,12 +83,12 @@ class _Call:
             finally:
                 self._end()
         except asyncio.CancelledError:
-            # It came when the function had just returned.
+            # The interrupt arrived when the function had just returned.
             self._end()
             return None
 
     def interrupt(self) -> None:
-        """Raise ``asyncio.CancelledError`` in the thread, if the call lasts."""
+        """Raise ``asyncio.CancelledError`` in the thread, if the call still runs."""
         with self._lock:
             if self._thread is not None:
                 self._interrupted = True
@@ -98,6 +97,6 @@ class _Call:
     def _end(self) -> None:
         with self._lock:
             if self._interrupted and self._thread is not None:
-                # Not delivered yet, perhaps: the thread's next call must not get it. A null object takes it back.
+                # The exception may not be delivered yet, and the thread's next call must not get it; null withdraws it.
                 _set_async_exception(self._thread, ctypes.py_object())
             self._thread = None

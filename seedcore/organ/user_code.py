@@ -1,8 +1,8 @@
-"""The fence around user code: whatever it raises or returns leaves an organ as plain data.
+"""Call user code, and turn everything that it raises or returns into plain data.
 
-Two things make this necessary (measured on Ray 2.60): a ``SystemExit`` or ``KeyboardInterrupt`` that leaves an async
-actor method stops the actor's loop for ever while Ray still calls it ALIVE, and an exception or a result that does not
-pickle kills the worker process.
+There are two reasons (measured on Ray 2.60): a ``SystemExit`` or ``KeyboardInterrupt`` from an async actor method stops
+the actor's loop for ever while Ray reports it ALIVE, and an exception or a result that cannot be pickled kills the
+worker process.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Raised:
 
     @classmethod
     def of(cls, error: BaseException) -> Raised:
-        """Keep what can be kept of an exception; never raises."""
+        """Convert an exception; never raise."""
         try:
             text = "".join(traceback.format_exception(error))
         except BaseException:
-            # Formatting calls the exception's own __str__, which is user code.
+            # Formatting calls the exception's __str__, which may be user code.
             text = type(error).__name__
         return cls(describe(error), type(error).__name__, text[-MAX_TRACEBACK_CHARS:])
 
@@ -50,10 +50,10 @@ async def call(
     interrupt: bool = True,
     on_loop: bool | None = None,
 ) -> Any | Raised:
-    """Call user code, async on the loop or sync in a thread; returns its result or a :class:`Raised`.
+    """Call user code, async on the loop or sync in a thread; return its result or a :class:`Raised`.
 
-    A cancellation from outside goes through when the code has ended, everything else stays inside. A caller that knows
-    already what :func:`is_async` says passes it as ``on_loop``.
+    A cancellation from outside is re-raised when the code has ended, everything else is returned. A caller that knows
+    the result of :func:`is_async` passes it as ``on_loop``.
     """
     try:
         if is_async(function) if on_loop is None else on_loop:
@@ -66,20 +66,20 @@ async def call(
             raise
         return Raised.of(error)
     except BaseException as error:
-        # SystemExit and KeyboardInterrupt included: see the module's docstring.
+        # This includes SystemExit and KeyboardInterrupt: see the module's docstring.
         return Raised.of(error)
     return result
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Say whether calling ``function`` gives a coroutine (methods and objects with an async ``__call__`` included)."""
+    """Return whether ``function`` returns a coroutine (including methods and objects with an async ``__call__``)."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 async def check_result(result: Any, *, executor: Executor) -> Raised | None:
-    """Say why a result cannot travel to another process, or None if it can.
+    """Return why a result cannot be sent to another process, or None if it can.
 
-    Small plain data, the usual case, is looked through on the spot; anything else is pickled once in a thread.
+    It checks small plain data, the usual case, at once; anything else is pickled in a thread.
     """
     if _is_small_and_plain(result):
         return None
@@ -90,14 +90,14 @@ def _is_small_and_plain(value: Any) -> bool:
     try:
         return payload_bytes(value, limit=_INLINE_CHECK_BYTES) <= _INLINE_CHECK_BYTES and is_plain(value)
     except BaseException:
-        # Nested too deep, or a container of the user's that breaks when it is looked through.
+        # Nested too deeply, or a user's container that raises when it is inspected.
         return False
 
 
 def _check_thoroughly(value: Any) -> Raised | None:
-    """Measure and pickle a result; in a thread, because both may take long.
+    """Measure and pickle a result, in a thread, because both may take long.
 
-    Size and depth come first: Ray packs lists and dicts itself, and one that contains itself ends the process.
+    Check size and depth first: Ray packs lists and dicts itself, and one that contains itself aborts the process.
     """
     from ray import cloudpickle  # noqa: PLC0415 - only organs come here, and they have Ray loaded already
 
@@ -107,9 +107,9 @@ def _check_thoroughly(value: Any) -> Raised | None:
         if size <= MAX_RESULT_BYTES:
             size = len(cloudpickle.dumps(value))  # type: ignore[no-untyped-call]
     except PayloadTooLargeError:
-        return Raised(f"the agent returned a {kind} that is nested too deep", "ResultTooLargeError", "")
+        return Raised(f"the agent returned a {kind} that is nested too deeply", "ResultTooLargeError", "")
     except BaseException as error:
-        # Pickling runs the object's own code.
+        # Pickling may run user code.
         raised = Raised.of(error)
         text = f"the agent returned a {kind} that cannot be serialized: {raised.error}"
         return Raised(text, "UnserializableResultError", raised.traceback_text)
@@ -119,7 +119,7 @@ def _check_thoroughly(value: Any) -> Raised | None:
 
 
 def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> Any | Raised:
-    # Caught here and not by the future: before Python 3.12 a StopIteration would leave the awaiting side waiting
+    # Catch it here and not in the future: before Python 3.12 a StopIteration would leave the awaiting side waiting
     # for ever.
     try:
         return function(*args)

@@ -124,7 +124,7 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
     415: {"no JSON": failed("send the task as Content-Type: application/json, not text/plain", "TaskError")},
     429: {
         "queue full": failed(
-            "1000 tasks are waiting already",
+            "1000 tasks are already waiting",
             "OverloadedError",
             "keywords",
             organ_id="cognitive_organ_1",
