@@ -1,1 +1,1 @@
-"""Runs on the head and acts on a cluster: bring the Coordinator up, and keep it up."""
+"""Start the Coordinator of a cluster and keep it running; runs on the head."""

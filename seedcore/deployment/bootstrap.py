@@ -1,8 +1,8 @@
-"""Bring the Coordinator up, or bring it to this configuration and release, within a deadline.
+"""Start the Coordinator, or converge it to this configuration and release, within a deadline.
 
-Idempotent: a Coordinator that exists is verified (its release, its configuration, its status, and a nonce through
-every organ), and Ray is joined only if something has to be created or killed. Race-free: callers on one host take
-turns at a lock, callers on several hosts meet at the actor's name, and whoever finds another's organism decides again.
+It is idempotent: it verifies an existing Coordinator (release, configuration, status, and a nonce through every organ),
+and joins Ray only to create or kill an actor. It is free of races: a lock serializes callers on one host, the actor's
+name serializes callers on several hosts, and a caller that finds another organism decides again.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from seedcore.status import host_processes
 from seedcore.status.probing import check_canary, probe, wait
 from seedcore.status.report import Report, report_of
 
-# A process that restarts looks as if it did not answer; only one that stays silent for so long is replaced.
+# A restarting process does not answer either; replace only a process that stays silent for so long.
 PATIENCE_S = 10.0
 PATIENCE_SHARE = 0.25
-# A reload that fails has to be undone in time as well.
+# The time must also suffice to undo a failed reload.
 RELOAD_SHARE = 0.8
-# What is in flight when a Coordinator is replaced may take so much of the time.
+# Share of the time for tasks in flight before a Coordinator is replaced.
 QUIESCE_SHARE = 0.4
-# What is left to `shutdown` for the end of the processes themselves.
+# Time of `shutdown` for ending the processes.
 KILL_S = 2.0
-# Also at the deadline: a busy host is not a dead one.
+# Shortest time limit of a request, even at the deadline: a busy host is not a dead one.
 CANARY_MIN_S = 2.0
 BACKOFF = Backoff((1.0, 2.0, 4.0, 8.0))
 _POLL_S = 0.25
@@ -47,15 +47,15 @@ _LOCK_POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What bootstrap did.
+    """The result of a bootstrap.
 
     Attributes:
         action: ``none``, ``create``, ``replace``, or ``reload``: the Coordinator stays, organs were replaced.
         changed: Whether an actor was (or, for a dry run, would be) created or replaced.
-        attempts: Creations tried.
-        elapsed_s: Seconds it took.
-        fingerprint: Of the organism that was wanted.
-        report: The last probe.
+        attempts: Number of creations that were tried.
+        elapsed_s: Seconds that it took.
+        fingerprint: Fingerprint of the wanted organism.
+        report: The last report.
         cause: Traceback of the last failed creation, empty if none failed.
     """
 
@@ -68,7 +68,7 @@ class Outcome:
     cause: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; the report stands under ``status``."""
+        """Return plain data, with the report under ``status``."""
         return {
             "action": self.action,
             "changed": self.changed,
@@ -94,18 +94,19 @@ def bootstrap(
     keep_desired: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Make sure that one healthy Coordinator with this spec and release runs.
+    """Make sure that one healthy Coordinator runs with this spec and release.
 
     Args:
         settings: Where the cluster is.
         spec: The organism.
-        wait_timeout_s: Seconds for everything; then it returns what is true, and what initializes goes on.
-        retries: How often a failed creation is tried again (with back-off, within the deadline).
-        replace: Replace a Coordinator even if it is as it should be.
-        dry_run: Only say what would be done.
-        keep_desired: Repeat what ``desired.json`` wants, and change nothing there (for the supervisor). Where no
-            Coordinator is wanted any more, nothing is done; an organism that stands there replaces ``spec``.
-        on_progress: Called with one line for each new thing that is known.
+        wait_timeout_s: Time limit for everything, in seconds; then it returns the present state, and a Coordinator
+            that is initializing goes on.
+        retries: Number of retries of a failed creation (with back-off, within the deadline).
+        replace: Replace a Coordinator even if nothing differs.
+        dry_run: Only return what would be done.
+        keep_desired: Start what ``desired.json`` wants, and do not change the file (for the supervisor). If no
+            Coordinator is wanted any more, do nothing; an organism in the file replaces ``spec``.
+        on_progress: Called with one line for each change.
 
     Raises:
         ConfigError: The token cannot be read or the state directory cannot be written.
@@ -129,10 +130,10 @@ def bootstrap(
 
 
 def shutdown(settings: Settings, *, timeout_s: float = 30.0) -> bool:
-    """Stop the organism and end the Coordinator; True if there was something to stop.
+    """Stop the organism and end the Coordinator; return True if there was something to stop.
 
     Raises:
-        ClusterError: The cluster cannot be asked or joined.
+        ClusterError: The cluster cannot be reached or joined.
         ConfigError: The token cannot be read or the state directory cannot be written.
         DeadlineError: A bootstrap is running and did not end in time.
     """
@@ -146,18 +147,18 @@ def shutdown(settings: Settings, *, timeout_s: float = 30.0) -> bool:
             run.driver.join()
             run.driver.stop_organs(run.remaining() - KILL_S)
             found = run.driver.kill_coordinator()
-            # What has not stopped by itself.
+            # Kill the organs that have not stopped.
             return bool(run.driver.kill_organs()) or found
     finally:
         run.driver.leave()
 
 
 def _converge(run: _Run, *, retries: int, replace: bool) -> Outcome:
-    """Look, decide and act until the Coordinator is healthy and ours, cannot become so, or the time is over."""
+    """Probe, decide and act until the Coordinator is healthy and ours, cannot become so, or the time is over."""
     while True:
         if run.repeats and not run.still_wanted():
             report = run.probe()
-            text = f"{report.message}; no Coordinator is wanted any more, nothing was done"
+            text = f"{report.message}; no Coordinator is wanted any more, did nothing"
             return run.outcome(run.action, dataclasses.replace(report, message=text))
         report = run.until_identified(replace=replace)
         decision = decide(report, run.ours, replace=replace, repeats=run.repeats)
@@ -170,7 +171,7 @@ def _converge(run: _Run, *, retries: int, replace: bool) -> Outcome:
             return run.outcome(run.action, report)
         is_other = report.status == Status.HEALTHY and decision.action != "reload"
         if is_other and run.remaining() > 0 and run.attempts <= retries:
-            # Another organism than ours has come up: decide anew.
+            # Another organism than ours has started: decide again.
             continue
         if not run.has_failed_to_create(report):
             return run.outcome(run.action, judged(report, run.ours))
@@ -180,7 +181,7 @@ def _converge(run: _Run, *, retries: int, replace: bool) -> Outcome:
         if run.attempts > retries or run.remaining() <= delay_s:
             run.want_nothing()
             return run.outcome(run.action, report)
-        run.say(f"attempt {run.attempts} failed: {report.message}; trying again in {delay_s:g} s")
+        run.say(f"attempt {run.attempts} failed: {report.message}; retrying in {delay_s:g} s")
         time.sleep(delay_s)
 
 
@@ -215,11 +216,11 @@ class _Run:
         return max(0.0, self.deadline - time.monotonic())
 
     def probe(self) -> Report:
-        """Ask once."""
+        """Probe once."""
         return probe(self.settings, timeout_s=max(1.0, min(3.0, self.remaining())))
 
     def still_wanted(self) -> bool:
-        """Read again what is wanted: an operator may have changed it while this process started or waited."""
+        """Read the desired state again: an operator may have changed it while this process started or waited."""
         wanted = desired_state.read_desired(self.settings)
         if wanted is None or wanted.desired != "running":
             return False
@@ -228,10 +229,10 @@ class _Run:
         return True
 
     def until_identified(self, *, replace: bool) -> Report:
-        """Probe until there is something to decide on.
+        """Probe until a decision is possible.
 
-        A Coordinator that comes up is waited for until it says what it is; one that is silent, or whose cluster is, for
-        a moment.
+        It waits for a starting Coordinator until it reports release and configuration, and for a moment for a
+        Coordinator or a cluster that is silent.
         """
         patience = time.monotonic() + min(PATIENCE_S, self._timeout_s * PATIENCE_SHARE)
         while True:
@@ -248,7 +249,7 @@ class _Run:
             time.sleep(_POLL_S)
 
     def act(self, decision: Decision, report: Report) -> Report:
-        """Create, replace or reload; returns what has become of it."""
+        """Create, replace or reload; return the resulting report."""
         self.driver.join()
         if self.action in {"none", "reload"}:
             self.action = decision.action
@@ -273,24 +274,24 @@ class _Run:
             ends=self.has_failed_to_create,
         )
         if self.has_failed_to_create(report):
-            # Whatever Ray has called it: the creation that was just asked for has ended, without a Coordinator.
+            # The requested creation has ended without a Coordinator, whatever Ray reported.
             return dataclasses.replace(report, reason=Reason.INIT_FAILED)
         return self.verified(report)
 
     def has_failed_to_create(self, report: Report) -> bool:
-        """Say whether the actor that this run has created is dead."""
+        """Return whether the actor that this run has created is dead."""
         own = report.coordinator
         return bool(self._created) and own.get("state") == "DEAD" and own.get("actor_id") == self._created
 
     def verified(self, report: Report) -> Report:
-        """Believe a healthy status only if a nonce comes back through every organ; tell degraded from healthy."""
+        """Accept a healthy status only if every organ returns a nonce; distinguish degraded from healthy."""
         if report.status != Status.HEALTHY:
             return report
         report = check_canary(self.settings, report, timeout_s=max(CANARY_MIN_S, min(10.0, self.remaining())))
         return dataclasses.replace(report, healthy=report.status == Status.HEALTHY and not report.degraded)
 
     def want_running(self) -> None:
-        """Write down that this organism is wanted; a file that says so already is left alone."""
+        """Record that this organism is wanted, unless it is already recorded."""
         if self.repeats:
             return
         wanted = desired_state.read_desired(self.settings)
@@ -302,12 +303,12 @@ class _Run:
             desired_state.write_desired(self.settings, "running", spec=self.spec)
 
     def want_nothing(self) -> None:
-        """Write down that nobody shall go on trying behind the operator's back: nothing is left of what failed."""
+        """Record that nothing is wanted, so that nobody retries a failed start without the operator's knowledge."""
         if not self.repeats:
             desired_state.write_desired(self.settings, "stopped", config=self.spec.source)
 
     def outcome(self, action: str, report: Report) -> Outcome:
-        """Sum up."""
+        """Return the outcome."""
         return Outcome(
             action=action,
             changed=action != "none",
@@ -329,14 +330,14 @@ class _Run:
             self.say(line)
 
     def _end_process(self, report: Report) -> None:
-        """End a Coordinator for good: after its tasks where it answers, also where it hangs."""
+        """End a Coordinator for good: after its tasks if it answers, at once if it hangs."""
         pid, node_id = report.coordinator.get("pid"), report.coordinator.get("node_id")
         started = host_processes.start_ticks(pid)
         if report.coordinator.get("organism_initialized") and not self.driver.quiesce(self.remaining() * QUIESCE_SHARE):
-            self.say("not every task in flight has ended in time")
+            self.say("some tasks in flight did not end in time")
         self.driver.kill_coordinator()
         if report.reason == Reason.NOT_RESPONDING:
-            # Ray only asks a process to end, and takes its time with one that cannot hear; its port is needed now.
+            # Ray only asks a process to end and waits long for one that hangs, but its port is needed now.
             host_processes.kill_actor(pid, node_id=node_id, started=started)
 
     def _reload(self, before: Report, why: str) -> Report:
@@ -345,7 +346,7 @@ class _Run:
             self.spec, budget_s=max(1.0, self.remaining() * RELOAD_SHARE), meanwhile=self._tell_progress
         )
         if answer is not None and answer["success"] is not True:
-            # Everything is as it was, but for the organs that had to come back.
+            # Nothing has changed, except that some organs had to restart.
             self.cause = str(answer.get("traceback") or "")
             message = f"the running organism was not changed: {answer['error']}"
             return dataclasses.replace(
@@ -362,10 +363,10 @@ class _Run:
 
 @contextlib.contextmanager
 def _lock(settings: Settings, deadline: float) -> Iterator[None]:
-    """Let one bootstrap at a time run on this host.
+    """Let only one bootstrap at a time run on this host.
 
     Raises:
-        DeadlineError: Another one holds the lock until the deadline.
+        DeadlineError: Another bootstrap holds the lock until the deadline.
         ConfigError: The state directory cannot be written.
     """
     path = settings.state_dir / desired_state.LOCK_NAME

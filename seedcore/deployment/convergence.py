@@ -1,4 +1,4 @@
-"""What bootstrap does next: pure decisions over reports."""
+"""The next step of bootstrap: pure decisions over reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Act = Literal["create", "replace", "reload", "wait", "give_up"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, and why; ``wait`` also where everything is as it should be and only has to be verified."""
+    """The next step and its reason; ``wait`` also means that a correct Coordinator must only be verified."""
 
     action: Act
     why: str = ""
@@ -22,22 +22,22 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What the Coordinator has to be: id of its release, fingerprint of its organism."""
+    """The wanted Coordinator: id of its release, fingerprint of its organism."""
 
     release: str
     fingerprint: str
 
     @staticmethod
     def is_told(report: Report) -> bool:
-        """Say whether the Coordinator itself has answered; only then it is known what it is."""
+        """Return whether the Coordinator itself has answered; only then its identity is known."""
         return "status" in report.coordinator
 
     def is_of(self, report: Report) -> bool:
-        """Say whether it is this one; what is not known is not equal."""
+        """Return whether the Coordinator is the wanted one; an unknown value is not equal."""
         return self.difference(report) is None
 
     def difference(self, report: Report) -> str | None:
-        """Return in which word the Coordinator is another one: ``release``, ``fingerprint``; None if it is this one."""
+        """Return the key in which the Coordinator differs, ``release`` or ``fingerprint``; None if it does not."""
         found = report.coordinator
         if found.get("release") != self.release:
             return "release"
@@ -45,16 +45,17 @@ class Identity:
 
 
 def decide(report: Report, ours: Identity, *, replace: bool = False, repeats: bool = False) -> Decision:
-    """Say what to do about a Coordinator that is as ``report`` says.
+    """Return the next step for a report.
 
     Args:
-        report: A probe. One that is silent has been so for long enough.
-        ours: What the Coordinator has to be.
-        replace: Whether it is to be replaced in any case.
-        repeats: Whether a supervisor asks: whoever it cannot ask for a fault of its own is left alone.
+        report: A report. A silent Coordinator has been silent for long enough.
+        ours: The wanted Coordinator.
+        replace: Whether to replace it in any case.
+        repeats: Whether the caller is a supervisor, which leaves alone a Coordinator that it cannot ask because of a
+            fault on its own side.
     """
     found, reason = report.coordinator, report.reason
-    # A certificate that is not the one of the settings: the settings are newer, and bootstrap brings them.
+    # The certificate differs from the settings: the settings are newer, and bootstrap applies them.
     untrusted = bool(report.evidence.get("untrusted")) and not repeats
     if report.unknown and not untrusted:
         return Decision("give_up", report.message)
@@ -73,12 +74,12 @@ def _decide_on_an_answer(report: Report, ours: Identity) -> Decision:
     found = report.coordinator
     match ours.difference(report):
         case "release":
-            return Decision("replace", f"it is of release {found.get('release')}, not {ours.release}")
+            return Decision("replace", f"it has release {found.get('release')}, not {ours.release}")
         case "fingerprint" if report.status == Status.INITIALIZING and found.get("reason") == Reason.RELOADING:
-            # It is about to become another one, maybe this one.
+            # It is being reloaded, maybe to the wanted organism.
             return Decision("wait")
         case "fingerprint":
-            why = "its configuration is another one"
+            why = "its configuration differs"
             return Decision("reload" if found.get("organism_initialized") else "replace", why)
     if report.reason == Reason.ORGANS_DOWN and not found.get("organism_initialized"):
         return Decision("replace", report.message)
@@ -86,7 +87,7 @@ def _decide_on_an_answer(report: Report, ours: Identity) -> Decision:
 
 
 def judged(report: Report, ours: Identity) -> Report:
-    """Turn a report that is healthy, but not of ours, bad."""
+    """Turn a healthy report of another Coordinator bad."""
     if report.status != Status.HEALTHY:
         return report
     return expected(report, release=ours.release, fingerprint=ours.fingerprint)

@@ -1,7 +1,7 @@
-"""What is wanted of this deployment, on disk: the supervisor mends only what somebody wanted to run.
+"""The desired state of this deployment, on disk: the supervisor restarts only what somebody wanted to run.
 
-One small file in the state directory, replaced as a whole and readable by its owner only. No file, or one that
-cannot be understood, means that nobody knows; then nothing is started on anybody's behalf.
+It is one small file in the state directory, replaced atomically and readable by its owner only. Without a valid file,
+the desired state is unknown, and nothing is started.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from seedcore.core.settings import Settings
 
 FILE_NAME = "desired.json"
-# Held by whoever changes the Coordinator, or what is wanted of it.
+# Held while the Coordinator or its desired state is changed.
 LOCK_NAME = "bootstrap.lock"
 State = Literal["running", "stopped"]
 _STATES: dict[Any, State] = {"running": "running", "stopped": "stopped"}
@@ -29,14 +29,14 @@ _STATES: dict[Any, State] = {"running": "running", "stopped": "stopped"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """What is wanted.
+    """The desired state.
 
     Attributes:
         desired: ``running`` or ``stopped``.
-        config: Absolute path of the organism.yaml that was started, for people; None for the packaged one.
-        fingerprint: Of the organism that was started; "" if nobody said.
-        spec: The organism itself, for ``config`` may have been edited since; None for the packaged one.
-        at: When it was written down, ISO 8601 in UTC.
+        config: Absolute path of the organism.yaml that was started, for people; None for the packaged file.
+        fingerprint: Fingerprint of the organism that was started; "" if unknown.
+        spec: The organism itself, because ``config`` may have been edited since; None for the packaged file.
+        at: Time of the record, ISO 8601 in UTC.
     """
 
     desired: State
@@ -46,7 +46,7 @@ class Desired:
     at: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return {
             "desired": self.desired,
             "config": self.config,
@@ -57,7 +57,7 @@ class Desired:
 
 
 def read_desired(settings: Settings) -> Desired | None:
-    """Return what is wanted, or None where nobody knows."""
+    """Return the desired state, or None if it is unknown."""
     try:
         document = json.loads((settings.state_dir / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -79,13 +79,13 @@ def read_desired(settings: Settings) -> Desired | None:
 def write_desired(
     settings: Settings, desired: State, *, spec: OrganismSpec | None = None, config: str | Path | None = None
 ) -> Desired:
-    """Write down what is wanted from now on; whoever reads sees the old or the new, never a half.
+    """Record the desired state atomically.
 
     Args:
-        settings: ``state_dir`` says where.
+        settings: ``state_dir`` is the directory.
         desired: ``running`` or ``stopped``.
         spec: The organism.
-        config: The organism.yaml in use where no ``spec`` is given; None, or its path, for the packaged one.
+        config: The organism.yaml in use if no ``spec`` is given; None, or its path, for the packaged file.
 
     Raises:
         ConfigError: The state directory cannot be written.
@@ -95,12 +95,12 @@ def write_desired(
         desired=desired,
         config=path,
         fingerprint=spec.fingerprint() if spec else "",
-        # The packaged one is of its release and is not edited: the next release starts its own.
+        # The packaged file belongs to its release and is never edited; the next release starts its own.
         spec=spec if path else None,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     file = settings.state_dir / FILE_NAME
-    # Two writers must not share the file that they write before it is renamed.
+    # Two writers must not share a temporary file.
     temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,7 +121,7 @@ def _spec(data: Any) -> OrganismSpec | None:
     try:
         return OrganismSpec.from_dict(data)
     except (TypeError, KeyError, AttributeError, ValueError):
-        # None, or of a release with other keys: the file that it came from is read instead.
+        # It is missing, or has keys of another release: its file is read instead.
         return None
 
 

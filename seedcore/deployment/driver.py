@@ -1,4 +1,4 @@
-"""What bootstrap and shutdown do to the Coordinator as a driver of Ray: create, reload, quiesce, kill."""
+"""Operations of bootstrap and shutdown as a driver of Ray: create, reload, quiesce, kill."""
 # ruff: noqa: PLC0415 - the commands that need no Ray must not load it
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 JOIN_TIMEOUT_S = 30.0
 _POLL_S = 0.25
-# For an answer that is there already.
+# Time limit for an answer that is already there.
 _FETCH_S = 5.0
-# A call that is given up on its own side first; the answer then needs its way back.
+# Extra time for the answer of a call that ends at its own time limit first.
 _WAY_BACK_S = 2.0
 
 
 class Driver:
-    """A connection to Ray that is made when it is first needed.
+    """A connection to Ray that is opened when it is first needed.
 
     Args:
         settings: Where the cluster is.
-        remaining: Says how many seconds are left.
+        remaining: Returns the seconds that are left.
     """
 
     def __init__(self, settings: Settings, remaining: Callable[[], float]) -> None:
@@ -42,7 +42,7 @@ class Driver:
         """Join the cluster.
 
         Raises:
-            ClusterError: Ray does not let us in, or not in time.
+            ClusterError: Ray rejects this process, or does not answer in time.
         """
         import ray
 
@@ -59,21 +59,21 @@ class Driver:
                     log_to_driver=False,
                 )
             except BaseException as error:
-                # Told to the caller's thread, whatever it is.
+                # Pass any error to the caller's thread.
                 failure.append(error)
 
-        # In a thread because ray.init has no deadline: it blocks 40 s when the GCS is away.
+        # Use a thread, because ray.init has no time limit: it blocks for 40 s if the GCS is away.
         thread = threading.Thread(target=connect, daemon=True)
         thread.start()
         thread.join(min(JOIN_TIMEOUT_S, self._remaining()))
         if thread.is_alive():
-            raise ClusterError(Reason.UNREACHABLE, f"Ray at {self._settings.address} does not let a driver in")
+            raise ClusterError(Reason.UNREACHABLE, f"Ray at {self._settings.address} did not accept a driver in time")
         if failure:
             raise ClusterError(Reason.UNREACHABLE, f"cannot join Ray at {self._settings.address}: {failure[0]}")
         self._joined = True
 
     def leave(self) -> None:
-        """Leave the cluster if it was joined here."""
+        """Leave the cluster if this object has joined it."""
         if self._joined:
             import ray
 
@@ -81,7 +81,7 @@ class Driver:
             self._joined = False
 
     def create(self, spec: OrganismSpec, *, attempt: int) -> str:
-        """Create the Coordinator, or find the one that another caller has just created; returns its actor id."""
+        """Create the Coordinator, or find the one that another caller has just created; return its actor id."""
         from seedcore.coordinator import actors
 
         settings = self._settings
@@ -91,12 +91,12 @@ class Driver:
         return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
 
     def reload(self, spec: OrganismSpec, *, budget_s: float, meanwhile: Callable[[], None]) -> dict[str, Any] | None:
-        """Let the Coordinator become this organism in place; its answer, None if it goes on beyond the time left.
+        """Reload the Coordinator with this organism; return its answer, None if it takes longer than the time left.
 
         Args:
             spec: The organism.
-            budget_s: Seconds that the Coordinator may take before it undoes everything.
-            meanwhile: Called again and again while it works.
+            budget_s: Seconds after which the Coordinator undoes everything.
+            meanwhile: Called repeatedly while it works.
         """
         import ray
         from ray.exceptions import RayError
@@ -133,9 +133,7 @@ class Driver:
         if handle is None:
             raise ClusterError(Reason.ABSENT, "there is no Coordinator any more")
         if not hasattr(handle, method):
-            raise ClusterError(
-                Reason.WRONG_RELEASE, "the Coordinator is of a release that cannot do this: deploy first"
-            )
+            raise ClusterError(Reason.WRONG_RELEASE, "the Coordinator's release does not support this: deploy first")
         try:
             return ray.get(getattr(handle, method).remote(*args), timeout=max(0.1, timeout_s + _WAY_BACK_S))
         except (RayError, TimeoutError) as error:
@@ -143,18 +141,18 @@ class Driver:
             raise ClusterError(Reason.NOT_RESPONDING, text) from error
 
     def quiesce(self, timeout_s: float) -> bool:
-        """Let the Coordinator take no more tasks and answer those it has; False if some are left."""
+        """Make the Coordinator accept no more tasks and answer those it has; return False if some are left."""
         with contextlib.suppress(ClusterError):
             return bool(self.ask("quiesce", timeout_s, timeout_s=timeout_s))
         return False
 
     def stop_organs(self, timeout_s: float) -> None:
-        """Let the Coordinator stop its organs, after their tasks; one that hangs stops nothing."""
+        """Make the Coordinator stop its organs, after their tasks; one that hangs stops nothing."""
         with contextlib.suppress(ClusterError):
             self.ask("shutdown", timeout_s=timeout_s - _WAY_BACK_S)
 
     def kill_coordinator(self) -> bool:
-        """End the Coordinator's process for good, its name is free then; False if there is none."""
+        """End the Coordinator's process for good, which frees its name; return False if there is none."""
         import ray
 
         from seedcore.coordinator import actors
@@ -166,7 +164,7 @@ class Driver:
         return True
 
     def kill_organs(self) -> list[str]:
-        """Kill every organ of the namespace; returns their names."""
+        """Kill every organ of the namespace; return their names."""
         from seedcore.coordinator import actors
 
         return actors.kill_organs(self._settings.namespace)

@@ -1,4 +1,4 @@
-"""What the supervisor did and why, one JSON document a line, kept within bounds."""
+"""The journal of the supervisor's actions and their reasons: one JSON document per line, limited in size."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAX_BYTES = 1024 * 1024
 
 
 class Journal:
-    """Appends to ``supervisor.jsonl``; a full one becomes ``supervisor.jsonl.1``, in place of the one before.
+    """Append to ``supervisor.jsonl``; a full file is renamed to ``supervisor.jsonl.1``.
 
     Args:
-        directory: Where; it exists.
-        max_bytes: Upper bound of each of the two files.
+        directory: An existing directory.
+        max_bytes: Size limit of each of the two files.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = MAX_BYTES) -> None:
@@ -28,7 +28,7 @@ class Journal:
         self._max_bytes = max_bytes
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one line; a disk that takes none does not stop the supervision."""
+        """Append one line; a write error does not stop the supervisor."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"at": at, "event": event, **facts}, default=str).encode() + b"\n"
         try:

@@ -1,8 +1,8 @@
-"""What the nodes can send each other: an object of 1 MB, from each node to the next one and back.
+"""Check the network between the nodes: send an object of 1 MB from each node to the next one and back.
 
-A cluster is healthy as long as every node reaches the head. That two workers do not reach each other is found by the
-first big object that one wants from the other, which then waits for ever. Here it is found by asking: every node gets
-an object from the two nodes beside it in a ring, so that the work of each node does not grow with the cluster.
+A cluster is healthy as long as every node reaches the head. If two workers do not reach each other, the first large
+object that one fetches from the other waits for ever. This check detects it: every node gets an object from its two
+neighbours in a ring, so the work of each node does not grow with the cluster.
 """
 # ruff: noqa: PLC0415 - Ray is loaded where a cluster is joined
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SIZE = 1_000_000
 CONNECT_TIMEOUT_S = 3.0
-# For an answer that is on its way.
+# Extra time for an answer that is being sent.
 _FETCH_S = 5.0
 
 
@@ -32,10 +32,10 @@ class Node:
     """A living node.
 
     Attributes:
-        name: What people call it.
+        name: Its name.
         node_id: Its id in Ray.
-        address: Where the other nodes reach it.
-        ports: Its fixed ports, by the name of the variable that sets them.
+        address: Address on which the other nodes reach it.
+        ports: Its fixed ports, by the name of the variable.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What has come of it.
+    """The result of the check.
 
     Attributes:
-        nodes: Names of the nodes that were asked.
-        transfers: How many objects were sent.
-        faults: What does not work, a line each.
-        seconds: How long it took.
+        nodes: Names of the checked nodes.
+        transfers: Number of objects that were sent.
+        faults: Faults, one line each.
+        seconds: Duration in seconds.
     """
 
     nodes: Sequence[str]
@@ -69,7 +69,7 @@ class Findings:
 
 
 def living(rows: Iterable[Mapping[str, Any]]) -> list[Node]:
-    """Return the living nodes of what Ray lists, by name."""
+    """Return the living nodes from Ray's list, by name."""
     found = [
         Node(
             name=str(row["NodeName"]), node_id=str(row["NodeID"]), address=str(row["NodeManagerAddress"]),
@@ -85,7 +85,7 @@ def living(rows: Iterable[Mapping[str, Any]]) -> list[Node]:
 
 
 def neighbours(nodes: Sequence[Node]) -> dict[str, list[Node]]:
-    """Return, by name, the nodes that each node gets an object from: the ones beside it in a ring."""
+    """Return, by name, the nodes from which each node gets an object: its neighbours in a ring."""
     count = len(nodes)
     return {
         node.name: list(
@@ -96,8 +96,8 @@ def neighbours(nodes: Sequence[Node]) -> dict[str, list[Node]]:
 
 
 def fault(node: Node, other: Node, closed: Mapping[str, str], *, timeout_s: float) -> str:
-    """Say that a node gets no object from another one, and which way is closed as far as the node can see."""
-    line = f"{node.name} gets no object of 1 MB from {other.name} within {timeout_s:g} s"
+    """Return the fault of a missing object, with the closed direction as far as the node can tell."""
+    line = f"{node.name} did not receive an object of 1 MB from {other.name} within {timeout_s:g} s"
     ways = [
         f"from {node.name} to {other.name} ({other.address}) port {other.ports[port]} ({port}): {why}"
         for port, why in closed.items()
@@ -112,16 +112,16 @@ def fault(node: Node, other: Node, closed: Mapping[str, str], *, timeout_s: floa
 
 
 class Peer:
-    """A process on one node: it has an object, and gets those of others."""
+    """A process on one node: it owns an object, and gets those of others."""
 
     def offer(self) -> list[Any]:
-        """Return a reference to an object that this process owns, in a list so that nobody waits for it."""
+        """Return a reference to an object of this process, in a list, so that Ray does not fetch it."""
         import ray
 
         return [ray.put(bytes(SIZE))]
 
     def missing(self, offers: Mapping[str, Sequence[Any]], timeout_s: float) -> list[str]:
-        """Get the objects of other nodes; returns the names of the nodes whose object has not come."""
+        """Get the objects of other nodes; return the names of the nodes whose object has not arrived."""
         import ray
 
         names = {offer[0]: name for name, offer in offers.items()}
@@ -129,14 +129,14 @@ class Peer:
         return sorted(name for reference, name in names.items() if not _has_come(reference))
 
     def closed(self, address: str, ports: Mapping[str, int]) -> dict[str, str]:
-        """Connect to the ports of another node; returns why, for those that cannot be reached."""
+        """Connect to the ports of another node; return the errors of those that cannot be reached."""
         with ThreadPoolExecutor(len(ports)) as pool:
             answers = pool.map(lambda port: unreachable(address, port), ports.values())
             return {name: why for name, why in zip(ports, answers, strict=True) if why}
 
 
 def unreachable(address: str, port: int) -> str:
-    """Say why nobody answers there; empty if somebody does."""
+    """Return why a connection fails; empty if it succeeds."""
     try:
         socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S).close()
     except TimeoutError:
@@ -152,7 +152,7 @@ def _has_come(reference: Any) -> bool:
     try:
         return len(ray.get(reference, timeout=0.1)) == SIZE
     except Exception:
-        # Not here in time, or lost with the process that had it: either way it has not come.
+        # It is late, or lost with its process: either way it has not arrived.
         return False
 
 
@@ -161,7 +161,7 @@ def examine(settings: Settings, *, timeout_s: float) -> Findings:
 
     Args:
         settings: Where the cluster is.
-        timeout_s: Seconds for the processes to start, and the same again for the objects to come.
+        timeout_s: Time limit in seconds for the processes to start, and again for the objects to arrive.
 
     Raises:
         ClusterError: The cluster cannot be joined.
@@ -183,7 +183,7 @@ def examine(settings: Settings, *, timeout_s: float) -> Findings:
 
 
 def _asked(nodes: Sequence[Node], timeout_s: float) -> tuple[int, list[str]]:
-    """Ask all nodes at once; returns the number of objects sent, and what does not work."""
+    """Check all nodes at once; return the number of objects sent, and the faults."""
     import ray
 
     from seedcore.coordinator import actors
@@ -191,7 +191,7 @@ def _asked(nodes: Sequence[Node], timeout_s: float) -> tuple[int, list[str]]:
     peers: dict[str, Any] = {node.name: actors.create_on_node(Peer, node.node_id) for node in nodes}
     try:
         offers, silent = _answers({name: peer.offer.remote() for name, peer in peers.items()}, timeout_s)
-        faults = [f"{name} starts no process for the head within {timeout_s:g} s" for name in silent]
+        faults = [f"{name} did not start a process for the head within {timeout_s:g} s" for name in silent]
         asked = {
             node: [other for other in beside if other.name in offers]
             for node, beside in ((node, neighbours(nodes)[node.name]) for node in nodes if node.name in offers)
@@ -205,7 +205,7 @@ def _asked(nodes: Sequence[Node], timeout_s: float) -> tuple[int, list[str]]:
             },
             timeout_s + _FETCH_S,
         )
-        faults += [f"{name} does not answer the head any more" for name in late]
+        faults += [f"{name} has stopped answering the head" for name in late]
         looks = {
             (node, other): peers[node.name].closed.remote(other.address, dict(other.ports))
             for node, beside in asked.items()
@@ -222,7 +222,7 @@ def _asked(nodes: Sequence[Node], timeout_s: float) -> tuple[int, list[str]]:
 
 
 def _answers(calls: Mapping[Any, Any], timeout_s: float) -> tuple[dict[Any, Any], list[Any]]:
-    """Wait for calls by key; returns the answers that there are, and the keys of the others."""
+    """Wait for calls by key; return the answers that arrived, and the keys of the others."""
     import ray
 
     deadline = time.monotonic() + timeout_s
@@ -233,6 +233,6 @@ def _answers(calls: Mapping[Any, Any], timeout_s: float) -> tuple[dict[Any, Any]
         try:
             found[key] = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
         except Exception:
-            # Its process has not started, or has died, or hangs; whatever it is, this node is named.
+            # Its process has not started, has died, or hangs; in each case report the node.
             lost.append(key)
     return found, lost

@@ -1,7 +1,7 @@
-"""Put organs where a start would put them now: after a node has come back, or workers have joined a lone head.
+"""Move organs to the nodes that a new start would choose, after a node has come back or workers have joined.
 
-The Coordinator plans and moves; this goes through its plan one replica at a time and stops at the first that cannot be
-moved, so that no organ is short of more than one process.
+The Coordinator plans and moves. This module executes its plan one replica at a time and stops at the first failure, so
+that no organ lacks more than one process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PLAN_TIMEOUT_S = 15.0
 
 @dataclass(slots=True, kw_only=True)
 class Rebalance:
-    """What a rebalance did, or would do.
+    """The result of a rebalance, or its plan.
 
     Attributes:
-        plan: One entry a move: ``{"organ_id", "replica", "from", "to"}``, with names of nodes.
-        moved: Those that were made; ``to`` is the node that the replica really is on, ``seconds`` what it took.
-        error: Why the rest of the plan was not carried out; empty if there is no rest.
+        plan: One entry per move: ``{"organ_id", "replica", "from", "to"}``, with names of nodes.
+        moved: The executed moves; ``to`` is the actual node of the replica, ``seconds`` the duration.
+        error: Why the rest of the plan was not executed; empty if there is no rest.
     """
 
     plan: list[dict[str, Any]]
@@ -34,7 +34,7 @@ class Rebalance:
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return {"plan": self.plan, "moved": self.moved, "error": self.error}
 
 
@@ -45,21 +45,21 @@ def rebalance(
     dry_run: bool = False,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Rebalance:
-    """Move replicas, one at a time and each after its tasks, until every one is where a start would put it now.
+    """Move replicas, one at a time and each after its tasks, to the nodes that a new start would choose.
 
     Args:
         settings: Where the cluster is.
-        timeout_s: Seconds for everything; a move that is under way then goes on by itself.
+        timeout_s: Time limit for everything, in seconds; a move in progress then goes on by itself.
         dry_run: Only plan.
         on_progress: Called with one line before each move.
 
     Raises:
-        ClusterError: The Coordinator cannot be asked, or there is none.
+        ClusterError: The Coordinator cannot be reached, or there is none.
         ConfigError: The token cannot be read.
     """
     report = probe(settings)
     if not report.coordinator.get("organism_initialized"):
-        # It is absent, initializing, or nothing is known of it: the reason says which.
+        # It is absent, initializing, or unknown; the reason tells which.
         raise ClusterError(report.reason, report.message)
     deadline = time.monotonic() + timeout_s
 
@@ -87,5 +87,5 @@ def rebalance(
 
 
 def describe(move: dict[str, Any]) -> str:
-    """Say a move in words: ``text[0] from head to worker-1``."""
+    """Return a move as text: ``text[0] from head to worker-1``."""
     return f"{move['organ_id']}[{move['replica']}] from {move['from']} to {move['to']}"

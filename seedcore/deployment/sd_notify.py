@@ -1,4 +1,4 @@
-"""Tell systemd how a service is, where systemd is there (protocol: man sd_notify)."""
+"""Notify systemd of a service's state, if systemd runs it (protocol: man sd_notify)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import socket
 
 
 def notify(*lines: str) -> bool:
-    """Send ``KEY=value`` lines to the socket in NOTIFY_SOCKET; False where nobody listens."""
+    """Send ``KEY=value`` lines to the socket in NOTIFY_SOCKET; return False if nobody listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
-    # A name in the abstract namespace begins with a zero byte, which the environment cannot hold.
+    # A name in the abstract namespace begins with a zero byte, which the environment cannot contain.
     target = "\0" + address[1:] if address.startswith("@") else address
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as end:
         end.setblocking(False)
@@ -22,7 +22,7 @@ def notify(*lines: str) -> bool:
 
 
 def watchdog_s() -> float | None:
-    """Seconds within which systemd wants a sign of life, None if it wants none from this process."""
+    """Return systemd's watchdog interval in seconds, None if this process has none."""
     usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None

@@ -1,4 +1,4 @@
-"""When to act: pure decisions over reports, with the time passed in."""
+"""When the supervisor acts: pure decisions over reports, with the time passed in."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ BACKOFF = Backoff.doubling(5.0, 300.0, reset_after_s=120.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How patient the supervisor is; all but the counts in seconds.
+    """The time limits of the supervisor, in seconds, and its counts.
 
     Attributes:
-        interval_s: Between two probes.
-        probe_timeout_s: For each request of a probe.
-        hang_timeout_s: A Coordinator that does not answer for so long hangs, or is not where the settings say.
-        init_stall_timeout_s: The same for one that initializes and whose stage and progress stand still. The
-            organism's own start timeouts are the real bound; this one is for when they do not work.
-        absent_timeout_s: A Coordinator that is not there for so long is not about to come.
-        min_probes: How many probes in a row must agree, whatever the time says.
-        max_kills: Kills for one kind of trouble; what they did not mend is replaced, with the present settings.
-        backoff: Between one action and the next; health for its ``reset_after_s`` makes earlier trouble forgotten.
-        bootstrap_timeout_s: For a bootstrap to succeed.
+        interval_s: Time between probes.
+        probe_timeout_s: Time limit of each request of a probe.
+        hang_timeout_s: A Coordinator without an answer for so long hangs, or is not at the address in the settings.
+        init_stall_timeout_s: The same for one that initializes without progress. The organism's own start timeouts
+            are the real limit; this one applies if they fail.
+        absent_timeout_s: A Coordinator that is absent for so long is not about to start.
+        min_probes: Number of probes in a row that must agree, in addition to the time.
+        max_kills: Kills for one kind of trouble; after that, the Coordinator is replaced with the present settings.
+        backoff: Pauses between actions; after ``reset_after_s`` of health, earlier trouble no longer counts.
+        bootstrap_timeout_s: Time limit of a bootstrap.
     """
 
     interval_s: float = 2.0
@@ -46,16 +46,16 @@ class Policy:
 
     @property
     def gap_s(self) -> float:
-        """Probes further apart than this prove nothing about what was between them."""
+        """Largest gap between probes; after a longer one, earlier observations no longer count."""
         return 2 * (self.interval_s + 4 * self.probe_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What to do now, and why.
+    """The next action and its reason.
 
-    ``kill`` ends the process, which Ray starts again; ``bootstrap`` brings back what is not there; ``replace`` is a
-    bootstrap that believes nothing of what is there. None where there is nothing to do.
+    ``kill`` ends the process, which Ray restarts; ``bootstrap`` starts a missing Coordinator; ``replace`` is a
+    bootstrap that replaces an existing one in any case. None if there is nothing to do.
     """
 
     remedy: Remedy | None
@@ -64,7 +64,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """One kind of trouble; as long as ``key`` stays equal it is the same one, in the same process."""
+    """One kind of trouble; with an equal ``key`` it is the same trouble in the same process."""
 
     key: tuple[object, ...]
     remedy: Remedy
@@ -72,7 +72,7 @@ class _Trouble:
 
     @property
     def kind(self) -> object:
-        """What it is, in whatever process."""
+        """The kind of trouble, in any process."""
         return self.key[0]
 
 
@@ -80,7 +80,7 @@ NOTHING = Action(None, "")
 
 
 class Judge:
-    """Remembers for how long there has been trouble, and how often it was acted on."""
+    """Track for how long there has been trouble, and how many actions were taken."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -96,16 +96,16 @@ class Judge:
 
     @property
     def actions(self) -> int:
-        """Actions since things were last calm."""
+        """Actions since the last healthy period."""
         return self._actions
 
     def observe(self, report: Report, *, now: float, wanted: bool) -> Action:
-        """Take in one report and say what to do.
+        """Record one report and return the next action.
 
         Args:
-            report: The newest probe.
+            report: The newest report.
             now: Seconds of a monotonic clock.
-            wanted: Whether the Coordinator is meant to run, and nobody else is working on it.
+            wanted: Whether the Coordinator should run, and nobody else is working on it.
         """
         gap = self._last_seen is not None and now - self._last_seen > self._policy.gap_s
         self._last_seen = now
@@ -125,21 +125,21 @@ class Judge:
         return Action(trouble.remedy, f"{report.reason} for {lasted:.0f} s: {report.message}")
 
     def acted(self, *, now: float) -> None:
-        """An action has just ended, whatever came of it: what is seen from now on is seen anew."""
+        """Record that an action has ended, successful or not; observations restart from here."""
         self._actions += 1
         self._not_before = now + self._policy.backoff.delay_s(self._actions)
         if self._proposed is not None:
-            # A Coordinator that was replaced is another matter.
+            # After a replacement the trouble is a new one.
             kills = self._kills[self._proposed.kind] + 1 if self._proposed.remedy == "kill" else 0
             self._kills[self._proposed.kind] = kills
         self._trouble = self._proposed = None
 
     def postpone(self) -> None:
-        """Somebody else is working on it: begin to count anew."""
+        """Restart the observations, because somebody else is working on it."""
         self._trouble = None
 
     def cannot_kill(self) -> None:
-        """There was no process to kill behind the present trouble: only a replacement can mend it."""
+        """Record that there was no process to kill, so only a replacement can help."""
         if self._trouble is not None:
             self._kills[self._trouble.kind] = self._policy.max_kills
 
@@ -156,15 +156,15 @@ class Judge:
                 self._kills.clear()
 
     def _diagnose(self, report: Report) -> _Trouble | None:
-        """Name the trouble; None for everything that is well, making progress, or not ours to mend."""
+        """Return the trouble; None if the Coordinator is healthy, makes progress, or cannot be repaired here."""
         policy, own = self._policy, report.coordinator
         process = (own.get("actor_id"), own.get("pid"))
         match report.reason:
             case Reason.NOT_RESPONDING if report.evidence.get("zombie"):
-                # A head that has just come back may say so for a moment, until it has sorted out its own past.
+                # A head that has just restarted may report this for a moment, until it has reconciled its state.
                 return _Trouble(("zombie", *process), "bootstrap", policy.hang_timeout_s)
             case Reason.NOT_RESPONDING if report.evidence.get("silence") in {"nobody_listens", "another_answers"}:
-                # It does not hang: it is not where the settings say, and a new process of it would not be there either.
+                # It does not hang: it is not at the address in the settings, nor would a new process be.
                 return _Trouble(("elsewhere", *process), "replace", policy.hang_timeout_s)
             case Reason.NOT_RESPONDING:
                 return self._kill(("hung", *process), policy.hang_timeout_s)
@@ -172,12 +172,12 @@ class Judge:
                 return _Trouble((report.reason,), "bootstrap", policy.absent_timeout_s)
             case Reason.STARTING | Reason.RESTARTING:
                 where = (own.get("state"), own.get("stage"), repr(own.get("progress")), own.get("init_attempts"))
-                # An organism whose agents may take an hour says so; its own timeout has to have had its turn.
+                # An organism whose agents may take an hour reports that; its own timeout must apply first.
                 allowed = 2 * _seconds(own.get("start_timeout_s"))
                 return self._kill(("stalled", *process, *where), max(policy.init_stall_timeout_s, allowed))
             case _:
-                # Organs are the Coordinator's own care; nodes, tokens, releases and room are the deployment's; an
-                # unreachable head is restarted by its service; and who cannot ask does not know.
+                # The Coordinator supervises organs; the deployment handles nodes, tokens, releases and resources;
+                # a service restarts an unreachable head; and without an answer, the state is unknown.
                 return None
 
     def _kill(self, key: tuple[object, ...], patience_s: float) -> _Trouble:

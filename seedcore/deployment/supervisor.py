@@ -1,10 +1,10 @@
-"""The supervisor: watches the Coordinator from outside and mends what Ray does not see.
+"""The supervisor: watch the Coordinator from outside and repair faults that Ray does not detect.
 
-Ray restarts a process that died. It calls an actor ALIVE that hangs, or whose node is dead, and it forgets one when
-the GCS loses its state. ``seedcore supervise`` runs on the head, without Ray in its process, and acts only on a
-Coordinator that somebody wanted to run (``desired_state.py``) and that neither answers nor makes progress.
+Ray restarts a process that died. It reports an actor ALIVE that hangs or whose node is dead, and it forgets an actor
+when the GCS loses its state. ``seedcore supervise`` runs on the head, without Ray in its process, and acts only on a
+Coordinator that is wanted (``desired_state.py``) and that neither answers nor makes progress.
 
-Here is the loop around the decisions: probe, judge, act, write it down; stop cleanly within a second.
+This module is the loop around the decisions: probe, decide, act, record; it stops cleanly within a second.
 """
 
 from __future__ import annotations
@@ -44,35 +44,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = "supervise.lock"
-# Joining Ray and the last probe come on top of the time that bootstrap itself is given.
+# Extra time for joining Ray and the last probe, in addition to the time limit of bootstrap.
 BOOTSTRAP_MARGIN_S = 45.0
 CHILD_STOP_S = 0.5
 TICK_S = 0.5
 IDLE_S = 5.0
-# A probe that takes so much longer than its own limits does not end any more; the watchdog shall notice.
+# A probe that takes so much longer than its limits does not end any more; systemd's watchdog must detect that.
 PROBE_OVERDUE_S = 60.0
 _STOP = object()
 
 
 class Supervisor:
-    """Watches one deployment until it is told to stop.
+    """Watch one deployment until it is told to stop.
 
     Args:
-        settings: The deployment; ``state_dir`` holds what is wanted, the journal and the locks.
-        policy: How patient it is.
-        bootstrap_command: What starts a Coordinator, without its options; default: this interpreter's seedcore.
+        settings: The deployment; ``state_dir`` has the desired state, the journal and the locks.
+        policy: Its time limits.
+        bootstrap_command: Command that starts a Coordinator, without options; default: this interpreter's seedcore.
     """
 
     def __init__(
         self, settings: Settings, *, policy: Policy | None = None, bootstrap_command: Sequence[str] = ()
     ) -> None:
-        # Which nodes there should be may change while it runs, and is for others to judge.
+        # The expected nodes may change while it runs, and the gate checks them.
         self._settings = dataclasses.replace(settings, expected_nodes=())
         self._policy = policy or Policy()
         self._command = list(bootstrap_command) or [sys.executable, "-m", "seedcore", "bootstrap"]
         self._judge = Judge(self._policy)
         self._journal = Journal(settings.state_dir)
-        # SimpleQueue, because its put() may be called from a signal handler at any moment.
+        # SimpleQueue, because a signal handler may call its put() at any moment.
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._questions: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._child: _Child | None = None
@@ -82,20 +82,20 @@ class Supervisor:
         self._trouble_since: float | None = None
 
     def run(self) -> int:
-        """Supervise until SIGTERM, SIGINT or :meth:`stop`; returns the exit code.
+        """Supervise until SIGTERM, SIGINT or :meth:`stop`; return the exit code.
 
         Raises:
             ConfigError: The state directory cannot be written.
         """
         with _alone(self._settings.state_dir) as alone:
             if not alone:
-                logger.error("another supervisor is at work: state_dir=%s", self._settings.state_dir)
+                logger.error("another supervisor is running: state_dir=%s", self._settings.state_dir)
                 return 1
             with self._signals():
                 self._journal.write("started", pid=os.getpid())
                 logger.info("watching: namespace=%s state_dir=%s", self._settings.namespace, self._settings.state_dir)
                 notify("READY=1", "STATUS=watching")
-                # A daemon thread: a probe that waits for a dead host must not hold up the end.
+                # A daemon thread: a probe that waits for a dead host must not delay the end.
                 threading.Thread(target=self._keep_probing, name="probe", daemon=True).start()
                 try:
                     self._loop()
@@ -107,7 +107,7 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """Make :meth:`run` return; may be called from anywhere."""
+        """Make :meth:`run` return; call it from any thread or signal handler."""
         self._events.put(_STOP)
 
     def _loop(self) -> None:
@@ -144,7 +144,7 @@ class Supervisor:
             try:
                 report = probe(self._settings, timeout_s=self._policy.probe_timeout_s)
             except Exception as error:
-                # A token that is being replaced, an answer nobody foresaw: we know nothing, and go on watching.
+                # For example a token that is being replaced, or an unexpected answer: the state is unknown, go on.
                 text = f"the probe failed: {type(error).__name__}: {error}"
                 report = report_of(Reason.UNKNOWN, text)
             self._events.put(report)
@@ -159,7 +159,7 @@ class Supervisor:
         if action.remedy is None or wanted is None:
             return
         if _held_elsewhere(self._settings.state_dir / desired_state.LOCK_NAME):
-            logger.info("leaving it to the bootstrap that is running: %s", action.why)
+            logger.info("not acting, a bootstrap is running: %s", action.why)
             self._judge.postpone()
         elif action.remedy == "kill":
             self._kill(report, action)
@@ -181,7 +181,7 @@ class Supervisor:
 
     def _bootstrap(self, wanted: desired_state.Desired, action: Action, now: float) -> None:
         arguments = ["--json", "--keep-desired", "--wait-timeout", f"{self._policy.bootstrap_timeout_s:g}"]
-        # What was wanted names its file, and the packaged one is no file: the environment's must not stand in.
+        # The desired state names its file, or the packaged one; the file of the environment must not replace it.
         environ = {**os.environ, "SEEDCORE_CONFIG": wanted.config or ""}
         replaces = action.remedy == "replace"
         arguments += ["--replace"] * replaces
@@ -208,7 +208,7 @@ class Supervisor:
         self._journal.write("bootstrap_ended", **facts, next_action_after_s=pause)
         level = logging.INFO if facts.get("healthy") else logging.ERROR
         text = " ".join(f"{key}={value}" for key, value in facts.items())
-        logger.log(level, "bootstrap ended: %s; the next action at the earliest in %g s", text, pause)
+        logger.log(level, "bootstrap ended: %s; no further action for %g s", text, pause)
 
     def _stop_child(self) -> None:
         if self._child is not None:
@@ -217,7 +217,7 @@ class Supervisor:
             self._child = None
 
     def _remember(self, report: Report) -> None:
-        """Note when the Coordinator's process started, while the row that names it is fresh."""
+        """Record when the Coordinator's process started, while the row with its pid is fresh."""
         actor_id, pid = report.coordinator.get("actor_id"), report.coordinator.get("pid")
         if (actor_id, pid) != self._process[:2]:
             self._process = (actor_id, pid, start_ticks(pid))
@@ -237,7 +237,7 @@ class Supervisor:
             logger.info("status: %s reason=%s pid=%s message=%s", *said, report.message)
         if report.status == "healthy":
             if self._child is not None:
-                # It is what has mended it, and counts as an action when it has ended.
+                # The bootstrap has repaired it, and counts as an action when it has ended.
                 return
             if self._trouble_since is not None and self._judge.actions:
                 self._journal.write(
@@ -263,11 +263,11 @@ class Supervisor:
 
 
 class _Child:
-    """A bootstrap in a process of its own, with a deadline; its words go to our standard error."""
+    """A bootstrap in its own process, with a deadline; its messages go to our standard error."""
 
     def __init__(self, argv: list[str], environ: dict[str, str], deadline: float) -> None:
         self._deadline = deadline
-        # A file and not a pipe: nobody has to read while it runs.
+        # A file and not a pipe, so that nobody has to read while it runs.
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _end
         config = environ["SEEDCORE_CONFIG"]
         options = ["--config", config] if config else []
@@ -280,7 +280,7 @@ class _Child:
             raise
 
     def poll(self, now: float) -> dict[str, Any] | None:
-        """Return what came of it once it has ended; at the deadline it is killed."""
+        """Return its result once it has ended; kill it at the deadline."""
         code = self._process.poll()
         if code is None and now >= self._deadline:
             self._process.kill()
@@ -288,7 +288,7 @@ class _Child:
         return None if code is None else self._end(code)
 
     def stop(self) -> None:
-        """End it, with half a second for a clean end."""
+        """End it, with half a second for a clean exit."""
         self._process.terminate()
         try:
             self._process.wait(CHILD_STOP_S)
@@ -313,7 +313,7 @@ class _Child:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[bool]:
-    """Hold the lock of the one supervisor of a state directory; False if another one holds it.
+    """Take the supervisor's lock of a state directory; return False if another one holds it.
 
     Raises:
         ConfigError: The directory cannot be written.
@@ -336,7 +336,7 @@ def _alone(directory: Path) -> Iterator[bool]:
 
 
 def _held_elsewhere(path: Path) -> bool:
-    """Say whether somebody holds the lock; one that does not exist is held by nobody."""
+    """Return whether somebody holds the lock; False if it does not exist."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -248,7 +248,7 @@ def test_what_the_nodes_can_send_each_other_is_found_out_by_sending_it(organism:
     with frozen(cluster, "worker"):
         done = organism.run("network", "--timeout", "20")
     assert done.returncode == 1
-    assert done.stdout.splitlines() == ["worker starts no process for the head within 20 s"]
+    assert done.stdout.splitlines() == ["worker did not start a process for the head within 20 s"]
 
 
 def test_what_piled_up_while_a_node_was_away_is_spread_again_by_a_rebalance(

@@ -44,7 +44,7 @@ def seen(reason: str, word: str = "unhealthy", *, told: bool = True, evidence: A
 
 
 STARTS: dict[str, Any] = {"word": "initializing", "state": "PENDING_CREATION", "organism_initialized": False}
-OTHER = "its configuration is another one"
+OTHER = "its configuration differs"
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ OTHER = "its configuration is another one"
         (seen("organs_down"), "wait", ""),
         (seen("starting", **STARTS), "wait", ""),
         # It is not ours.
-        (seen("ready", "healthy", release="r2"), "replace", "it is of release r2, not r1"),
-        (seen("ready", "healthy", release=None), "replace", "it is of release None, not r1"),
+        (seen("ready", "healthy", release="r2"), "replace", "it has release r2, not r1"),
+        (seen("ready", "healthy", release=None), "replace", "it has release None, not r1"),
         (seen("ready", "healthy", fingerprint="f2"), "reload", OTHER),
         (seen("ready", "healthy", fingerprint=None), "reload", OTHER),
         (seen("starting", fingerprint="f2", **STARTS), "replace", OTHER),
@@ -339,7 +339,7 @@ def test_a_failed_creation_is_tried_again_with_growing_pauses(cluster: FakeClust
     assert (outcome.attempts, outcome.report.exit_code) == (3, 0)
     assert hands.calls.count("kill organs") == 2
     assert clock.now - 1000.0 == pytest.approx(3.0, abs=1.0)
-    assert said[1] == "attempt 1 failed: no such file; trying again in 1 s"
+    assert said[1] == "attempt 1 failed: no such file; retrying in 1 s"
     assert outcome.cause == "RuntimeError: no such file"
 
 

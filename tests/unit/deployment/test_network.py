@@ -56,7 +56,7 @@ def test_a_fault_names_the_hosts_the_port_and_the_direction() -> None:
     one, two = nodes(2)
 
     assert fault(one, two, {"ray_object_manager_port": "no answer within 3 s"}, timeout_s=20) == (
-        "n00 gets no object of 1 MB from n01 within 20 s: closed from n00 to n01 (10.0.0.1) port 6381 "
+        "n00 did not receive an object of 1 MB from n01 within 20 s: closed from n00 to n01 (10.0.0.1) port 6381 "
         "(ray_object_manager_port): no answer within 3 s"
     )
     other_way = fault(one, two, {}, timeout_s=20)
