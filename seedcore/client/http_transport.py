@@ -15,12 +15,10 @@ from seedcore.client.retry import Attempts, Sink, closed_answer, parse
 from seedcore.core.errors import ClusterError, DeadlineError, OrganUnavailableError, SeedCoreError
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
-from seedcore.core.task import LINES_MEDIA_TYPE, describe, failure
+from seedcore.core.task import LINES_MEDIA_TYPE, SENT_TOGETHER, SENT_TOGETHER_BYTES, describe, failure
 from seedcore.status.http_client import NotSentError, check_refusal, coordinator_status, stranger
 from seedcore.status.probing import probe
 
-MAX_BATCH = 250
-MAX_BATCH_BYTES = 1024 * 1024
 # Requests in flight. Below the first number a task is sent at once, above it tasks are collected for a moment.
 QUICK_REQUESTS = 4
 MAX_REQUESTS = 128
@@ -148,8 +146,8 @@ class HttpEngine:
         self._flushing = None
         batch: list[_Entry] = []
         size = 0
-        while self._inbox and len(batch) < MAX_BATCH:
-            if batch and size + self._inbox[0].size > MAX_BATCH_BYTES:
+        while self._inbox and len(batch) < SENT_TOGETHER:
+            if batch and size + self._inbox[0].size > SENT_TOGETHER_BYTES:
                 break
             entry = self._inbox.popleft()
             if entry in self._open:  # else its deadline passed in the queue

@@ -21,6 +21,8 @@ MAX_NAME_CHARS = 200
 """Longest task type, domain or id, in characters."""
 MAX_BATCH = 1_000
 """Largest number of tasks in one ``execute_many``."""
+SENT_TOGETHER, SENT_TOGETHER_BYTES = 250, 1024 * 1024
+"""Largest number of tasks, and their estimated size in bytes, that a sender puts into one call or request."""
 LINES_MEDIA_TYPE = "application/x-ndjson"
 """An HTTP client that accepts this type gets each answer as its own line, as soon as it is there."""
 

@@ -17,12 +17,10 @@ from typing import Any
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayTaskError, WorkerCrashedError
 
 from seedcore.core.errors import Executed, OrganUnavailableError
-from seedcore.core.task import describe, failure
+from seedcore.core.task import SENT_TOGETHER, SENT_TOGETHER_BYTES, describe, failure
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH = 250
-MAX_BATCH_BYTES = 1024 * 1024
 # The organ enforces a task's deadline; this much later the sender stops waiting for the organ.
 ANSWER_GRACE_S = 2.0
 POLL_S = 10.0
@@ -114,13 +112,13 @@ class Lane:
     def _flush(self) -> None:
         self._flushing = False
         while self._waiting:
-            room = MAX_BATCH if self.limit is None else min(MAX_BATCH, self.limit - self._under_way)
+            room = SENT_TOGETHER if self.limit is None else min(SENT_TOGETHER, self.limit - self._under_way)
             if room <= 0:
                 self._watch(min(call.deadline for call in self._waiting))
                 return
             batch = [self._waiting.popleft()]
             size = batch[0].size
-            while self._waiting and len(batch) < room and size + self._waiting[0].size <= MAX_BATCH_BYTES:
+            while self._waiting and len(batch) < room and size + self._waiting[0].size <= SENT_TOGETHER_BYTES:
                 size += self._waiting[0].size
                 batch.append(self._waiting.popleft())
             self._under_way += len(batch)

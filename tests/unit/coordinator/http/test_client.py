@@ -19,7 +19,7 @@ from seedcore.coordinator.http import HttpServer
 from seedcore.coordinator.http import answer_lines as lines
 from seedcore.coordinator.http.tls import Certificate
 from seedcore.core.settings import Settings
-from seedcore.core.task import failure
+from seedcore.core.task import SENT_TOGETHER_BYTES, failure
 from tests.unit.coordinator.http.conftest import View
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ async def test_large_tasks_travel_in_requests_of_a_bounded_size(settings: Settin
         answers = await client.submit_many([echo("x" * 400_000)] * 7)
 
     assert all(answer["success"] for answer in answers)
-    assert max(map(len, requests)) < client_http.MAX_BATCH_BYTES
+    assert max(map(len, requests)) < SENT_TOGETHER_BYTES
 
 
 async def test_a_task_that_was_refused_is_sent_again_until_its_time_is_over(settings: Settings, view: Worker) -> None:
