@@ -27,18 +27,18 @@ def state(replicas: Sequence[Replica], *, is_starting: bool) -> ReplicaState:
 
 
 def ready_agents(replicas: Sequence[Replica]) -> int:
-    """Return how many agents can work now."""
+    """Return the number of ready agents."""
     return sum(replica.ready_agents for replica in replicas)
 
 
 def why(organ: OrganSpec, replicas: Sequence[Replica], now: ReplicaState) -> str:
-    """Say why no process of the organ can take a task."""
+    """Return why no process of the organ can take a task."""
     errors = (replica.error.splitlines()[0] for replica in replicas if replica.error)
-    return f"organ {organ.id} cannot work now: {next(errors, f'it is {now}')}"
+    return f"organ {organ.id} is not ready: {next(errors, f'it is {now}')}"
 
 
 def because(replicas: Sequence[Replica]) -> str:
-    """Return the first reason in parentheses why an agent is missing; "" if there is none."""
+    """Return in parentheses the first reason why an agent is missing; "" if there is none."""
     texts = [
         replica.error.splitlines()[0] if replica.error else f"replica {replica.index} is {replica.state}"
         for replica in replicas
@@ -48,7 +48,7 @@ def because(replicas: Sequence[Replica]) -> str:
 
 
 def route(organ: OrganSpec, replicas: Sequence[Replica], now: ReplicaState) -> dict[str, Any]:
-    """Return what a client needs to reach the organ by itself."""
+    """Return the organ's entry in the routing table for clients."""
     usable = [replica for replica in replicas if replica.usable and replica.handle is not None]
     entries = [
         {
@@ -66,7 +66,7 @@ def route(organ: OrganSpec, replicas: Sequence[Replica], now: ReplicaState) -> d
 
 
 def report(organ: OrganSpec, replicas: Sequence[Replica], now: ReplicaState) -> dict[str, Any]:
-    """Describe the organ as plain data, without what never changes."""
+    """Return the organ as plain data, without constant data."""
     ready = ready_agents(replicas)
     return {
         "organ_id": organ.id,
@@ -89,7 +89,7 @@ def report(organ: OrganSpec, replicas: Sequence[Replica], now: ReplicaState) -> 
 
 
 def figures(replicas: Sequence[Replica], agent_count: int) -> dict[str, Any]:
-    """Return ``agents`` by their state, ``stuck`` places and the ``queue_limit`` of the organ."""
+    """Return ``agents`` by state, ``stuck`` slots and the ``queue_limit`` of the organ."""
     living = [replica.snapshot for replica in replicas if replica.snapshot and replica.usable]
     agents = dict.fromkeys(("starting", "ready", "stuck", "failed", "stopped"), 0)
     for snapshot in living:
@@ -104,7 +104,7 @@ def figures(replicas: Sequence[Replica], agent_count: int) -> dict[str, Any]:
 
 
 def missing(organs: Iterable[tuple[OrganSpec, Sequence[Replica]]]) -> tuple[list[str], list[str]]:
-    """Return what is not as it should be: (required organs below their minimum, everything else that is missing)."""
+    """Return the missing parts: (required organs below their minimum, everything else)."""
     down: list[str] = []
     degraded: list[str] = []
     for organ, replicas in organs:
@@ -128,7 +128,7 @@ async def canary(replica: Replica, replicas: Sequence[Replica], nonce: str) -> d
     try:
         answer = await replica.canary(nonce, CANARY_TIMEOUT_S)
     except Exception as error:
-        # Whatever Ray or the organ makes of it, a canary that does not return is a result, not a failure of ours.
+        # A canary that does not return, whatever the error, is a result and not a failure of this process.
         return {**entry, "error": describe(error).splitlines()[0]}
     is_back = answer.get("nonce") == nonce and "error" not in answer
     entry = {**entry, "ok": is_back, "missed": not is_back, "pid": answer.get("pid")}
@@ -136,7 +136,7 @@ async def canary(replica: Replica, replicas: Sequence[Replica], nonce: str) -> d
 
 
 def constants(organ: OrganSpec) -> dict[str, Any]:
-    """Return what never changes of an organ."""
+    """Return the constant data of an organ."""
     return {
         "description": organ.description,
         "agent_ids": organ.agent_ids(),
@@ -145,7 +145,7 @@ def constants(organ: OrganSpec) -> dict[str, Any]:
 
 
 def is_awaited(replicas: Sequence[Replica], elapsed_s: float) -> bool:
-    """Say whether a start still waits for an organ: for its minimum for ever if it is required, else for a time."""
+    """Return whether a start still waits for an organ: without limit for a required one, else for a time."""
     organ = replicas[0].spec
     if all(replica.settled or replica.given_up for replica in replicas):
         return False

@@ -1,4 +1,4 @@
-"""OrganismManager: brings the organs up, routes tasks to them, and rolls their state up into one truth."""
+"""Start the organs, route tasks to them, and combine their states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from seedcore.dispatch.sender import ANSWER_GRACE_S
 
 logger = logging.getLogger(__name__)
 
-# Of a task that is sent again; what is less the organ could not tell from none.
+# Shortest remaining time with which a task is sent again; the organ would answer a shorter one as late.
 MIN_TIMEOUT_S = 0.001
 _SENT_BACK_PAUSE_S = 0.02
 
@@ -35,11 +35,11 @@ class OrganismManager:
     """All organs of one organism.
 
     Args:
-        spec: What to bring up.
-        release: Id of the release that the organs must run from.
-        runtime: Where organs run.
-        on_change: Called, on the loop, whenever the state of an organ changes.
-        generations: Generation of the organs' processes by organ id, where it is not 0: those to adopt.
+        spec: The organism.
+        release: Id of the release from which the organs must run.
+        runtime: Runs the organs.
+        on_change: Called on the event loop whenever the state of an organ changes.
+        generations: Generation of the processes to adopt, by organ id, if it is not 0.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class OrganismManager:
         self._silence = NodeSilence()
         self._placer = Placer(runtime, self._occupants, avoid=lambda: self._leaving | self._silence.silent)
         self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
-        # Processes of a reload that come up beside those that they are to replace.
+        # Processes of a reload that start beside those that they will replace.
         self._coming: dict[str, list[Replica]] = {}
-        # Organs whose old processes had to go first, so that their tasks wait for the new ones.
+        # Organs whose old processes had to end first, so that their tasks wait for the new ones.
         self._away: frozenset[str] = frozenset()
-        # Processes that end their last tasks, and what those have counted that are gone.
+        # Processes that finish their last tasks, and the counts of those that are gone.
         self._retiring: list[Replica] = []
         self._past_tasks: dict[str, list[dict[str, Any]]] = {}
         self._leaving: frozenset[str] = frozenset()
@@ -76,9 +76,9 @@ class OrganismManager:
 
     @property
     def stage(self) -> str:
-        """How far the organs are, for people: ``2 of 3 organs ready; starting: utility_organ_1``.
+        """Progress of the organs, for people: ``2 of 3 organs ready; starting: utility_organ_1``.
 
-        With more processes than may start at a time: ``...; 36 processes wait for their turn to start``.
+        If more processes start than may at a time: ``...; 36 processes wait for their turn to start``.
         """
         entries = [(organ_id, self._state(organ_id)) for organ_id in self._organs]
         ready = sum(state in {ReplicaState.READY, ReplicaState.DEGRADED} for _, state in entries)
@@ -94,7 +94,7 @@ class OrganismManager:
 
     @property
     def progress(self) -> dict[str, int]:
-        """Ready organs and agents, and how many there are to be."""
+        """Numbers of ready and configured organs and agents."""
         return {
             "organs_ready": sum(self._state(i) in {ReplicaState.READY, ReplicaState.DEGRADED} for i in self._organs),
             "organs": len(self._organs),
@@ -103,14 +103,14 @@ class OrganismManager:
         }
 
     def leave(self, node_ids: frozenset[str]) -> None:
-        """Move what runs on these nodes, which are to leave the cluster; each replica does when it reports next."""
+        """Move the replicas away from these draining nodes; each moves at its next report."""
         self._leaving = node_ids
 
     async def initialize(self) -> None:
-        """Bring every organ up; returns when enough of each is there and the rest has settled or had its time.
+        """Start every organ; return when enough of each is ready and the rest is settled or out of time.
 
-        Living organs of the same configuration and release are adopted, others are replaced. What is missing then
-        heals in the background.
+        Living organs with the same configuration and release are adopted, others are replaced. Missing parts recover
+        in the background.
 
         Raises:
             InitializationError: A required organ has fewer ready agents than its minimum; nothing of the
@@ -132,7 +132,7 @@ class OrganismManager:
             try:
                 await self.shutdown()
             except Exception:
-                logger.exception("stopping what had come up")
+                logger.exception("stopping the organs that have started")
             if isinstance(error, InitializationError):
                 raise
             raise InitializationError(f"Ray's head did not answer: {describe(error)}") from error
@@ -142,18 +142,18 @@ class OrganismManager:
     async def reload(
         self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[Mapping[str, int]], Awaitable[None]]
     ) -> dict[str, list[str]]:
-        """Become another organism in place: organs whose spec is the same go on as if nothing happened.
+        """Change to another organism in place; organs with an unchanged spec are not touched.
 
-        The processes of new and changed organs come up beside the old ones. Where there is no room for both, the old
-        ones end first, and the organ's tasks wait for the new ones, within their deadlines. When all are there,
-        ``commit`` is awaited with the generations, the routes change, and the old processes end after their tasks.
-        Whatever goes wrong before that is undone.
+        The processes of new and changed organs start beside the old ones. Without room for both, the old ones end
+        first, and the organ's tasks wait for the new ones, within their deadlines. When all are ready, ``commit`` is
+        awaited with the generations, the routes change, and the old processes end after their tasks. A failure before
+        that is undone.
 
         Returns:
             Ids of the organs: ``{"kept": [...], "replaced": [...], "added": [...], "removed": [...]}``.
 
         Raises:
-            InitializationError: The new organs did not come up, or not in time; the old organism is there.
+            InitializationError: The new organs did not start in time; the old organism is kept.
         """
         old, new = {organ.id: organ for organ in self.spec.organs}, {organ.id: organ for organ in spec.organs}
         changes = {
@@ -189,15 +189,15 @@ class OrganismManager:
         return changes
 
     async def moves(self) -> list[Move]:
-        """Plan what has to move so that every replica is where a start would put it now."""
+        """Plan the moves after which every replica is on the node that a new start would choose."""
         return plan(await self._placer.places(), self._occupants())
 
     async def move(self, organ_id: str, index: int, *, timeout_s: float) -> str | None:
-        """Let a replica leave its node, after its tasks; returns the id of its new node as soon as it is well there.
+        """Move a replica after its tasks; return the id of its new node once it is ready there.
 
         Raises:
-            OrganUnavailableError: It does not work now, or another replica of the organ does not, so nothing was done;
-                or it did not come back in time, and is still being started.
+            OrganUnavailableError: It is down, or another replica of the organ is, so nothing was done; or it did not
+                come back in time, and is still being started.
         """
         replicas = self._replicas.get(organ_id, [])
         if index >= len(replicas):
@@ -220,23 +220,23 @@ class OrganismManager:
         return replica.place
 
     async def shutdown(self) -> None:
-        """Stop every organ, in good order, and end its process."""
+        """Stop every organ after its tasks, and end its process."""
         self.initialized = False
         self._watch.stop()
         await asyncio.gather(*(replica.stop() for replica in self._all()))
         await self._retire_others(set())
 
     async def dispatch(self, task: Task) -> dict[str, Any]:
-        """Route a task and do it; raises what :meth:`run_on` and the routing raise."""
+        """Route and execute a task; raise the errors of :meth:`run_on` and of the routing."""
         return await self.run_on(self._routes.route(task.type, task.domain), task)
 
     async def run_on(self, organ_id: str, task: Task) -> dict[str, Any]:
-        """Do a task on one organ, on the usable replica with the least to do.
+        """Execute a task on one organ, on the usable replica with the fewest tasks.
 
-        A task that a process sends back because it is being replaced goes to the one that follows.
+        A task that a process sends back because it is being replaced goes to its successor.
 
         Raises:
-            OrganUnavailableError: No replica can work now.
+            OrganUnavailableError: No replica is ready.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -252,7 +252,7 @@ class OrganismManager:
             await asyncio.sleep(_SENT_BACK_PAUSE_S)
 
     async def _return(self, organ_id: str, task: Task, began: float) -> None:
-        """Wait until an organ is back whose processes had to go before the new ones came, while the task has time."""
+        """Wait, within the task's time, for an organ whose old processes had to end before the new ones start."""
         while organ_id in self._away and not any(replica.usable for replica in self._replicas[organ_id]):
             left_s = began + self._limit_s(self._organs[organ_id], task) - asyncio.get_running_loop().time()
             try:
@@ -262,7 +262,7 @@ class OrganismManager:
                 return
 
     async def stream(self, task: Task) -> AsyncIterator[dict[str, Any]]:
-        """Route a task and do it; yields and raises as :meth:`Replica.stream`, and raises as the routing does."""
+        """Route and execute a task; yield and raise like :meth:`Replica.stream`, and raise errors of the routing."""
         organ_id = self._routes.route(task.type, task.domain)
         await self._return(organ_id, task, asyncio.get_running_loop().time())
         replica, timeout_s = self._choose(organ_id, task)
@@ -270,25 +270,25 @@ class OrganismManager:
             yield part
 
     async def run_on_any(self, task: Task) -> dict[str, Any]:
-        """Do a task on some organ that can work now."""
+        """Execute a task on any ready organ."""
         usable = [organ_id for organ_id in self._organs if any(r.usable for r in self._replicas[organ_id])]
         if not usable:
-            raise OrganUnavailableError("no organ can work now")
+            raise OrganUnavailableError("no organ is ready")
         return await self.run_on(random.choice(usable), task)  # noqa: S311 - a choice, not a secret
 
     async def canary(self, nonce: str) -> list[dict[str, Any]]:
-        """Send a nonce through every replica; one entry each, with ``ok`` and, if not, ``error``.
+        """Send a nonce through every replica; return one entry each, with ``ok`` and, if not, ``error``.
 
-        ``missed`` says whether the organism is not what it seems without it: a replica that is known to be down, in an
-        organism that is healthy (degraded) all the same, is not.
+        ``missed`` tells whether a missing nonce contradicts the status; it is False for a replica that is known to be
+        down in an organism that is degraded.
         """
         asked = [organ_reports.canary(one, replicas, nonce) for replicas in self._replicas.values() for one in replicas]
         return list(await asyncio.gather(*asked))
 
     def organ_reports(self, *, brief: bool = False) -> list[dict[str, Any]]:
-        """Describe every organ as plain data (``get_organism_status``); in brief, without what never changes.
+        """Return every organ as plain data (``get_organism_status``); the brief form omits constant data.
 
-        Ten thousand agent ids have no place in a status that is asked for every second.
+        A status that is read every second must not contain ten thousand agent ids.
         """
         reports = [
             organ_reports.report(organ, self._replicas[key], self._state(key)) for key, organ in self._organs.items()
@@ -299,7 +299,7 @@ class OrganismManager:
         return reports
 
     def organ_metrics(self) -> list[dict[str, Any]]:
-        """Describe every organ with its figures: ``agents`` by their state, ``stuck`` places, ``tasks`` counted."""
+        """Return every organ with its figures: ``agents`` by state, ``stuck`` slots, ``tasks`` counts."""
         reports = self.organ_reports()
         for report in reports:
             report.update(organ_reports.figures(self._replicas[report["organ_id"]], report["agent_count"]))
@@ -307,22 +307,22 @@ class OrganismManager:
         return reports
 
     def task_counts(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Yield the id of every organ that has reported whole, with the tasks it has counted in all."""
+        """Yield the id of every organ with complete reports, with its total task counts."""
         for organ_id, replicas in self._replicas.items():
             if all(replica.snapshot for replica in replicas):
                 yield organ_id, self._tasks(organ_id)
 
     @property
     def known_types(self) -> frozenset[str]:
-        """All task types that some organ takes."""
+        """All task types that some organ accepts."""
         return self._known_types
 
     def routes(self) -> dict[str, Any]:
-        """The routing table as plain data."""
+        """Return the routing table as plain data."""
         return self._routes.to_dict()
 
     def table(self) -> dict[str, Any]:
-        """What a client needs to reach the organs by itself: see :class:`seedcore.dispatch.routing_table.TableNews`."""
+        """Return the routing table for clients: see :class:`seedcore.dispatch.routing_table.TableNews`."""
         organs = {
             key: organ_reports.route(organ, self._replicas[key], self._state(key))
             for key, organ in self._organs.items()
@@ -330,11 +330,11 @@ class OrganismManager:
         return {**self._routes.to_dict(), "organs": organs}
 
     def missing(self) -> tuple[list[str], list[str]]:
-        """What is not as it should be: (required organs below their minimum, everything else that is missing)."""
+        """Return the missing parts: (required organs below their minimum, everything else)."""
         return organ_reports.missing((organ, self._replicas[key]) for key, organ in self._organs.items())
 
     async def _find_generations(self) -> None:
-        """Adopt the processes of an earlier reload that nobody has told this Coordinator of.
+        """Adopt the processes of an earlier reload that the record does not mention.
 
         Raises:
             InitializationError: Ray's head did not answer.
@@ -369,13 +369,13 @@ class OrganismManager:
         return merge([self._past_tasks.get(organ_id, ()), *(one.tasks() for one in counting)])
 
     def _count_past(self, replica: Replica) -> None:
-        """Keep what a process has counted that is gone, if its organ is still there."""
+        """Keep the counts of a process that has ended, if its organ still exists."""
         key = replica.spec.id
         if key in self._organs:
             self._past_tasks[key] = merge([self._past_tasks.get(key, ()), replica.tasks()])
 
     def _next_generation(self, organ_id: str) -> int:
-        """Return the generation for processes beside those that there are; two take turns."""
+        """Return the generation for processes beside the present ones; two generations alternate."""
         return 1 - self.generations.get(organ_id, 0)
 
     def _make(self, organ: OrganSpec, generation: int | None = None) -> list[Replica]:
@@ -395,22 +395,22 @@ class OrganismManager:
         ]
 
     async def _with_room(self, organs: list[OrganSpec]) -> tuple[list[str], list[str]]:
-        """Split organs into those whose new processes have room beside the old ones, and those that have to wait."""
+        """Split organs into those whose new processes have room beside the old ones, and those that must wait."""
         beside: list[OrganSpec] = []
         first: list[str] = []
         for organ in organs:
             wanted = [Request(one, index) for one in (*beside, organ) for index in range(one.replicas)]
-            # Of an organ that is new there is no process to end first: Ray waits for room, and says so.
+            # A new organ has no old process to end first: Ray waits for room, and the status shows it.
             if organ.id not in self._replicas or await self._placer.fits_now(wanted):
                 beside.append(organ)
             else:
                 first.append(organ.id)
         if first:
-            logger.info("no room for old and new processes at a time, tasks wait: %s", ", ".join(first))
+            logger.info("no room for old and new processes at the same time, tasks wait: %s", ", ".join(first))
         return [organ.id for organ in beside], first
 
     async def _put(self, *organs: OrganSpec) -> None:
-        """Put these organs in the places of those with their ids, which are stopped; nothing is started."""
+        """Replace organs with the same ids, which are stopped; start nothing."""
         before = [replica for organ in organs for replica in self._replicas[organ.id]]
         await asyncio.gather(*(replica.stop() for replica in before))
         for replica in before:
@@ -420,7 +420,7 @@ class OrganismManager:
             self._replicas[organ.id] = self._make(organ)
 
     def _switch(self, spec: OrganismSpec, generations: Mapping[str, int]) -> list[Replica]:
-        """Let the new processes take the tasks from now on; returns the old ones, which are to be stopped."""
+        """Route tasks to the new processes from now on; return the old ones, which must be stopped."""
         new = {organ.id: organ for organ in spec.organs}
         gone = [
             replica for key, ones in self._replicas.items() if key in self._coming or key not in new for replica in ones
@@ -436,10 +436,10 @@ class OrganismManager:
         return gone
 
     async def _bring_up(self, organs: Mapping[str, list[Replica]]) -> None:
-        """Start these processes and wait until enough of each organ is there, and the rest has settled or had its time.
+        """Start these processes and wait until enough of each organ is ready, and the rest is settled or out of time.
 
         Raises:
-            InitializationError: A required one cannot reach its minimum any more.
+            InitializationError: A required organ cannot reach its minimum any more.
         """
         for replicas in organs.values():
             for replica in replicas:
@@ -452,13 +452,13 @@ class OrganismManager:
             elapsed_s = asyncio.get_running_loop().time() - began
             if not any(organ_reports.is_awaited(replicas, elapsed_s) for replicas in organs.values()):
                 return
-            # Some are awaited for a time only, and nothing else tells when it is over.
+            # Some organs are awaited only for a time, and no event marks its end.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await changed.wait()
 
     async def _undo(self, old: Mapping[str, OrganSpec]) -> None:
-        """End what a reload that failed has started; old processes that had to go come up in the background."""
+        """End the processes of a failed reload; restart old processes that had to end, in the background."""
         gone = [replica for replicas in self._coming.values() for replica in replicas]
         back, self._coming = self._away, {}
         await asyncio.gather(*(replica.stop() for replica in gone), self._put(*(old[key] for key in back)))
@@ -469,7 +469,7 @@ class OrganismManager:
         self._on_change()
 
     async def _retire_others(self, keep: set[str]) -> None:
-        # Not ours, so how long their tasks may take is not known here; the organ itself cancels what takes longer.
+        # Their time limits are unknown here; each organ itself cancels tasks that take too long.
         drain_s = max((organ.drain_timeout_s for organ in self.spec.organs), default=0.0)
         await retire_others(self._runtime, keep, drain_timeout_s=drain_s)
 
@@ -487,7 +487,7 @@ class OrganismManager:
         return [replica for replicas in self._replicas.values() for replica in replicas]
 
     def _all(self) -> list[Replica]:
-        """Return every process that is looked after, also those that are to replace others."""
+        """Return every supervised process, including those that will replace others."""
         return [*self._current(), *(replica for replicas in self._coming.values() for replica in replicas)]
 
     def _notice(self) -> None:

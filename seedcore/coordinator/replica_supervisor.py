@@ -1,8 +1,8 @@
-"""One replica of an organ, as the Coordinator sees it: keeps asking it, and does what :mod:`process` decides.
+"""Supervise one replica of an organ: keep asking it, and execute the decisions of :mod:`replica_state`.
 
-A single long call (``watch``) serves for progress, health and death: the organ answers it when something changed or
-after the health interval; a process that died breaks it; one that hangs leaves it overdue. A task that finds no
-process says so at once.
+A single long call (``watch``) reports progress, health and death: the organ answers it when something has changed or
+after the health interval; a death breaks the call; a hang leaves it overdue. A task that finds no process reports that
+at once.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from seedcore.dispatch.sender import DEATHS, Call, Lane, result, settle
 
 logger = logging.getLogger(__name__)
 
-# Items that a stream may be ahead of whoever takes them, on each of its hops.
+# How many items a stream may be ahead of its consumer, on each of its hops.
 STREAM_AHEAD = 64
-# Ray tells a caller of a dead actor after up to a second; a killed organ is back within two.
+# A caller of a dead actor gets the error after up to a second; a killed organ is back within two.
 _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
 _PROCESS_START_S = 30.0
 
 
 class Replica:
-    """Keeps one organ process alive and knows how it is.
+    """Keep one organ process alive and know its state.
 
     Args:
         spec: The organ.
-        index: Which replica, from 0.
+        index: Index of the replica, from 0.
         identity: Digest of spec and release that the process must have.
-        generation: Part of the actor's name, so that the process can come up beside the one it replaces.
-        runtime: Where it runs.
-        placer: Says when its process may start, and on which node.
-        is_leaving: Says whether a node is to leave the cluster.
-        unreachable: Gives the ids of the nodes that do not answer, or whose processes may not be reached again yet.
-        on_change: Called, on the loop, whenever what is known changes.
+        generation: Part of the actor's name, so that the process can start beside the one that it replaces.
+        runtime: Runs it.
+        placer: Decides when its process may start, and on which node.
+        is_leaving: Tells whether a node is draining.
+        unreachable: Returns the ids of the nodes that do not answer, or whose processes may still be unreachable.
+        on_change: Called on the event loop whenever the known state changes.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Replica:
         self.index = index
         self.actor_id: str | None = None
         self.place: str | None = None
-        """The node that its process is on or, until it has answered, is to be on."""
+        """The node of its process or, until it has answered, the planned node."""
         self.generation = generation
         self._identity = identity
         self._runtime = runtime
@@ -81,31 +81,31 @@ class Replica:
         self.handle: Any = None
         """Its actor, or None while there is none."""
         self._past_tasks: list[dict[str, Any]] = []
-        # What its last process had counted when it was stopped.
+        # The counts of its last process when it was stopped.
         self._last_tasks: list[dict[str, Any]] | None = None
         self._told: tuple[ReplicaState, str | None] = (ReplicaState.STARTING, None)
         self._supervision: asyncio.Task[None] | None = None
         self._creation: asyncio.Future[Any] | None = None
         self._asking: asyncio.Future[dict[str, Any]] | None = None
-        # Whether a task has found no process since the last question was sent.
+        # Whether a task has found no process since the last call was sent.
         self._is_doubted = False
-        # Why the process is to be replaced as soon as supervision looks again.
+        # Why to replace the process at the next step of the supervision.
         self._leaves_because: str | None = None
-        # Whether its node was given up, and whether it has reported since somebody asked for that.
+        # Whether its node was given up, and whether it has reported since the last request for that.
         self._is_given_up = False
         self._has_reported = False
-        # Processes that are being ended; whoever stops the replica waits for them, too.
+        # Processes that are being ended; a stop of the replica waits for them, too.
         self._ending: set[asyncio.Task[Any]] = set()
         self._streams = 0
         self._lane = self._new_lane()
 
     def start(self) -> None:
-        """Begin to bring the process up and to watch it."""
+        """Start the process and its supervision."""
         self._supervision = asyncio.create_task(self._supervise())
 
     @property
     def state(self) -> ReplicaState:
-        """How it is."""
+        """State of the replica."""
         return self._process.state
 
     @property
@@ -115,61 +115,61 @@ class Replica:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The last report, also that of a process that is gone."""
+        """The last report, even of a process that is gone."""
         return self._process.snapshot
 
     @property
     def restarts(self) -> int:
-        """Processes that have followed the first one."""
+        """Number of processes after the first one."""
         return self._process.restarts
 
     @property
     def epoch(self) -> str | None:
-        """What a sender of tasks has to name, see :class:`seedcore.organ.lease.Lease`."""
+        """The epoch that calls must carry, see :class:`seedcore.organ.lease.Lease`."""
         return self._lane.epoch
 
     @property
     def in_flight(self) -> int:
-        """Tasks sent there by the Coordinator and not answered yet."""
+        """Tasks from the Coordinator that are not answered yet."""
         return self._lane.load + self._streams
 
     @property
     def tasks_in_flight(self) -> int:
-        """Tasks that are there, as of its last report, and no less than the Coordinator has sent."""
+        """Tasks in the process by its last report, but at least those from the Coordinator."""
         return max(self.in_flight, self.snapshot.in_flight if self.snapshot and self.usable else 0)
 
     @property
     def queued(self) -> int:
-        """Tasks that wait there for an agent, as of its last report."""
+        """Tasks that wait for an agent, by its last report."""
         return self.snapshot.queued if self.snapshot and self.usable else 0
 
     @property
     def settled(self) -> bool:
-        """Whether every agent of the living process has either started or failed to."""
+        """Whether every agent of the living process has either started or failed to start."""
         return self._answers and self.snapshot is not None and self.snapshot.first_round_over
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Counts of tasks, as of the last report, over all processes that this one follows."""
+        """Task counts by the last report, over all of its processes."""
         last = self._last_tasks if self._last_tasks is not None else self.snapshot.tasks if self.snapshot else ()
         return merge([self._past_tasks, last])
 
     @property
     def node_id(self) -> str | None:
-        """The node that the process was last seen on."""
+        """The node on which the process was last seen."""
         return self.snapshot.node_id if self.snapshot else None
 
     @property
     def boot(self) -> str | None:
-        """Names the process that reported last."""
+        """Identifies the process that reported last."""
         return self.snapshot.boot if self.snapshot else None
 
     def has_reported(self) -> bool:
-        """Say whether a report has come since this was asked last."""
+        """Return whether a report has arrived since the last call of this method."""
         reported, self._has_reported = self._has_reported, False
         return reported
 
     def abandon(self) -> None:
-        """Start the process elsewhere: neither it nor its node answers; nothing, if it has answered meanwhile."""
+        """Start the process on another node, because it and its node are silent, unless it has answered meanwhile."""
         if self.handle is not None and self.place is not None and not (self._answers or self._is_given_up):
             self._is_given_up = True
             if self._asking is not None:
@@ -177,12 +177,12 @@ class Replica:
 
     @property
     def given_up(self) -> bool:
-        """Whether the process has died so often before it was ever well that a first start does not wait for it."""
+        """Whether the process has died so often before it was ever ready that a first start does not wait for it."""
         return self._process.has_given_up
 
     @property
     def failures(self) -> tuple[AgentFailure, ...]:
-        """Agents that did not start or are not well."""
+        """Agents that did not start or are unhealthy."""
         if not self.given_up:
             return self.snapshot.failed if self.snapshot else ()
         text = f"the process of organ {self.spec.id} died {self._process.deaths} times while it started"
@@ -191,14 +191,14 @@ class Replica:
 
     @property
     def lost_agents(self) -> int:
-        """Agents that are known not to work."""
+        """Number of agents that are known to have failed."""
         if self.settled and self.snapshot:
             return self.snapshot.agent_count - self.snapshot.ready
         return len(self.spec.agent_ids(self.index)) if self.given_up else 0
 
     @property
     def ready_agents(self) -> int:
-        """Agents that can work now; none while the process is down."""
+        """Number of ready agents; 0 while the process is down."""
         return self.snapshot.ready if self.snapshot and self.usable else 0
 
     @property
@@ -216,18 +216,18 @@ class Replica:
         return self._process.phase is Phase.ANSWERING
 
     async def execute(self, task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Run one task there; answers in the documented shape, also if the process dies with it or does not answer."""
+        """Execute one task; answer in the documented shape, even if the process dies with it or does not answer."""
         waiter: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._lane.send(Call(task, timeout_s, settle(waiter)))
         return await waiter
 
     async def stream(self, task: dict[str, Any], timeout_s: float, *, grace_s: float) -> AsyncIterator[dict[str, Any]]:
-        """Run one task there; yields what :meth:`Organ.stream` yields.
+        """Execute one task; yield the items of :meth:`Organ.stream`.
 
         Raises:
             OrganUnavailableError: The process died with the task, or there is none.
-            TimeoutError: The process did not answer in time, nor within the grace after it.
-            RayError: Anything else that Ray reports, an item that cannot be read for one.
+            TimeoutError: The process did not answer in time, nor within the grace period.
+            RayError: Any other error of Ray, for example an item that cannot be read.
         """
         if self.handle is None:
             raise OrganUnavailableError(f"the process of organ {self.spec.id} is down")
@@ -250,14 +250,14 @@ class Replica:
             raise OrganUnavailableError(text, "unknown") from error
         finally:
             self._streams -= 1
-            # Nothing, if it has ended; else nobody waits for what is still to come.
+            # Cancel a stream that has not ended, because nobody waits for its other items.
             ray.cancel(parts)
 
     async def canary(self, nonce: str, timeout_s: float) -> dict[str, Any]:
-        """Send a nonce there and back.
+        """Send a nonce through the process and back.
 
         Raises:
-            RayError | TimeoutError | OrganUnavailableError: It did not come back.
+            RayError | TimeoutError | OrganUnavailableError: The nonce did not come back.
         """
         if self.handle is None:
             raise OrganUnavailableError("it has no process yet")
@@ -266,22 +266,22 @@ class Replica:
         return answer
 
     def move(self, why: str) -> None:
-        """Let another process follow this one, where placement wants it now; the tasks of this one end first."""
+        """Replace this process after its tasks by one on the node that placement chooses now."""
         self._leaves_because = why
         if self._asking is not None:
             self._asking.cancel()
 
     async def stop(self) -> None:
-        """Let the tasks end, stop the agents and end the process; does not raise."""
+        """Let the tasks end, stop the agents and end the process; never raise."""
         if self._supervision is not None:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
         self._placer.give_back(self._request)
-        # One whose report is only late may be well, and at work; what is not placed yet or dead would not hear a word.
+        # A process with a late report may be healthy and busy; one that is not placed or is dead would not answer.
         gently = self._process.phase in {Phase.ANSWERING, Phase.OVERDUE}
         handle, self.handle = self.handle, None
         if handle is None and self._creation is not None:
-            # It is being created in a thread, which nothing stops: what comes of it has to go as well.
+            # A thread that cannot be stopped is creating it; remove the result, too.
             with contextlib.suppress(RayError, TimeoutError, ValueError):
                 handle = await asyncio.wait_for(self._creation, KILL_TIMEOUT_S)
         self._process.end()
@@ -293,7 +293,7 @@ class Replica:
             await asyncio.wait(self._ending)
 
     def report(self) -> dict[str, Any]:
-        """Describe the replica as plain data, without its agents."""
+        """Return the replica as plain data, without its agents."""
         return {
             "replica": self.index,
             "state": str(self.state),
@@ -316,7 +316,7 @@ class Replica:
 
     @property
     def started_agents(self) -> int:
-        """Agents of the living process that have started, also while others of it have not."""
+        """Number of started agents of the living process, even while others are starting."""
         return self.snapshot.ready if self.snapshot and self._answers else 0
 
     async def _supervise(self) -> None:
@@ -325,13 +325,13 @@ class Replica:
             try:
                 action = await self._next()
                 if action is not Action.WAIT:
-                    # It has answered or died; whatever follows is another start.
+                    # It has answered or died; this start is over.
                     self._placer.give_back(self._request)
                 self._tell()
                 answered = self._answers
                 await self._do(action)
             except Exception as error:
-                logger.exception("supervision of organ %s failed, trying again", self._name)
+                logger.exception("supervision of organ %s failed, retrying", self._name)
                 self._placer.give_back(self._request)
                 self._process.lost(describe(error), None, _now())
                 self._tell()
@@ -343,7 +343,7 @@ class Replica:
                 delay = min(delay * 2, _MAX_RETRY_S)
 
     async def _next(self) -> Action:
-        """Wait until something happens to the process, and decide what to do."""
+        """Wait for the next event of the process, and decide what to do."""
         process, spec = self._process, self.spec
         if self.handle is None:
             await self._create()
@@ -355,7 +355,7 @@ class Replica:
             self._is_doubted = False
             self._asking = _ask(self.handle.watch.remote(*seen, spec.health_interval_s))
         asking = self._asking
-        # The first answer of a process may have to wait for Ray to place and to start it.
+        # The first answer of a process may have to wait until Ray has placed and started it.
         limit = _PROCESS_START_S if process.is_awaited else spec.health_interval_s + spec.health_timeout_s
         await asyncio.wait({asking}, timeout=limit)
         if not asking.done():
@@ -369,7 +369,7 @@ class Replica:
         return Action.ASK if asking.cancelled() or self._is_doubted else await self._ended(asking)
 
     async def _ended(self, asking: asyncio.Future[dict[str, Any]]) -> Action:
-        """Decide what to do after a question that has ended, with an answer or an error."""
+        """Decide what to do after a call has ended, with an answer or an error."""
         process, error = self._process, asking.exception()
         if isinstance(error, ActorDiedError):
             row = await self._row()
@@ -381,8 +381,8 @@ class Replica:
 
     def _answered(self, answer: dict[str, Any]) -> Action:
         if answer["identity"] != self._identity:
-            # Before anything else: what another release answers may have another shape.
-            return self._process.retire("it is of another configuration or release")
+            # Check this first: an answer of another release may have another shape.
+            return self._process.retire("its configuration or release differs")
         snapshot, before = Snapshot.from_dict(answer), self.snapshot
         if before is not None and before.boot != snapshot.boot:
             self._past_tasks = self.tasks()
@@ -404,14 +404,14 @@ class Replica:
             await asyncio.sleep(self._process.pause_s)
 
     async def _abandon(self) -> None:
-        """Take the name from the old actor; its process ends when it hears of that, and takes no work until then."""
+        """Free the old actor's name; its process exits when it learns of that, and accepts no tasks until then."""
         self._is_given_up, self._asking = False, None
         if not await kill(self.handle, self._runtime, name=self._name, restart=False):
-            # Who created an actor now would be given the old one.
-            self._process.lost("its node does not answer, and Ray's head takes no order", None, _now())
+            # Creating an actor now would return the old one.
+            self._process.lost("its node does not answer, and Ray's head does not accept the kill", None, _now())
             return
         self.handle = self.place = None
-        # What the old process was given is answered on its own: it says nothing of the new one.
+        # The tasks of the old process are answered separately and tell nothing about the new one.
         self._lane = self._new_lane()
 
     def _new_lane(self) -> Lane:
@@ -423,7 +423,7 @@ class Replica:
         return lane
 
     async def _create(self) -> None:
-        """Adopt the actor that there is, or create one when it is its turn."""
+        """Adopt the existing actor, or create one when it is its turn."""
         self._leaves_because = None
         self.handle = await self._made(self._runtime.find(self.spec, self.index, generation=self.generation))
         if self.handle is None:
@@ -450,23 +450,23 @@ class Replica:
                 self._creation = None
 
     async def _row(self) -> Row | None:
-        """Ask the GCS about the actor; None if it does not say, a head that is away for one."""
+        """Return the GCS's row of the actor; None without an answer, for example while the head is away."""
         row = await row_of(self.handle, self._runtime, name=self._name)
         if row is not None and row.state == "ALIVE" and row.node_id is not None:
             self.place = row.node_id
         return row
 
     def _missed_by_task(self, task_type: str, *, is_dead: bool = True, may_have_run: bool) -> None:
-        """A task found no process: no status may look better from now on, until the process has answered anew."""
+        """Record that a task found no process: the state must not improve until the process has answered again."""
         if self._process.missed_by_task(task_type, is_dead=is_dead, may_have_run=may_have_run):
-            # An answer that is on its way may have been sent before.
+            # An answer that is being received may have been sent before.
             self._is_doubted = True
             if self._asking is not None:
                 self._asking.cancel()
             self._tell()
 
     def _begin_to_end(self, handle: Any, *, gently: bool) -> asyncio.Task[Any]:
-        """End an actor for good; that goes on when the replica is stopped meanwhile."""
+        """End an actor for good, even if the replica is stopped meanwhile."""
         name, drain_s = self._name, self.spec.drain_timeout_s
         task: asyncio.Task[Any] = asyncio.create_task(
             retire(handle, self._runtime, name=name, drain_timeout_s=drain_s)
@@ -486,7 +486,7 @@ class Replica:
 
 
 def _ask(sent: Any) -> asyncio.Task[dict[str, Any]]:
-    """Wait for a call in the background; an error that nobody waits for any more is not logged as unheard."""
+    """Wait for a call in the background; do not log an error that nobody waits for any more."""
     task = asyncio.ensure_future(result(sent))
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return task

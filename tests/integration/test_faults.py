@@ -253,7 +253,7 @@ def test_a_process_that_dies_again_and_again_is_left_alone_and_told_with_its_cau
     assert deaths >= 5
     assert f"next start in {5 * 2 ** (deaths - 5)} s" in report.message
     assert report.coordinator["progress"]["agents_ready"] == 1, "those of a dead process do not count"
-    assert organism.submit("weak")["error"].startswith("organ weak cannot work now: crash loop: ")
+    assert organism.submit("weak")["error"].startswith("organ weak is not ready: crash loop: ")
     assert organism.submit("task_1")["success"] is True
 
     blocker.unlink()

@@ -107,7 +107,7 @@ def test_what_is_missing_is_told_with_its_cause_and_tasks_for_it_are_refused() -
             "two: 1 of 2 agents ready (its report is overdue)",
             "three: 0 of 1 agents ready (its report is overdue)",
         ]
-        with pytest.raises(OrganUnavailableError, match="organ one cannot work now: its report is overdue"):
+        with pytest.raises(OrganUnavailableError, match="organ one is not ready: its report is overdue"):
             await do(manager, "one")
         assert (await do(manager, "two"))["success"]
         echoes = {(echo["organ_id"], echo["replica"]): echo for echo in await manager.canary("n")}
