@@ -110,18 +110,35 @@ def test_every_play_keeps_to_the_strategy_that_it_was_written_for() -> None:
     assert [place for place, play in plays() if play.get("strategy") != "linear"] == []
 
 
+def run_playbook(directory: Path, playbook: Path, *variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of this checkout, or one that imports some, against two hosts that are this machine."""
+    (directory / "inventory.yml").write_text(INVENTORY)
+    return subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory.yml", playbook,
+         *(word for value in variables for word in ("-e", value))],
+        cwd=directory, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_HOME": str(directory),
+             "ANSIBLE_STDOUT_CALLBACK": "seedcore.cluster.outcome", "ANSIBLE_NOCOLOR": "1"},
+    )  # fmt: skip
+
+
+def test_variables_are_checked_before_any_connection_to_a_host(tmp_path: Path) -> None:
+    check = ROOT / "playbooks/parts/check_variables.yml"
+    away = ["ansible_connection=ssh", "ansible_host=192.0.2.1", f"ray_prefix={tmp_path}/sc"]
+    good = run_playbook(tmp_path, check, *away)
+    bad = run_playbook(tmp_path, check, *away, "ray_proxy_url=proxy", "seedcore_http_port=70000")
+
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert bad.returncode == 2
+    assert "ray_proxy_url: give a URL" in bad.stdout
+    assert "seedcore_http_port is 70000" in bad.stdout
+
+
 def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> None:
-    (tmp_path / "inventory.yml").write_text(INVENTORY)
     (tmp_path / "red.yml").write_text(RED.replace("ROOT", str(ROOT)))
     path = lock.path(str(tmp_path / "sc"))
     variables = [f"ray_prefix={tmp_path}/sc", "ray_become=false", f"lock={path}", "failing=worker-1"]
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory.yml", "red.yml",
-         *(word for value in variables for word in ("-e", value))],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_HOME": str(tmp_path),
-             "ANSIBLE_STDOUT_CALLBACK": "seedcore.cluster.outcome", "ANSIBLE_NOCOLOR": "1"},
-    )  # fmt: skip
+    done = run_playbook(tmp_path, tmp_path / "red.yml", *variables)
 
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("RED on worker-1, at: Do something that fails\nthe disk is full")
