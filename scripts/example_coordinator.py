@@ -28,6 +28,7 @@ class ExampleCoordinator:
             "degraded": False,
             "since": "2026-01-01T00:00:00.000+00:00",
             "organs": [],
+            "placed": [],
             "init_seconds": 1.25,
             "init_attempts": 2,
             "restarts": 3,

@@ -84,10 +84,10 @@ class OrganismManager:
         ready = sum(state in {ReplicaState.READY, ReplicaState.DEGRADED} for _, state in entries)
         text = f"{ready} of {len(entries)} organs ready"
         waiting = [organ_id for organ_id, state in entries if state is ReplicaState.STARTING]
+        # Of a reload: their new processes are not all there yet, whatever the old ones do.
+        waiting += [key for key, ones in self._coming.items() if not all(one.settled for one in ones)]
         if waiting:
             text += f"; starting: {', '.join(waiting[:5])}"
-        if self._coming:
-            text += f"; {', '.join(list(self._coming)[:5])}: new processes start beside the old ones"
         if count := sum(replica.waits for replica in self._all()):
             text += f"; {count} process{'es wait for their' if count > 1 else ' waits for its'} turn to start"
         return text
@@ -187,6 +187,10 @@ class OrganismManager:
             self._retiring.remove(replica)
             self._count_past(replica)
         return changes
+
+    def placed(self) -> list[str]:
+        """Names of the actors that have a node with room and are starting there."""
+        return [replica.name for replica in self._all() if replica.has_turn]
 
     async def moves(self) -> list[Move]:
         """Plan the moves after which every replica is on the node that a new start would choose."""

@@ -297,7 +297,6 @@ class Replica:
         return {
             "replica": self.index,
             "state": str(self.state),
-            "actor_name": organ_name(self.spec.id, self.index, self.generation),
             "actor_id": self.actor_id,
             "pid": self.snapshot.pid if self.snapshot else None,
             "node_id": self.node_id,
@@ -306,9 +305,19 @@ class Replica:
             "in_flight": self.tasks_in_flight,
             "queued": self.queued,
             "restarts": self.restarts,
-            "has_turn": self._placer.has_turn(self._request),
+            "has_turn": self.has_turn,
             "error": self.error,
         }
+
+    @property
+    def name(self) -> str:
+        """Name of its actor."""
+        return organ_name(self.spec.id, self.index, self.generation)
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether its process is being started, on a node that had room for it."""
+        return self._placer.has_turn(self._request)
 
     @property
     def _name(self) -> str:

@@ -172,13 +172,8 @@ def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> l
     """Return the rows of organs that Ray has not placed, by name, except those that are being placed now."""
     if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
         return []
-    starting = {
-        replica.get("actor_name") or f"{ORGAN_NAME_PREFIX}{organ['organ_id']}.{replica.get('replica')}"
-        for organ in coordinator.get("organs") or ()
-        for replica in organ["replicas"]
-        # It has been placed; the row gets its pid when the process runs.
-        if replica.get("has_turn")
-    }
+    # They have been placed; a row gets its pid when the process runs.
+    starting = set(coordinator.get("placed") or ())
     waiting = [
         row
         for row in cluster.actors

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from seedcore.status.report import Report
 from tests.conftest import Organism
@@ -87,8 +88,11 @@ def test_only_what_has_changed_is_replaced_and_a_new_coordinator_process_knows(
     assert reload(organism, same, changed, {"id": "added", "task_types": ["added"]})[1]["action"] == "none"
 
 
-def test_whoever_calls_by_plain_http_sees_no_error_while_organs_are_replaced(shared: Organism) -> None:
-    shared.up({"id": "one", "agent_count": 2})
+@pytest.mark.parametrize("room", [{}, {"num_cpus": 3}], ids=["beside the old ones", "in their place"])
+def test_whoever_calls_by_plain_http_sees_no_error_while_organs_are_replaced(
+    shared: Organism, room: dict[str, Any]
+) -> None:
+    shared.up({"id": "one", "agent_count": 2, **room})
     url, token = f"{shared.settings.http_url}/coordinator/tasks", shared.settings.token()
     answers: list[Any] = []
     ended = threading.Event()
@@ -107,8 +111,12 @@ def test_whoever_calls_by_plain_http_sees_no_error_while_organs_are_replaced(sha
     try:
         eventually(partial(reached, 20), what="they call")
         before = organ_pids(shared.probe())
-        for changed in ({"agent_count": 3}, {"agent_count": 3, "replicas": 2}, {"agent_count": 1, "queue_limit": 5}):
-            code, outcome = reload(shared, {"id": "one", **changed})
+        for changed in (
+            {"agent_count": 3},
+            {"agent_count": 2, "replicas": 1 if room else 2},
+            {"agent_count": 1, "queue_limit": 5},
+        ):
+            code, outcome = reload(shared, {"id": "one", **changed, **room})
             assert (code, outcome["action"]) == (0, "reload"), outcome
             enough = len(answers) + 20
             eventually(partial(reached, enough), what="they go on")

@@ -286,12 +286,13 @@ def test_an_organ_that_is_just_being_started_is_not_unschedulable() -> None:
     waiting = organ_row(state="PENDING_CREATION", required_resources={"CPU": 0.1}) | {"pid": 0}
     stage = "0 of 1 organs ready; starting: a"
     answer = body(status="initializing", reason="starting", message=stage, stage=stage, uptime_s=60.0)
-    answer["organs"][0] |= {"required": True, "replicas": [{"replica": 0, "has_turn": True}]}
+    answer["organs"][0] |= {"required": True, "replicas": [{"replica": 0}]}
+    answer["placed"] = [waiting["name"]]
 
     report = judge(row(), Response(503, answer), waiting, nodes=(BIG,))
 
     assert (report.reason, report.message) == ("starting", stage)
-    answer["organs"][0]["replicas"][0]["has_turn"] = False
+    answer["placed"] = []
     assert judge(row(), Response(503, answer), waiting, nodes=(BIG,)).reason == "unschedulable"
 
 

@@ -74,6 +74,7 @@ _HEALTHY: dict[str, Any] = {
         "age_s": 3.5,
     },
     "organs": [ORGAN],
+    "placed": [],
 }
 _STARTING = {
     **_HEALTHY,
