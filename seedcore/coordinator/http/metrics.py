@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from seedcore.core.reason import Reason, Status
 from seedcore.core.task_counters import BUCKETS_S
@@ -332,8 +332,8 @@ METRICS = (
 )
 
 
-class CoordinatorCollector(Collector):
-    """Convert the figures of a view to metric families; it keeps no figures itself."""
+class MetricsPage(Collector):
+    """The text of ``GET /metrics``, without other metrics of the process; it keeps no figures itself."""
 
     def __init__(self, view: CoordinatorView) -> None:
         self._view = view
@@ -343,14 +343,6 @@ class CoordinatorCollector(Collector):
         figures = {**self._view.metrics(), "status": self._view.status()}
         return [metric.family(figures) for metric in METRICS]
 
-
-class MetricsPage:
-    """The text of ``GET /metrics``, from its own registry, without other metrics of the process."""
-
-    def __init__(self, view: CoordinatorView) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(CoordinatorCollector(view))
-
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return (body, content type) in the format that ``accept`` (a header) prefers."""
         try:
@@ -358,4 +350,4 @@ class MetricsPage:
         except Exception:
             # The library raises for some malformed headers; answer those with the plain text format.
             encoder, content_type = choose_encoder("")
-        return encoder(self._registry), content_type
+        return encoder(self), content_type
