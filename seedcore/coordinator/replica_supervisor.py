@@ -17,10 +17,11 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from seedcore.coordinator.organ_actors import KILL_TIMEOUT_S, OrganRuntime, kill, organ_name, retire, row_of
-from seedcore.coordinator.replica_state import Action, Phase, Process, Row
+from seedcore.coordinator.replica_state import Action, Phase, Row
+from seedcore.coordinator.replica_view import ReplicaView
 from seedcore.coordinator.start_queue import Placer, Request
 from seedcore.core.errors import OrganUnavailableError
-from seedcore.core.organ_snapshot import AgentFailure, ReplicaState, Snapshot
+from seedcore.core.organ_snapshot import ReplicaState, Snapshot
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import describe
 from seedcore.core.task_counters import merge
@@ -36,8 +37,8 @@ _MAX_RETRY_S = 5.0
 _PROCESS_START_S = 30.0
 
 
-class Replica:
-    """Keep one organ process alive and know its state.
+class Replica(ReplicaView):
+    """Keep one organ process alive.
 
     Args:
         spec: The organ.
@@ -64,8 +65,7 @@ class Replica:
         unreachable: Callable[[], Collection[str]] = tuple,
         on_change: Callable[[], None],
     ) -> None:
-        self.spec = spec
-        self.index = index
+        super().__init__(spec, index)
         self.actor_id: str | None = None
         self.place: str | None = None
         """The node of its process or, until it has answered, the planned node."""
@@ -77,7 +77,6 @@ class Replica:
         self._unreachable = unreachable
         self._on_change = on_change
         self._request = Request(spec, index, generation)
-        self._process = Process()
         self.handle: Any = None
         """Its actor, or None while there is none."""
         self._past_tasks: list[dict[str, Any]] = []
@@ -104,26 +103,6 @@ class Replica:
         self._supervision = asyncio.create_task(self._supervise())
 
     @property
-    def state(self) -> ReplicaState:
-        """State of the replica."""
-        return self._process.state
-
-    @property
-    def error(self) -> str | None:
-        """Why it is not ready."""
-        return self._process.error
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """The last report, even of a process that is gone."""
-        return self._process.snapshot
-
-    @property
-    def restarts(self) -> int:
-        """Number of processes after the first one."""
-        return self._process.restarts
-
-    @property
     def epoch(self) -> str | None:
         """The epoch that calls must carry, see :class:`seedcore.organ.lease.Lease`."""
         return self._lane.epoch
@@ -138,30 +117,10 @@ class Replica:
         """Tasks in the process by its last report, but at least those from the Coordinator."""
         return max(self.in_flight, self.snapshot.in_flight if self.snapshot and self.usable else 0)
 
-    @property
-    def queued(self) -> int:
-        """Tasks that wait for an agent, by its last report."""
-        return self.snapshot.queued if self.snapshot and self.usable else 0
-
-    @property
-    def settled(self) -> bool:
-        """Whether every agent of the living process has either started or failed to start."""
-        return self._answers and self.snapshot is not None and self.snapshot.first_round_over
-
     def tasks(self) -> list[dict[str, Any]]:
         """Task counts by the last report, over all of its processes."""
         last = self._last_tasks if self._last_tasks is not None else self.snapshot.tasks if self.snapshot else ()
         return merge([self._past_tasks, last])
-
-    @property
-    def node_id(self) -> str | None:
-        """The node on which the process was last seen."""
-        return self.snapshot.node_id if self.snapshot else None
-
-    @property
-    def boot(self) -> str | None:
-        """Identifies the process that reported last."""
-        return self.snapshot.boot if self.snapshot else None
 
     def has_reported(self) -> bool:
         """Return whether a report has arrived since the last call of this method."""
@@ -174,46 +133,6 @@ class Replica:
             self._is_given_up = True
             if self._asking is not None:
                 self._asking.cancel()
-
-    @property
-    def given_up(self) -> bool:
-        """Whether the process has died so often before it was ever ready that a first start does not wait for it."""
-        return self._process.has_given_up
-
-    @property
-    def failures(self) -> tuple[AgentFailure, ...]:
-        """Agents that did not start or are unhealthy."""
-        if not self.given_up:
-            return self.snapshot.failed if self.snapshot else ()
-        text = f"the process of organ {self.spec.id} died {self._process.deaths} times while it started"
-        first, cause = self.spec.agent_ids(self.index)[0], self._process.cause or ""
-        return (AgentFailure(agent_id=first, error=text, error_type="OrganUnavailableError", traceback=cause),)
-
-    @property
-    def lost_agents(self) -> int:
-        """Number of agents that are known to have failed."""
-        if self.settled and self.snapshot:
-            return self.snapshot.agent_count - self.snapshot.ready
-        return len(self.spec.agent_ids(self.index)) if self.given_up else 0
-
-    @property
-    def ready_agents(self) -> int:
-        """Number of ready agents; 0 while the process is down."""
-        return self.snapshot.ready if self.snapshot and self.usable else 0
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for its turn to start a process."""
-        return self._process.waits is not None
-
-    @property
-    def usable(self) -> bool:
-        """Whether a task may be sent there."""
-        return self.state in {ReplicaState.READY, ReplicaState.DEGRADED}
-
-    @property
-    def _answers(self) -> bool:
-        return self._process.phase is Phase.ANSWERING
 
     async def execute(self, task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Execute one task; answer in the documented shape, even if the process dies with it or does not answer."""
@@ -322,11 +241,6 @@ class Replica:
     @property
     def _name(self) -> str:
         return f"{self.spec.id}[{self.index}]"
-
-    @property
-    def started_agents(self) -> int:
-        """Number of started agents of the living process, even while others are starting."""
-        return self.snapshot.ready if self.snapshot and self._answers else 0
 
     async def _supervise(self) -> None:
         delay = _RETRY_S
