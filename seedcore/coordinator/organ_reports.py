@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import AgentStartError, InitializationError
@@ -24,6 +24,24 @@ def state(replicas: Sequence[Replica], *, is_starting: bool) -> ReplicaState:
     if ReplicaState.STARTING in states and is_starting:
         return ReplicaState.STARTING
     return ReplicaState.DEGRADED if states & {ReplicaState.READY, ReplicaState.DEGRADED} else ReplicaState.DOWN
+
+
+def stage(states: Mapping[str, ReplicaState], coming: Iterable[str], *, waits: int) -> str:
+    """Return how far the organs are, for people.
+
+    Args:
+        states: The state of each organ.
+        coming: Organs whose next processes are starting.
+        waits: Number of processes that wait for their turn to start.
+    """
+    ready = sum(state in {ReplicaState.READY, ReplicaState.DEGRADED} for state in states.values())
+    text = f"{ready} of {len(states)} organs ready"
+    starting = [*(key for key, state in states.items() if state is ReplicaState.STARTING), *coming]
+    if starting:
+        text += f"; starting: {', '.join(starting[:5])}"
+    if waits:
+        text += f"; {waits} process{'es wait for their' if waits > 1 else ' waits for its'} turn to start"
+    return text
 
 
 def ready_agents(replicas: Sequence[Replica]) -> int:

@@ -80,17 +80,10 @@ class OrganismManager:
 
         If more processes start than may at a time: ``...; 36 processes wait for their turn to start``.
         """
-        entries = [(organ_id, self._state(organ_id)) for organ_id in self._organs]
-        ready = sum(state in {ReplicaState.READY, ReplicaState.DEGRADED} for _, state in entries)
-        text = f"{ready} of {len(entries)} organs ready"
-        waiting = [organ_id for organ_id, state in entries if state is ReplicaState.STARTING]
+        states = {organ_id: self._state(organ_id) for organ_id in self._organs}
         # Of a reload: their new processes are not all there yet, whatever the old ones do.
-        waiting += [key for key, ones in self._coming.items() if not all(one.settled for one in ones)]
-        if waiting:
-            text += f"; starting: {', '.join(waiting[:5])}"
-        if count := sum(replica.waits for replica in self._all()):
-            text += f"; {count} process{'es wait for their' if count > 1 else ' waits for its'} turn to start"
-        return text
+        coming = [key for key, ones in self._coming.items() if not all(one.settled for one in ones)]
+        return organ_reports.stage(states, coming, waits=sum(replica.waits for replica in self._all()))
 
     @property
     def progress(self) -> dict[str, int]:
