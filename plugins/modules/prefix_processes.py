@@ -41,12 +41,12 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: List what runs from the deployment
+- name: List the processes of the deployment
   seedcore.cluster.prefix_processes:
     prefix: /opt/seedcore
   register: running
 
-- name: End what runs from the deployment
+- name: End the processes of the deployment
   seedcore.cluster.prefix_processes:
     prefix: /opt/seedcore
     state: absent

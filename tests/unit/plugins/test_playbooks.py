@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 # What only looks, or has the lock for its subject.
 LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "lock", "give_up"}
 # One host that fails keeps no other one, so the run goes on, to the play that releases the lock.
-GOES_ON = {"Teardown | Remove the workers", "Teardown | Remove Prometheus", "Remove node | Which hosts answer"}
+GOES_ON = {"Teardown | Remove the workers", "Teardown | Remove Prometheus", "Remove node | Find the hosts that answer"}
 # What people run: the docs and the Makefile name these, and an installed collection has them as seedcore.cluster.NAME.
 ENTRIES = {
     "bootstrap", "deploy", "monitoring", "preflight", "ray", "remove_node", "seedcore", "status", "teardown",
@@ -44,7 +44,7 @@ RED = """
           ansible.builtin.fail: {msg: the disk is full}
           when: inventory_hostname == failing
       rescue:
-        - name: Let the next run work
+        - name: Release the lock after a failure
           ansible.builtin.include_role: {name: seedcore.cluster.ray, tasks_from: give_up, rolespec_validate: false}
 """
 

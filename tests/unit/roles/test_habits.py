@@ -344,8 +344,8 @@ def test_a_token_of_digits_is_a_text(variable: Callable[..., Any], rendered: Cal
     assert variable("__ray_inventory_faults", ray_auth_token=1234567890123456) == []
     assert "ray_auth_token: give at least 16" in "\n".join(variable("__ray_inventory_faults", ray_auth_token=123))
     given = rendered("ray", "token", ray_auth_token=1234567890123456)
-    assert given["Write the token that is given: args"]["content"] == "1234567890123456"
-    assert given["Write the token that is given: when 0"] is True
+    assert given["Write the given token: args"]["content"] == "1234567890123456"
+    assert given["Write the given token: when 0"] is True
 
 
 def test_a_certificate_without_its_key_is_named_in_preflight(variable: Callable[..., Any], tmp_path: Path) -> None:
@@ -397,9 +397,7 @@ def test_a_password_of_an_index_is_in_a_file_of_root_and_on_no_command_line(
     }
     more = {"ray_install_environment": {"UV_HTTP_TIMEOUT": "60"}, "ray_prefix": str(tmp_path)}
     (tmp_path / "etc").mkdir()
-    written = rendered("deployment", "install_settings", **given, **more)[
-        "Write what pip and uv are told while they install: args"
-    ]
+    written = rendered("deployment", "install_settings", **given, **more)["Write the environment of pip and uv: args"]
     assert written["mode"] == "0600"
     Path(written["dest"]).write_text(written["content"])
 

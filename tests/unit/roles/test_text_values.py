@@ -14,7 +14,13 @@ import yaml
 ROOT = Path(__file__).parents[3]
 # What tasks put together, and digests, which only decide whether every step is gone through.
 RESULTS = {"seedcore_gate_report"}
-DIGESTED = ("__ray_made_from", "__seedcore_made_from", "__ray_values", "is made from: args")
+DIGESTED = (
+    "__ray_made_from",
+    "__seedcore_made_from",
+    "__ray_values",
+    "fingerprint of the node: args",
+    "fingerprint of the run: args",
+)
 RANDOM = "Make a token on the head: args"
 MOMENT = re.compile(r"\b\d{10}\.\d+|\b\d{8}T\d{6}Z")
 SAMPLES: dict[str, Any] = {
