@@ -42,19 +42,19 @@ pytest_or_tiers = $(if $(ARGS),$(VENV)/bin/pytest $(ARGS),$(tiers))
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
 
-status: $(VENV)/deploy ## what is true now: green only if the Coordinator is really healthy
+status: $(VENV)/deploy ## check the status; green only if the Coordinator is really healthy
 	@$(playbook) playbooks/status.yml
 
-teardown: $(VENV)/deploy ## remove the deployment with all its data, without asking
+teardown: $(VENV)/deploy ## remove the deployment and all of its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
 quick: $(VENV)/dev ## ruff, mypy and the unit tests, or one test: make quick ARGS=tests/unit/core/test_task.py::test_a_type_is_enough
 	$(pytest_or_tiers) $(if $(ARGS),,quick)
 
-check: $(VENV)/dev ## the same with all linters, the integration tests and one deployment: before a change is proposed
+check: $(VENV)/dev ## the same with all linters, the integration tests and one deployment: run it before you propose a change
 	$(tiers) check
 
-test: $(VENV)/dev ## everything that one machine can test, in two lanes; docs/testing.md
+test: $(VENV)/dev ## the full suite of one machine, in two lanes; docs/testing.md
 	$(tiers) test
 
 test-all: $(VENV)/dev ## the same, then every other scenario of molecule and ten minutes of load

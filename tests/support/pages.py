@@ -12,7 +12,7 @@ PAGES = ("docs/agents.md", "docs/client.md", "README.md", "docs/quickstart.md")
 # Blocks that no test runs, by page and first line, with the reason.
 NOT_RUN = {
     ("docs/agents.md", "$ seedcore new my_agents        # my_agents/ with an agent and its test, and organism.yaml"): (
-        "`seedcore dev` runs until Ctrl-C on a Ray of its own; tests/integration/test_dev.py runs both commands"
+        "`seedcore dev` runs until Ctrl-C on its own Ray; test_dev.py and test_new.py run the two commands"
     ),
     ("README.md", "$ cp -r inventory/sample inventory/mine        # edit the names and addresses"): (
         "needs three hosts with SSH; molecule deploys to such hosts"

@@ -54,10 +54,10 @@ def test_the_last_lines_say_what_to_do_next(deployed: Site, first: Run) -> None:
 
     start = lines.index("SeedCore is up, in namespace seedcore-dev.")
     named = dict(line.split(":", 1) for line in lines[start + 1 :])
-    assert list(named) == ["Page", "Look", "Ask", "Shell"]
+    assert list(named) == ["Page", "Status", "Submit", "Shell"]
     port, token = deployment.variables["seedcore_http_port"], deployment.prefix / "etc" / "token"
     assert named["Page"].split() == [f"https://127.0.0.1:{port}/", "(the", "token", "is", "in", f"{token})"]
-    for name in ("Look", "Ask"):
+    for name in ("Status", "Submit"):
         done = subprocess.run(shlex.split(named[name]), capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
 
