@@ -28,6 +28,7 @@ from seedcore.coordinator.nodes import NodeList
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.core import logs, release
 from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError
+from seedcore.core.moved import ActorClass
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec
@@ -54,7 +55,7 @@ _WORK = frozenset({"execute_on_organ", "execute_on_random_organ"})
 _COORDINATOR_WORD = {"healthy": "available", "initializing": "unavailable", "unhealthy": "error"}
 
 
-class Coordinator:
+class Coordinator(metaclass=ActorClass):
     """Entry point of the organism: accept tasks, keep the organs alive, report the status.
 
     Args:

@@ -28,6 +28,27 @@ ACTORS = {
     "seedcore.organism.organ": "seedcore.organ.organ",
 }
 
+# Methods that actor classes had in 0.1. Ray's pickle of a class refers to each of its methods. If one is missing, Ray
+# replaces the class by one whose methods take no arguments, and the new release cannot call the old actor.
+METHODS = frozenset({
+    "_builtins", "_canary", "_execute_many", "_execute_on_organ", "_execute_on_random_organ", "_get_metrics",
+    "_get_organism_status", "_get_organism_summary", "_get_routing_debug", "_initialize_organism", "_inner",
+    "_require_open", "_shutdown_organism",
+})  # fmt: skip
+
+
+class ActorClass(type):
+    """Metaclass of the actor classes: find removed methods, so that Ray loads the class of an older release's actor."""
+
+    def __getattr__(cls, name: str) -> object:
+        if name in METHODS:
+            return _removed
+        raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+
+
+def _removed(*_args: object, **_options: object) -> None:
+    raise NotImplementedError("this release has no such method any more")
+
 
 class _Finder:
     """Find a moved module by its old name; both names give the same module."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from seedcore.coordinator.actors import CoordinatorActor
-from seedcore.core.moved import MOVED
+from seedcore.core.moved import METHODS, MOVED
 from seedcore.organ.organ import Organ
 
 
@@ -58,3 +58,18 @@ def test_what_is_imported_from_a_package_that_loads_its_names_late_is_there() ->
 def test_the_class_of_an_actor_that_an_older_release_has_started_is_found(name: bytes, actor: type) -> None:
     # As Ray keeps it. The methods of a class that is not found take no arguments, and an upgrade ended with just that.
     assert pickle.loads(b"c" + name + b"\n.") is actor
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_class_of_an_older_release_loads_though_a_method_has_gone(method: str) -> None:
+    # As Ray's pickle refers to a method of a class.
+    pickled = b"\x80\x04" + b"".join(
+        b"\x8c" + bytes([len(text)]) + text
+        for text in (b"seedcore.coordinator.coordinator", f"Coordinator.{method}".encode())
+    )
+    assert callable(pickle.loads(pickled + b"\x93."))
+    assert method not in dir(CoordinatorActor), "it is there, and in no list of those that have gone"
+
+
+def test_no_other_method_of_an_actor_is_made_up() -> None:
+    assert not hasattr(CoordinatorActor, "_nothing")
