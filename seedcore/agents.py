@@ -1,11 +1,11 @@
-"""The agents of the packaged organism: small, useful, and an example of each form that an agent can have.
+"""The agents of the packaged organism: small, useful, and one example of each form of an agent.
 
 - :class:`TextAnalyst`, a class that only executes;
-- :class:`PlanExecutor`, a class with the whole life cycle;
+- :class:`PlanExecutor`, a class with the full life cycle;
 - :func:`utility`, an async function.
 
-They change nothing on their host, and the same task gives the same answer (but for :func:`utility`'s ``node_facts``).
-A task that is not as documented raises :class:`BadTaskError`; its text reaches the caller.
+They change nothing on their host, and the same task gets the same answer (except ``node_facts`` of :func:`utility`).
+An invalid task raises :class:`BadTaskError`; the caller gets its text.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _MIN_WORD_CHARS = 3
 
 
 class BadTaskError(ValueError):
-    """A task's params are not as documented, or the work cannot be done with them."""
+    """A task's params are invalid, or the task cannot be executed with them."""
 
 
 class TextAnalyst:
-    """Finds what a text is about by counting words; English stop words are left out.
+    """Find the topics of a text by counting words, without English stop words.
 
     Task types:
         ``keywords``: params ``text: str, limit: int = <keyword_limit>``; gives ``words`` (how many the text has) and
@@ -62,7 +62,7 @@ class TextAnalyst:
         self.keyword_limit = keyword_limit
 
     def execute(self, task: Task) -> dict[str, Any]:
-        """Do one task; sync, so it runs in a thread of the organ."""
+        """Execute one task; it is sync, so it runs in a thread of the organ."""
         if task.type == "keywords":
             return self._keywords(_text(task), _count(task, "limit", self.keyword_limit))
         if task.type == "summarize":
@@ -96,7 +96,7 @@ class TextAnalyst:
 
 
 class PlanExecutor:
-    """Carries out plans: steps that change a state, all of them or none.
+    """Execute plans: steps that change a state, all of them or none.
 
     Task types:
         ``execute_plan``: params ``steps: list, state: dict = {}``; gives ``state`` after the last step, ``steps``
@@ -119,7 +119,7 @@ class PlanExecutor:
         self._operations: dict[str, Callable[[dict[str, Any], str, Mapping[str, Any]], str]] = {}
 
     async def start(self) -> None:
-        """Get ready; what takes long (a model, a connection) belongs here and not into the constructor."""
+        """Prepare the agent; slow steps (a model, a connection) belong here and not into the constructor."""
         self._operations = {
             "add": _add,
             "append": _append,
@@ -130,7 +130,7 @@ class PlanExecutor:
         }
 
     async def execute(self, task: Task) -> dict[str, Any]:
-        """Do one task."""
+        """Execute one task."""
         if task.type == "execute_plan":
             return self._execute_plan(task)
         if task.type == "render_template":
@@ -139,17 +139,17 @@ class PlanExecutor:
         raise BadTaskError(f"PlanExecutor does not know {task.type!r}, it knows execute_plan and render_template")
 
     async def check_health(self) -> bool:
-        """Say whether the agent can work; asked every few seconds, and False takes it out of service."""
+        """Return whether the agent is healthy; called every few seconds, and False takes it out of service."""
         return bool(self._operations)
 
     async def stop(self) -> None:
-        """Give back what ``start`` took."""
+        """Release the resources of ``start``."""
         self._operations = {}
 
     def _execute_plan(self, task: Task) -> dict[str, Any]:
         steps = task.params.get("steps")
         if not isinstance(steps, list) or len(steps) > self.max_steps:
-            raise BadTaskError(f"params key 'steps' has to be a list of at most {self.max_steps} steps")
+            raise BadTaskError(f"params key 'steps' must be a list of at most {self.max_steps} steps")
         state = {
             key: list(value) if isinstance(value, list) else value
             for key, value in _mapping("state", task.params.get("state", {})).items()
@@ -159,7 +159,7 @@ class PlanExecutor:
             try:
                 log.append(self._step(state, step))
             except BadTaskError as error:
-                raise BadTaskError(f"step {number}: {error}; nothing of the plan was done") from error
+                raise BadTaskError(f"step {number}: {error}; no step of the plan was applied") from error
         return {"state": state, "steps": len(steps), "log": log}
 
     def _step(self, state: dict[str, Any], step: Any) -> str:
@@ -171,7 +171,7 @@ class PlanExecutor:
 
 
 async def utility(task: Task, *, max_sleep_s: float = 60.0, max_echo_chars: int = 100_000) -> dict[str, Any]:
-    """Answer questions about the node and do small chores; an agent can be as little as one function.
+    """Report facts about the node and do small chores; a single function can be an agent.
 
     Task types:
         ``echo``: any params; gives them back.
@@ -191,7 +191,7 @@ async def utility(task: Task, *, max_sleep_s: float = 60.0, max_echo_chars: int 
     """
     if task.type == "echo":
         if len(repr(task.params)) > max_echo_chars:
-            raise BadTaskError(f"echo takes at most {max_echo_chars} characters")
+            raise BadTaskError(f"echo accepts at most {max_echo_chars} characters")
         return dict(task.params)
     if task.type == "checksum":
         return await asyncio.to_thread(_checksum, _text(task), task.params.get("algorithm", "sha256"))
@@ -200,7 +200,7 @@ async def utility(task: Task, *, max_sleep_s: float = 60.0, max_echo_chars: int 
     if task.type == "sleep":
         seconds = task.params.get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= max_sleep_s:
-            raise BadTaskError(f"params key 'seconds' has to be a number from 0 to {max_sleep_s:g}")
+            raise BadTaskError(f"params key 'seconds' must be a number from 0 to {max_sleep_s:g}")
         await asyncio.sleep(seconds)
         return {"slept_s": seconds}
     raise BadTaskError(f"utility does not know {task.type!r}, it knows echo, checksum, node_facts and sleep")
@@ -223,20 +223,20 @@ def _text(task: Task) -> str:
 def _string(params: Mapping[str, Any], key: str) -> str:
     value = params.get(key)
     if not isinstance(value, str):
-        raise BadTaskError(f"params key {key!r} has to be a string, not {type(value).__name__}")
+        raise BadTaskError(f"params key {key!r} must be a string, got {type(value).__name__}")
     return value
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise BadTaskError(f"{name!r} has to be a mapping, not {type(value).__name__}")
+        raise BadTaskError(f"{name!r} must be a mapping, got {type(value).__name__}")
     return value
 
 
 def _count(task: Task, key: str, default: int) -> int:
     value = task.params.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadTaskError(f"params key {key!r} has to be an integer of 1 or more")
+        raise BadTaskError(f"params key {key!r} must be an integer of 1 or more")
     return value
 
 

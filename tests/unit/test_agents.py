@@ -128,10 +128,10 @@ async def test_an_empty_plan_does_nothing() -> None:
 @pytest.mark.parametrize(
     ("step", "problem"),
     [
-        (5, "'step' has to be a mapping, not int"),
+        (5, "'step' must be a mapping, got int"),
         ({"op": "shell"}, "'op' is 'shell', expected one of: add, append, delete, render, require, set"),
         ({"op": ["set"], "key": "a"}, "'op' is ['set'], expected one of: add, append, delete, render, require, set"),
-        ({"op": "set", "value": 1}, "params key 'key' has to be a string, not NoneType"),
+        ({"op": "set", "value": 1}, "params key 'key' must be a string, got NoneType"),
         ({"op": "set", "key": "a"}, "'set' wants a 'value'"),
         ({"op": "append", "key": "a"}, "'append' wants a 'value'"),
         ({"op": "append", "key": "n", "value": 1}, "'append' wants a list, n is a int"),
@@ -145,12 +145,12 @@ async def test_an_empty_plan_does_nothing() -> None:
 async def test_a_step_that_fails_fails_the_whole_plan(step: Any, problem: str) -> None:
     with pytest.raises(BadTaskError) as caught:
         await act("execute_plan", state={"n": 1}, steps=[{"op": "set", "key": "a", "value": 1}, step])
-    assert str(caught.value) == f"step 2: {problem}; nothing of the plan was done"
+    assert str(caught.value) == f"step 2: {problem}; no step of the plan was applied"
 
 
 @pytest.mark.parametrize("steps", [None, {}, [{}] * 11])
 async def test_a_plan_that_is_none_or_too_long_is_refused(steps: Any) -> None:
-    with pytest.raises(BadTaskError, match="has to be a list of at most 10 steps"):
+    with pytest.raises(BadTaskError, match="must be a list of at most 10 steps"):
         await act("execute_plan", steps=steps)
 
 
@@ -208,17 +208,17 @@ async def test_a_sleep_takes_its_time_and_leaves_the_loop_free() -> None:
 
 @pytest.mark.parametrize("seconds", [None, True, "1", -1, 61, float("nan")])
 async def test_a_sleep_that_is_none_or_too_long_is_refused(seconds: Any) -> None:
-    with pytest.raises(BadTaskError, match="has to be a number from 0 to 60"):
+    with pytest.raises(BadTaskError, match="must be a number from 0 to 60"):
         await utility(Task(type="sleep", params={"seconds": seconds}))
 
 
 @pytest.mark.parametrize(
     ("kind", "params", "problem"),
     [
-        ("keywords", {}, "params key 'text' has to be a string, not NoneType"),
-        ("summarize", {"text": 5}, "params key 'text' has to be a string, not int"),
-        ("keywords", {"text": "a", "limit": 0}, "params key 'limit' has to be an integer of 1 or more"),
-        ("summarize", {"text": "a", "sentences": True}, "params key 'sentences' has to be an integer of 1 or more"),
+        ("keywords", {}, "params key 'text' must be a string, got NoneType"),
+        ("summarize", {"text": 5}, "params key 'text' must be a string, got int"),
+        ("keywords", {"text": "a", "limit": 0}, "params key 'limit' must be an integer of 1 or more"),
+        ("summarize", {"text": "a", "sentences": True}, "params key 'sentences' must be an integer of 1 or more"),
         ("think", {}, "TextAnalyst does not know the task type 'think', it knows keywords and summarize"),
     ],
 )

@@ -166,7 +166,7 @@ def test_params_of_another_shape_are_refused(agents: Any, tmp_path: Path, params
 
 @pytest.mark.parametrize("parts", [None, {}, [1], [{}]])
 def test_a_report_wants_answers_of_readers(agents: Any, parts: Any) -> None:
-    with pytest.raises(ValueError, match="has to be a list of answers of triage_log"):
+    with pytest.raises(ValueError, match="must be a list of answers of triage_log"):
         agents.report(Task(type="report_logs", params={"parts": parts}))
 
 

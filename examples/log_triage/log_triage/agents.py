@@ -127,7 +127,7 @@ def report(task: Task, *, top: int = 10) -> dict[str, Any]:
     """
     parts = task.params.get("parts")
     if not isinstance(parts, list) or not all(isinstance(part, dict) and "groups" in part for part in parts):
-        raise ValueError("params key 'parts' has to be a list of answers of triage_log")
+        raise ValueError("params key 'parts' must be a list of answers of triage_log")
     levels: Counter[str] = Counter()
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for part in parts:

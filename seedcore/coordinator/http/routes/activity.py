@@ -89,7 +89,7 @@ _EXAMPLES = {
         "failures": [
             {
                 "kind": "task",
-                "error": "params key 'text' has to be a string, not NoneType",
+                "error": "params key 'text' must be a string, got NoneType",
                 "task_type": "keywords",
                 "organ_id": "cognitive_organ_1",
                 "agent_id": "cognitive_organ_1_agent_0",

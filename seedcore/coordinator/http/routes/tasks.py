@@ -133,7 +133,7 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
     },
     500: {
         "the agent raised": failed(
-            "params key 'text' has to be a string, not NoneType", "BadTaskError", "keywords", "yes", **_AGENT
+            "params key 'text' must be a string, got NoneType", "BadTaskError", "keywords", "yes", **_AGENT
         )
     },
     503: {
