@@ -326,7 +326,7 @@ say(seen)
 
     assert seen["before"] == "old"
     assert seen["hangs"]["answer"] == [True, "old", True]
-    assert "no answer within 0.5 s" in seen["ping"]
+    assert "did not answer within 0.5 s" in seen["ping"]
     assert seen["dead"] == [True, "old"]
     assert (seen["metrics"], seen["pong"]) == (True, "pong")
     assert seen["bootstrap"][0] == 0, seen["bootstrap"][1]

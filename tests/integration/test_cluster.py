@@ -200,7 +200,7 @@ def test_an_organ_goes_where_its_labels_say(organism: Organism, cluster: RayHead
     assert len(set(nodes["inside"])) == 1
     assert nodes["outside"][0] not in nodes["inside"]
     nobody = organism.config({"id": "nowhere", "labels": {"zone": "z"}})
-    done = organism.run("bootstrap", "--config", str(nobody), "--wait-timeout", "20")
+    done = organism.run("bootstrap", "--config", str(nobody), "--wait-timeout", "40")
     assert done.returncode == 1
     assert "organs nowhere did not come up within" in done.stderr
     assert organism.probe().healthy
