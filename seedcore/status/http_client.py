@@ -93,8 +93,9 @@ def request(
     connection = _connected(parts, certificate, timeout_s)
     try:
         connection.request(method, target, body=payload, headers=headers)
-        response = connection.getresponse()
-        data = _read(response, connection, deadline)
+        # A response that ends with its connection owns the socket: closing the connection would leave it open.
+        with connection.getresponse() as response:
+            data = _read(response, connection, deadline)
     except http.client.HTTPException as error:
         raise ConnectionError(f"not an HTTP answer: {error!r}") from error
     finally:

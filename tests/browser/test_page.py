@@ -274,7 +274,7 @@ def test_the_docs_page_shows_every_request_with_examples_and_errors(living: Orga
 
     expect(page.locator("h2.path")).to_have_count(7)
     post = page.locator("section").filter(has=page.get_by_role("heading", name="POST /coordinator/tasks"))
-    expect(post.get_by_text("No organ takes this type")).to_be_visible()
+    expect(post.get_by_text("No organ accepts this type")).to_be_visible()
     example = post.get_by_text("Example of 404: no such type")
     example.click()
     expect(post.get_by_text("no organ accepts task type 'nope'")).to_be_visible()
