@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seedcore.config.organism_file import load_config
-from seedcore.core.errors import SeedCoreError
+from seedcore.core.errors import ConfigError, SeedCoreError
 from seedcore.core.spec import OrganismSpec
 from seedcore.deployment.bootstrap import bootstrap, shutdown
 from seedcore.deployment.driver import Driver
@@ -199,8 +199,9 @@ class DevSession:
         Raises:
             ClusterError: Ray does not come up.
         """
-        watch = Watch(self._file, self._paths)
         try:
+            # Before the start: what changes meanwhile is applied after it.
+            watch = Watch(self._file, self._paths)
             self.ray.start()
             self._driver.join()
             self._say(f"Page:   {self.ray.settings.http_url}/   (the token is in {self.ray.settings.token_path})")
@@ -220,11 +221,15 @@ class DevSession:
         """Bring the organism to what the files say; False if they cannot be used, and then it stays as it is."""
         begun = time.monotonic()
         fault = self._fault()
-        if fault:
+        try:
+            spec = None if fault else with_revisions(load_config(self._file, check_imports=False), self._paths)
+        except (OSError, ConfigError) as error:
+            # An editor has changed or removed a file since the check.
+            fault, spec = str(error), None
+        if spec is None:
             self._say(fault)
             self._say("the organism stays as it is until a file changes")
             return False
-        spec = with_revisions(load_config(self._file, check_imports=False), self._paths)
         outcome = bootstrap(
             self.ray.settings, spec, wait_timeout_s=BOOTSTRAP_TIMEOUT_S, retries=0, on_progress=self._say
         )

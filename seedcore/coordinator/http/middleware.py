@@ -56,7 +56,7 @@ def request_id(scope: Scope_) -> str:
 
 def access_of(scope: Scope_) -> Access:
     """Return who a request is from that has passed the Gate."""
-    access: Access = scope.get(_ACCESS_KEY, _ANYBODY)
+    access: Access = scope[_ACCESS_KEY]
     return access
 
 
@@ -133,6 +133,7 @@ class Gate:
             refusal = _foreign(headers)
             if refusal is not None:
                 await _send_error(send, 403, "Forbidden", refusal)
+            scope[_ACCESS_KEY] = _ANYBODY
             return refusal is not None
         scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
         credentials = credentials.strip()

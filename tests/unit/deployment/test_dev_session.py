@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seedcore.core.spec import OrganismSpec, OrganSpec
-from seedcore.deployment.dev_session import Logs, Watch, import_paths, with_revisions
+from seedcore.deployment.dev_session import DevSession, Logs, Watch, import_paths, with_revisions
 from seedcore.deployment.local_ray import free_ports
 from tests.support.waiting import eventually
 
@@ -94,6 +94,21 @@ def test_lines_of_agents_are_shown_whole_and_of_the_coordinator_what_is_serious(
         ("files/0", "half of a line"),
         ("CoordinatorActor", "2026-11-27 07:13:47,425 WARNING seedcore: organ files is down"),
     }
+
+
+def test_a_file_that_vanishes_after_the_check_ends_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    file = project / "organism.yaml"
+    session = DevSession(file, [project], http_port=0, say=said.append, show=lambda *_: None)
+    try:
+        monkeypatch.setattr(session, "_fault", lambda: "")
+        file.unlink()
+        assert session.apply() is False
+        assert said[0].startswith(f"{file}: ")
+        assert said[1] == "the organism stays as it is until a file changes"
+    finally:
+        session._logs.close()
+        session.ray.stop()
 
 
 def test_a_port_that_is_taken_is_not_free() -> None:

@@ -131,3 +131,15 @@ async def test_a_damaged_file_lets_nobody_in_but_the_cluster_and_is_said_once(
     async with by(TOKEN) as client:
         assert (await client.get("/coordinator/status")).status_code == 200
     assert caplog.text.count("no named token is valid") == 1
+
+
+@pytest.mark.parametrize("kind", OPERATE)
+async def test_without_authentication_everybody_operates_and_that_is_written_down(
+    view: View, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport = httpx.ASGITransport(create_app(view, token=None))
+    with caplog.at_level(logging.INFO):
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            assert (await client.post("/coordinator/tasks", json={"type": kind})).status_code == 200
+
+    assert "audit: token='anybody'" in caplog.text
