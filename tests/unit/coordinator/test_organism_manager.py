@@ -178,6 +178,24 @@ def test_no_task_fails_and_none_is_done_twice_while_an_organ_is_replaced(*, has_
     world(body, organ("one", agent_count=2, **gpu))
 
 
+def test_what_an_old_process_sends_back_is_done_by_the_new_one() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        await manager.initialize()
+        tasks = [Task(type="one", id=str(number), params={"seconds": 0.4}) for number in range(20)]
+        answers = [asyncio.create_task(manager.dispatch(task)) for task in tasks]
+        await manager.reload(
+            OrganismSpec(organs=(organ("one", agent_count=20, drain_timeout_s=0.5),)), timeout_s=30.0, commit=nothing
+        )
+
+        results = [await answer for answer in answers]
+        # The one that it was doing when its time was over may be half done.
+        assert [answer["executed"] for answer in results if not answer["success"]] in ([], ["unknown"])
+        assert sum(answer["success"] for answer in results) >= 19
+        assert max(cluster.began.values()) == 1
+
+    world(body, organ("one", drain_timeout_s=0.5))
+
+
 def test_an_organ_that_does_not_start_anew_leaves_the_old_one_as_it_is() -> None:
     async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
         await manager.initialize()
