@@ -270,5 +270,8 @@ def test_a_process_that_dies_while_it_starts_fails_the_first_start_at_once(organ
     done = organism.run("bootstrap", "--config", str(path), "--retries", "0", "--wait-timeout", "120")
 
     assert done.returncode == 1
-    assert "the process of organ weak died 3 times while it started" in done.stderr + done.stdout
+    # Three, or more if a fast machine restarted it again before the Coordinator asked.
+    told = re.search(r"the process of organ weak died (\d+) times while it started", done.stderr + done.stdout)
+    assert told is not None, done.stderr + done.stdout
+    assert int(told[1]) >= 3
     assert organism.actors() == []
