@@ -30,14 +30,14 @@ variables := $(strip \
 home_fault = $(shell [ -z "$$HOME" ] || [ -w "$$HOME" ] || echo "HOME is $$HOME, and nothing can be written there. Name a directory that can hold files: HOME=PATH make $@")
 playbook = $(if $(home_fault),$(error $(home_fault)))$(VENV)/bin/ansible-playbook $(variables) $(ARGS)
 
-# Processes of pytest for the unit and the integration tests.
+# Processes of pytest for the tiers unit, ansible and integration.
 WORKERS ?= 2
 # Tiers of tests by their names in scripts/tier_list.py; with ARGS, pytest runs those and nothing else.
 # exec: make passes a signal on to the process that it has started, which would be a shell otherwise.
 tiers = @VENV=$(VENV) exec $(VENV)/bin/python -m scripts.tiers --workers $(WORKERS)
 pytest_or_tiers = $(if $(ARGS),$(VENV)/bin/pytest $(ARGS),$(tiers))
 
-.PHONY: deploy status teardown quick check test test-all shell unit integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
+.PHONY: deploy status teardown quick check test test-all shell unit ansible integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
 
 deploy: $(VENV)/deploy ## Ray, the release and a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -48,7 +48,7 @@ status: $(VENV)/deploy ## check the status; green only if the Coordinator is rea
 teardown: $(VENV)/deploy ## remove the deployment and all of its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
-quick: $(VENV)/dev ## ruff, mypy and the unit tests, or one test: make quick ARGS=tests/unit/core/test_task.py::test_a_type_is_enough
+quick: $(VENV)/dev ## ruff, mypy and the tests of the library, or one test: make quick ARGS=tests/unit/core/test_task.py::test_a_type_is_enough
 	$(pytest_or_tiers) $(if $(ARGS),,quick)
 
 check: $(VENV)/dev ## the same with all linters, the integration tests and one deployment: run it before you propose a change
@@ -63,8 +63,11 @@ test-all: $(VENV)/dev ## the same, then every other scenario of molecule and ten
 shell: ## a shell with the environment of the deployment on this machine, or of the one below ray_prefix=PATH
 	@.ci/shell $(abspath $(or $(ray_prefix),$(HOME)/.local/share/seedcore))
 
-unit: $(VENV)/dev ## tests without Ray
+unit: $(VENV)/dev ## tests of the library, without Ray
 	$(pytest_or_tiers) $(if $(ARGS),,unit)
+
+ansible: $(VENV)/dev ## tests of the roles and plugins, without a deployment
+	$(pytest_or_tiers) $(if $(ARGS),,ansible)
 
 integration: $(VENV)/dev ## tests with a Ray of their own; ARGS="--keep-ray PATH::TEST" keeps it if the test fails
 	$(pytest_or_tiers) $(if $(ARGS),,integration alone-integration)

@@ -96,6 +96,7 @@ TIERS = {
         Tier("sanity", [[".ci/sanity"]]),
         Tier("unit-quick", _pytest("tests/unit", *_PARALLEL, "worksteal", "--hypothesis-profile=quick")),
         Tier("unit", _pytest("tests/unit", *_PARALLEL, "worksteal")),
+        Tier("ansible", _pytest("tests/ansible", *_PARALLEL, "worksteal")),
         Tier("integration", _pytest(*_RAY, *_PARALLEL, "loadfile", "-m", "not alone")),
         Tier("alone-integration", _pytest("tests/integration", "-m", "alone"), skip_codes=_NOTHING_ALONE),
         # The shortest way through a whole deployment on this machine.
@@ -113,7 +114,7 @@ TIERS = {
 
 _TEST: list[Sequence[Sequence[str]]] = [
     [
-        ["lint", "sanity", "unit", "browser", "integration", "deploy"],
+        ["lint", "sanity", "unit", "ansible", "browser", "integration", "deploy"],
         ["containers", "deploy-checkout", "monitoring"],
     ],
     [["alone-integration", "alone-deploy"]],
@@ -121,7 +122,7 @@ _TEST: list[Sequence[Sequence[str]]] = [
 PLANS: dict[str, Plan] = {
     "quick": [[["types", "unit-quick"]]],
     "deploy-test": [[["deploy-checkout"], ["deploy"]], [["alone-deploy"]]],
-    "check": [[["lint", "unit", "integration"], ["sanity", "deploy-local"]], [["alone-integration"]]],
+    "check": [[["lint", "unit", "integration"], ["sanity", "ansible", "deploy-local"]], [["alone-integration"]]],
     "test": _TEST,
     "test-all": [*_TEST, [["other-containers"]], [["soak"]]],
 }

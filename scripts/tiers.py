@@ -221,7 +221,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "names", nargs="+", choices=[*PLANS, *TIERS], metavar="NAME", help=f"{', '.join(PLANS)} or a tier"
     )
-    parser.add_argument("--workers", default="2", help="processes of pytest for unit and integration tests")
+    parser.add_argument("--workers", default="2", help="processes of pytest in unit, ansible and integration")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, interrupt)
     # What a shell starts in the background ignores Ctrl-C, and would hand that on.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.seedcore.cluster.plugins.modules.deployment_record import definitions, unit_faults
 
-from tests.unit.plugins.test_actions import Play
+from tests.ansible.plugins.test_actions import Play
 
 MODULE = "deployment_record"
 Run = Callable[..., dict[str, Any]]

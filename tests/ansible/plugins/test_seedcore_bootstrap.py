@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.plugins.conftest import FAILED, HEALTHY, STARTING, Executable
+from tests.ansible.plugins.conftest import FAILED, HEALTHY, STARTING, Executable
 
 Run = Callable[..., dict[str, Any]]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.plugins.conftest import FAILED, HEALTHY, STARTING, Executable
+from tests.ansible.plugins.conftest import FAILED, HEALTHY, STARTING, Executable
 
 Run = Callable[..., dict[str, Any]]
 ALWAYS = {"healthy", "status", "reason", "message", "elapsed", "attempts", "coordinator", "nodes", "changed"}

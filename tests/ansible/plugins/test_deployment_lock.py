@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.seedcore.cluster.plugins.action import deployment_lock as action
 
-from tests.unit.plugins.test_actions import Play
+from tests.ansible.plugins.test_actions import Play
 
 MODULE = "deployment_lock"
 Run = Callable[..., dict[str, Any]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.plugins.conftest import Executable
+from tests.ansible.plugins.conftest import Executable
 
 Run = Callable[..., dict[str, Any]]
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.roles.test_habits import ROOT
+from tests.ansible.roles.test_habits import ROOT
 
 ROLES = sorted(path.name for path in ROOT.glob("roles/*"))
 # Longest first: seedcore_gate is no variable of seedcore.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.plugins.conftest import ROOT
+from tests.ansible.plugins.conftest import ROOT
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.plugins.conftest import ROOT
-from tests.unit.plugins.test_actions import Play
+from tests.ansible.plugins.conftest import ROOT
+from tests.ansible.plugins.test_actions import Play
 
 ROUTING = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["plugin_routing"]
 

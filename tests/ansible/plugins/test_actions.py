@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.plugins.conftest import COLLECTIONS, FAILED, HEALTHY, STARTING, Executable
+from tests.ansible.plugins.conftest import COLLECTIONS, FAILED, HEALTHY, STARTING, Executable
 
 ABSENT = {**FAILED, "reason": "absent", "message": "there is no Coordinator", "evidence": {}}
 

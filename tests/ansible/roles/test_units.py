@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.roles.test_habits import ROOT, tasks
+from tests.ansible.roles.test_habits import ROOT, tasks
 
 SPECS = yaml.safe_load((ROOT / "roles/service/meta/argument_specs.yml").read_text())["argument_specs"]
 pytestmark = pytest.mark.timeout(300)

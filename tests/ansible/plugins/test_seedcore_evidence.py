@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.plugins.conftest import FAILED, HEALTHY
+from tests.ansible.plugins.conftest import FAILED, HEALTHY
 
 evidence: Any = pytest.importorskip("ansible_collections.seedcore.cluster.plugins.plugin_utils.evidence")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.plugins.conftest import FAILED, STARTING
+from tests.ansible.plugins.conftest import FAILED, STARTING
 
 status: Any = pytest.importorskip("ansible_collections.seedcore.cluster.plugins.module_utils.status")
 
