@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from importlib.util import find_spec
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,20 @@ def test_the_class_of_an_older_release_loads_though_a_method_has_gone(method: st
     )
     assert callable(pickle.loads(pickled + b"\x93."))
     assert method not in dir(CoordinatorActor), "it is there, and in no list of those that have gone"
+
+
+def test_no_method_of_an_actor_goes_without_a_word_to_older_releases() -> None:
+    path = Path(__file__).with_name("actor_methods.txt")
+    ever = {line for line in path.read_text().splitlines() if not line.startswith("#")}
+    actors = (CoordinatorActor, Organ)
+    now = {
+        name
+        for actor in actors
+        for name in dir(actor)
+        if isfunction(getattr(actor, name)) and not hasattr(object, name)
+    }
+    assert ever - now - METHODS == set(), "add what has gone to METHODS in seedcore/core/moved.py"
+    assert now - ever == set(), f"add what is new to {path.name}"
 
 
 def test_no_other_method_of_an_actor_is_made_up() -> None:
