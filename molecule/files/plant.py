@@ -52,7 +52,8 @@ def replace(here: Path) -> int:
     for path in list(here.iterdir()):
         if path.name.startswith(".moved-"):
             continue
-        target = VICTIM if path.is_dir() and not path.is_symlink() else SECRET
+        # A link may lead where this user may not look: is_dir() would raise PermissionError.
+        target = VICTIM if not path.is_symlink() and path.is_dir() else SECRET
         with contextlib.suppress(OSError):
             path.rename(here / f".moved-{path.name}")
             made += put(path, target)
