@@ -130,8 +130,8 @@ def test_variables_are_checked_before_any_connection_to_a_host(tmp_path: Path) -
 
     assert good.returncode == 0, good.stdout + good.stderr
     assert bad.returncode == 2
-    assert "ray_proxy_url: give a URL" in bad.stdout
-    assert "seedcore_http_port is 70000" in bad.stdout
+    assert "ray_proxy_url must begin with" in bad.stdout
+    assert "seedcore_http_port must be 1 to 65535, got 70000" in bad.stdout
 
 
 def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_variable_may_be_made_of_facts_that_are_not_there_yet(variable: Callab
 
     assert variable("__ray_inventory_faults", **made) == []
     assert variable("__ray_undefined", **made) == sorted(made)
-    assert any("ray_num_cpus cannot be worked out" in fault for fault in variable("__ray_host_faults", **made))
+    assert any("ray_num_cpus cannot be evaluated" in fault for fault in variable("__ray_host_faults", **made))
 
     facts = {"processor_vcpus": 4, "memtotal_mb": 8000, "architecture": "x86_64"}
     assert variable("__ray_undefined", facts=facts, **made) == []
@@ -114,14 +114,14 @@ def test_a_variable_may_be_made_of_facts_that_are_not_there_yet(variable: Callab
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"ray_resources": {"CPU": 4}}, "CPU is no custom resource: set ray_num_cpus"),
-        ({"ray_resources": {"fast": 1.5}}, "a fraction up to 1 or a whole number"),
-        ({"ray_resources": {"fast": -1}}, "a fraction up to 1 or a whole number"),
+        ({"ray_resources": {"CPU": 4}}, "ray_resources has CPU, but takes custom resources only: set ray_num_cpus"),
+        ({"ray_resources": {"fast": 1.5}}, "a whole number or a fraction below 1"),
+        ({"ray_resources": {"fast": -1}}, "a whole number or a fraction below 1"),
         ({"ray_labels": {"zone": "eu west"}}, "zone=eu west: keys and values"),
-        ({"ray_labels": {"ray.io/zone": "a"}}, "no key begins with ray.io/"),
-        ({"ray_environment": {"a.b": 1}}, "a.b is no name of a variable"),
+        ({"ray_labels": {"ray.io/zone": "a"}}, "no key may begin with ray.io/"),
+        ({"ray_environment": {"a.b": 1}}, "a.b is not the name of a variable"),
         ({"ray_dashboard_host": "::1"}, "IPv4"),
-        ({"ansible_python_interpreter": "/my home/python"}, "a blank in it"),
+        ({"ansible_python_interpreter": "/my home/python"}, "a space in its path"),
     ],
 )
 def test_what_ray_would_refuse_is_named_before_anything_starts(
@@ -137,7 +137,7 @@ def test_what_ray_takes_is_taken(variable: Callable[..., Any], given: dict[str, 
     assert variable("__ray_inventory_faults", **given) == []
 
 
-@pytest.mark.parametrize(("address", "words"), [("fd00::1", "IPv4 alone"), ("127.0.0.2", "no other node reaches")])
+@pytest.mark.parametrize(("address", "words"), [("fd00::1", "IPv4 only"), ("127.0.0.2", "no other node can reach")])
 def test_an_address_that_cannot_work_is_named(variable: Callable[..., Any], address: str, words: str) -> None:
     assert words in "\n".join(variable("__ray_host_faults", ray_node_ip=address))
 
@@ -165,7 +165,7 @@ def test_a_release_of_another_ray_is_refused(variable: Callable[..., Any], tmp_p
     lock = tmp_path / "requirements.txt"
     lock.write_text("click==8.1\nray[default]==2.61.0 \\\n    --hash=sha256:0\n")
 
-    assert "seedcore_requirements has ray 2.61.0" in "\n".join(
+    assert "seedcore_requirements locks ray 2.61.0" in "\n".join(
         variable("seedcore_faults", "seedcore", seedcore_requirements=str(lock))
     )
     assert variable("seedcore_faults", "seedcore") == []
@@ -342,7 +342,7 @@ def test_the_gate_names_what_nodes_cannot_send_each_other(
 
 def test_a_token_of_digits_is_a_text(variable: Callable[..., Any], rendered: Callable[..., Any]) -> None:
     assert variable("__ray_inventory_faults", ray_auth_token=1234567890123456) == []
-    assert "ray_auth_token: give at least 16" in "\n".join(variable("__ray_inventory_faults", ray_auth_token=123))
+    assert "ray_auth_token must have at least 16" in "\n".join(variable("__ray_inventory_faults", ray_auth_token=123))
     given = rendered("ray", "token", ray_auth_token=1234567890123456)
     assert given["Write the given token: args"]["content"] == "1234567890123456"
     assert given["Write the given token: when 0"] is True
@@ -428,7 +428,7 @@ def test_with_a_wheelhouse_there_is_no_index(variable: Callable[..., Any]) -> No
     found = variable("deployment_install_environment", ray_index_url="https://index.example", ray_wheelhouse="/w.tar")
     assert found["UV_NO_INDEX"] == "true"
     assert "UV_DEFAULT_INDEX" not in found
-    assert "ray_index_url: give a URL" in "\n".join(variable("__ray_inventory_faults", ray_index_url="index.example"))
+    assert "ray_index_url must begin with" in "\n".join(variable("__ray_inventory_faults", ray_index_url="index.example"))
 
 
 def report(variable: Callable[..., Any], **known: Any) -> dict[str, Any]:
@@ -439,10 +439,10 @@ def report(variable: Callable[..., Any], **known: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        ({"units": {"seedcore-ray": "/opt/other"}}, "this host has seedcore-ray as units of /opt/other: give"),
-        ({"units": {"seedcore-supervise": ""}}, "this host has seedcore-supervise as units of something else"),
-        ({"units": {"old-ray": "/opt/seedcore"}}, "this host runs old-ray for this deployment, by a name"),
-        ({"owner": "bob"}, "ray_user is ray, but what /opt/seedcore holds belongs to bob"),
+        ({"units": {"seedcore-ray": "/opt/other"}}, "seedcore-ray on this host belongs to /opt/other: give"),
+        ({"units": {"seedcore-supervise": ""}}, "seedcore-supervise on this host belongs to something else"),
+        ({"units": {"old-ray": "/opt/seedcore"}}, "this host still has old-ray, which this deployment has renamed"),
+        ({"owner": "bob"}, "ray_user is ray, but the files in /opt/seedcore belong to bob"),
     ],
 )
 def test_what_another_deployment_has_on_the_host_is_named(

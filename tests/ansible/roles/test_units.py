@@ -94,12 +94,12 @@ def test_what_a_deployment_may_not_add_is_named(variable: Callable[..., Any]) ->
         return "\n".join(variable("__ray_inventory_faults", **given))
 
     assert "ray_writable_paths has data: give absolute paths" in faults(ray_writable_paths="data,/srv")
-    assert "ray_unit_options: cpu quota" in faults(ray_unit_options={"cpu quota": 1})
-    assert "ray_unit_options: CPUQuota" in faults(ray_unit_options={"CPUQuota": "1%\nUser=root"})
-    assert "ray_unit_options: CPUQuota" in faults(ray_unit_options={"Service": {"CPUQuota": ["1%", "2%\\"]}})
-    assert "ray_unit_options: Socket has" in faults(ray_unit_options={"Socket": {"Accept": True}})
-    assert "ray_unit_options: nice" in faults(ray_unit_options={"Service": {"nice": 5}})
-    assert "ray_unit_options: Nice" in faults(ray_unit_options={"Service": {"Nice": {"is": 5}}})
+    assert "ray_unit_options has an invalid cpu quota" in faults(ray_unit_options={"cpu quota": 1})
+    assert "ray_unit_options has an invalid CPUQuota" in faults(ray_unit_options={"CPUQuota": "1%\nUser=root"})
+    assert "ray_unit_options has an invalid CPUQuota" in faults(ray_unit_options={"Service": {"CPUQuota": ["1%", "2%\\"]}})
+    assert "ray_unit_options has the section Socket" in faults(ray_unit_options={"Socket": {"Accept": True}})
+    assert "ray_unit_options has an invalid nice" in faults(ray_unit_options={"Service": {"nice": 5}})
+    assert "ray_unit_options has an invalid Nice" in faults(ray_unit_options={"Service": {"Nice": {"is": 5}}})
     assert faults(ray_unit_options={"CPUQuota": "1%", "Unit": {"JobTimeoutSec": 5}}, ray_writable_paths=["/data"]) == ""
 
 
@@ -110,7 +110,7 @@ def test_a_host_without_systemd_refuses_what_only_systemd_can_do(
     def faults(manager: str, **options: Any) -> str:
         return "\n".join(variable("__ray_host_faults", facts={"service_mgr": manager}, **given, **options))
 
-    words = "ray_unit_options needs systemd, and supervisord runs Ray on this host"
+    words = "ray_unit_options needs systemd, but supervisord runs Ray on this host"
     assert words in faults("docker-init", ray_unit_options={"Service": {"Nice": 5}})
     assert words not in faults("docker-init")
     assert (words in faults("systemd", ray_unit_options={"Nice": 5})) is (given["ray_service_manager"] != "auto")
