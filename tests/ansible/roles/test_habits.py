@@ -428,7 +428,9 @@ def test_with_a_wheelhouse_there_is_no_index(variable: Callable[..., Any]) -> No
     found = variable("deployment_install_environment", ray_index_url="https://index.example", ray_wheelhouse="/w.tar")
     assert found["UV_NO_INDEX"] == "true"
     assert "UV_DEFAULT_INDEX" not in found
-    assert "ray_index_url must begin with" in "\n".join(variable("__ray_inventory_faults", ray_index_url="index.example"))
+    assert "ray_index_url must begin with" in "\n".join(
+        variable("__ray_inventory_faults", ray_index_url="index.example")
+    )
 
 
 def report(variable: Callable[..., Any], **known: Any) -> dict[str, Any]:

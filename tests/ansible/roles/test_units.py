@@ -96,7 +96,9 @@ def test_what_a_deployment_may_not_add_is_named(variable: Callable[..., Any]) ->
     assert "ray_writable_paths has data: give absolute paths" in faults(ray_writable_paths="data,/srv")
     assert "ray_unit_options has an invalid cpu quota" in faults(ray_unit_options={"cpu quota": 1})
     assert "ray_unit_options has an invalid CPUQuota" in faults(ray_unit_options={"CPUQuota": "1%\nUser=root"})
-    assert "ray_unit_options has an invalid CPUQuota" in faults(ray_unit_options={"Service": {"CPUQuota": ["1%", "2%\\"]}})
+    assert "ray_unit_options has an invalid CPUQuota" in faults(
+        ray_unit_options={"Service": {"CPUQuota": ["1%", "2%\\"]}}
+    )
     assert "ray_unit_options has the section Socket" in faults(ray_unit_options={"Socket": {"Accept": True}})
     assert "ray_unit_options has an invalid nice" in faults(ray_unit_options={"Service": {"nice": 5}})
     assert "ray_unit_options has an invalid Nice" in faults(ray_unit_options={"Service": {"Nice": {"is": 5}}})
