@@ -19,12 +19,12 @@ import sys
 import time
 from pathlib import Path
 
-# What a run leaves behind when it installs another one.
+# What a run leaves behind when it installs another environment.
 INSTALLED = ("ray/*", "cache/wheelhouse-*")
 CONNECT_TIMEOUT_S = 5.0
 UNITS = Path("/etc/systemd/system")
 NOBODY = 65534
-# What is written last when something is installed.
+# The file that an installation writes last.
 COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json")
 
 

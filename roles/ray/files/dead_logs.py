@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-# Rotated files have a number before or behind their ending.
+# Rotated files have a number before or after their extension.
 _OURS = re.compile(
     r"(?:(?:io_)?worker-(?P<worker>[0-9a-f]+)(?:-[0-9a-f]+)?-(?P<pid>[0-9]+)(?:\.[0-9]+)?\.(?:out|err)"
     r"|python-core-(?:worker|driver)-(?P<core>[0-9a-f]+)_(?P<core_pid>[0-9]+)(?:\.[0-9]+)?\.log"
@@ -22,7 +22,7 @@ _OURS = re.compile(
 )
 _SESSION = re.compile(r"session_[0-9][0-9_-]*")
 _DIRECTORIES = ("logs", "logs/old", "logs/events", "logs/export_events")
-# What was written so lately may be of a process that is just being started; clocks are not exact either.
+# A file written this recently may belong to a process that is starting; clocks are not exact either.
 MIN_AGE_S = 60.0
 
 
@@ -107,7 +107,7 @@ def _opened(temp_dir: str, directory: str):  # noqa: ANN202 - an iterator of one
 
 def _remove(temp_dir: str, file: _File) -> bool:
     directory, name = file.path.rsplit("/", 1)
-    # Gone already, or moved by Ray: nothing to do.
+    # It is already gone, or Ray has moved it.
     with contextlib.suppress(OSError), _opened(temp_dir, directory) as opened:
         now = os.stat(name, dir_fd=opened, follow_symlinks=False)
         if (now.st_dev, now.st_ino) == file.identity:
@@ -130,7 +130,7 @@ def _writes(pid: int, files: list[_File]) -> bool:
     try:
         return not {file.identity for file in files}.isdisjoint(_open_files(pid))
     except OSError:
-        # Its files are hidden from us. Who has started after the last word in them has not written them.
+        # The process hides its open files. If it started after the last write, it is not the writer.
         return _started(int(fields[19])) <= written + MIN_AGE_S
 
 

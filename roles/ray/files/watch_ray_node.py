@@ -30,7 +30,7 @@ def say(text: str) -> None:
 
 def trouble(url: str) -> str:
     """Ask the agent; returns what is wrong, or nothing."""
-    # The node is asked directly, whatever proxy the environment names.
+    # Ask the node directly, whatever proxy the environment names.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=REQUEST_TIMEOUT_S) as answer:
@@ -56,7 +56,7 @@ def bound_logs(temp_dir: str, max_bytes: int, max_files: int) -> None:
         try:
             count, size = dead_logs.prune(temp_dir, max_bytes=max_bytes, max_files=max_files)
         except Exception as error:
-            # The next round may do better, and nothing else depends on this one.
+            # The next round tries again, and nothing else depends on this one.
             say(f"logs of processes that are gone cannot be removed: {error!r}")
         else:
             if count:
@@ -75,7 +75,7 @@ def main() -> None:
         pid = node_processes.launcher(temp_dir)
         now = time.monotonic()
         if pid != node:
-            # A new start has its time; one that is not there is the service's business.
+            # Give a new start its time; the service restarts a missing process.
             node, well_until, said = pid, now + start_s, ""
         wrong = trouble(url) if pid else ""
         if wrong != said:
