@@ -17,7 +17,7 @@ from seedcore.core.organ_snapshot import AgentState
 from seedcore.core.task import Task
 from seedcore.organ.stream import Emit, collector, each, is_generator
 from seedcore.organ.threads import in_thread
-from seedcore.organ.user_code import Raised, call, check_result, is_async
+from seedcore.organ.user_code import Raised, call, check_result, is_async, is_small_and_plain
 
 STOP_TIMEOUT_S = 5.0
 # After this long healthy time, an agent's next pause is the shortest again.
@@ -171,7 +171,7 @@ class AgentRunner:
             result = emitted if emit is not None or isinstance(emitted, Raised) else items
         else:
             result = await call(function, task, executor=self._executor, interrupt=interrupt, on_loop=self._on_loop)
-        if isinstance(result, Raised):
+        if isinstance(result, Raised) or is_small_and_plain(result):
             return result
         return await check_result(result, executor=self._executor) or result
 

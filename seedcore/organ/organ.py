@@ -37,7 +37,7 @@ from seedcore.organ.children import end_children_with_this_process
 from seedcore.organ.lease import Lease
 from seedcore.organ.seats import Seat
 from seedcore.organ.self_check import is_current
-from seedcore.organ.task_queue import ELSEWHERE_AFTER_S, WorkQueue
+from seedcore.organ.task_queue import ELSEWHERE_AFTER_S, Deadlines, WorkQueue
 from seedcore.organ.threads import MAX_THREADS, AgentThreads
 from seedcore.organ.user_code import Raised
 
@@ -165,13 +165,13 @@ class Organ:
             :meth:`collect` returns more. It returns as soon as there is an answer, or after ``max_wait_s``.
         """
         tasks, timeouts_s, max_wait_s, direct, *epoch = order
-        batch = Batch(len(tasks))
+        batch, deadlines = Batch(len(tasks)), Deadlines(self._work.loop)
         is_admitted = self._admits(epoch[0] if epoch else None)
         for index, (task, timeout_s) in enumerate(zip(tasks, timeouts_s, strict=True)):
             if not is_admitted:
                 batch.add(index, self._refusal(task))
                 continue
-            self._work.submit(task, timeout_s, partial(batch.add, index), direct=direct)
+            self._work.submit(task, timeout_s, partial(batch.add, index), direct=direct, deadlines=deadlines)
         return await self._batches.reply(batch, max_wait_s, lifetime_s=max(timeouts_s, default=0.0))
 
     async def collect(self, number: int, max_wait_s: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The task queue of an organ's process: it assigns tasks to agents and enforces deadlines and limits.
 
-Everything here runs on the organ's loop. A task costs one asyncio task (needed to cancel its user code) and one timer,
-alone or in a batch.
+Everything here runs on the organ's loop. A task costs one asyncio task, needed to cancel its user code, and each call
+one timer.
 """
 
 from __future__ import annotations
@@ -34,6 +34,49 @@ _MIN_RETRY_AFTER_S = 0.05
 _MAX_RETRY_AFTER_S = 60.0
 
 
+class Deadlines:
+    """The deadlines of tasks that have come together: one timer for all of them, which costs less than one for each.
+
+    Args:
+        loop: The organ's loop.
+    """
+
+    __slots__ = ("_loop", "_open", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: dict[Work, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, work: Work, limit_s: float) -> None:
+        """Call ``work.late`` in ``limit_s`` seconds."""
+        when = self._loop.time() + limit_s
+        self._open[work] = when
+        if self._timer is None or when < self._timer.when():
+            self._set_timer(when)
+
+    def discard(self, work: Work) -> None:
+        """Forget a task that is answered or cancelled."""
+        self._open.pop(work, None)
+        if not self._open and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for work in [work for work, when in self._open.items() if when <= now]:
+            if self._open.pop(work, None) is not None:
+                work.late()
+        if self._open:
+            self._set_timer(min(self._open.values()))
+
+
 class Work:
     """One task in the organ; ``done`` is called exactly once with its answer, unless it is cancelled.
 
@@ -43,6 +86,7 @@ class Work:
 
     __slots__ = (
         "_began",
+        "_deadlines",
         "_direct",
         "_done",
         "_emit",
@@ -53,7 +97,6 @@ class Work:
         "_running",
         "_seat",
         "_started",
-        "_timer",
         "agent",
         "task",
     )
@@ -67,6 +110,7 @@ class Work:
         emit: Emit | None,
         *,
         direct: bool,
+        deadlines: Deadlines,
     ) -> None:
         self.task = task
         self._direct = direct
@@ -80,7 +124,8 @@ class Work:
         self._is_stuck = False
         self._patience: asyncio.TimerHandle | None = None
         self._started = self._began = time.monotonic()
-        self._timer = queue.loop.call_later(limit_s, self._late)
+        self._deadlines = deadlines
+        deadlines.add(self, limit_s)
 
     def start(self, seat: Seat, agent: AgentRunner) -> None:
         """Let an agent execute it."""
@@ -93,7 +138,7 @@ class Work:
         """Cancel it, because nobody waits for its answer any more."""
         if self._done is not None:
             self._done = None
-            self._timer.cancel()
+            self._deadlines.discard(self)
             self._abandon()
             self._queue.leave(self)
 
@@ -108,7 +153,8 @@ class Work:
         """Answer without executing it."""
         self._fail(error_type, error, "no", **extra)
 
-    def _late(self) -> None:
+    def late(self) -> None:
+        """Answer it at its deadline, and cancel its code."""
         limit = f"{self._limit_s:g} s"
         self._abandon()
         if self._seat is None:
@@ -185,7 +231,7 @@ class Work:
     def _answer(self, answer: dict[str, Any]) -> None:
         done, self._done = self._done, None
         if done is not None:
-            self._timer.cancel()
+            self._deadlines.discard(self)
             self._queue.leave(self)
             seconds = time.monotonic() - self._started
             self._queue.count(self.task, answer, seconds, direct=self._direct)
@@ -245,6 +291,7 @@ class WorkQueue:
         *,
         emit: Emit | None = None,
         direct: bool = False,
+        deadlines: Deadlines | None = None,
     ) -> Work | None:
         """Accept one task with ``limit_s`` seconds from now; ``done`` gets its answer in the documented shape.
 
@@ -255,6 +302,7 @@ class WorkQueue:
             emit: Gets each item of an agent that is a generator, before ``done``.
             direct: Whether a client sends it; its type must then be one of the organ's, because its routes may be
                 stale.
+            deadlines: Of the tasks that have come with it.
 
         Returns:
             The work, or None if its shape or its type was refused (``done`` has been called).
@@ -269,7 +317,7 @@ class WorkQueue:
             text = f"organ {self.spec.id} does not accept task type {task.type!r} in {task.domain or 'no'} domain"
             done(self.failed(task, "UnknownTaskTypeError", text, retry_after_s=ELSEWHERE_AFTER_S))
             return None
-        work = Work(self, task, limit_s, done, emit, direct=direct)
+        work = Work(self, task, limit_s, done, emit, direct=direct, deadlines=deadlines or Deadlines(self.loop))
         self.in_flight += 1
         self._active.add(work)
         seat = self.seats.take() if not self._waiting and not self._closed else None

@@ -14,7 +14,7 @@ from seedcore.core.spec import OrganSpec
 from seedcore.core.task import Task
 from seedcore.organ.agent import AgentRunner, Kind
 from seedcore.organ.seats import Seat, Seats
-from seedcore.organ.task_queue import WorkQueue
+from seedcore.organ.task_queue import Deadlines, Work, WorkQueue
 
 EXECUTOR = ThreadPoolExecutor(1)
 CARE = ThreadPoolExecutor(1)
@@ -205,3 +205,28 @@ async def test_a_client_with_old_routes_is_refused_before_it_takes_any_room() ->
     refused = [answer for answer in answers if answer["error_type"] == "UnknownTaskTypeError"]
     assert [(answer["task_type"], answer["executed"]) for answer in refused] == [("dig", "no")] * 2 + [("cook", "no")]
     assert len(answers) - len(refused) == 3
+
+
+async def test_each_of_the_tasks_that_came_together_ends_at_its_own_deadline() -> None:
+    work = await queue(1, max_concurrency=10)
+    deadlines = Deadlines(work.loop)
+    began, ended = work.loop.time(), {}
+
+    def submit(limit_s: float) -> Work | None:
+        def done(answer: dict[str, Any]) -> None:
+            ended[limit_s] = (work.loop.time() - began, answer["error_type"], answer["executed"])
+
+        return work.submit(TASK, limit_s, done, deadlines=deadlines)
+
+    cancelled = submit(0.05)
+    assert cancelled is not None
+    for limit_s in (60.0, 0.4, 0.2, 0.3):
+        submit(limit_s)
+    cancelled.cancel()
+    while len(ended) < 3:
+        await asyncio.sleep(0.01)
+
+    assert list(ended) == [0.2, 0.3, 0.4]
+    assert all(seconds >= limit_s - 0.001 for limit_s, (seconds, *_) in ended.items())
+    assert {tuple(rest) for _, *rest in ended.values()} == {("TimeoutError", "unknown")}
+    work.close_all()
