@@ -115,7 +115,9 @@ def parse_sized(raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Task, 
         kind = raw.get("task_type")
     if not isinstance(kind, str) or not kind.strip() or len(kind) > MAX_NAME_CHARS:
         raise TaskError(f"task key 'type' is {_short(kind)}, expected a string of 1 to {MAX_NAME_CHARS} characters")
-    params = _optional(raw, "params", Mapping, {})
+    params = raw.get("params")
+    if type(params) is not dict:  # the check for Mapping is slow
+        params = _optional(raw, "params", Mapping, {})
     for key in params:
         if not isinstance(key, str):
             raise TaskError(f"task key 'params' has the key {_short(key)}, expected strings only")
@@ -225,7 +227,7 @@ def payload_bytes(value: Any, *, limit: int) -> int:
     total = 0
     # Items of a container with their depth. Only containers are pushed, because most values are leaves.
     stack: list[tuple[Iterable[Any], int]] = [((value,), 0)]
-    while stack and total <= limit:
+    while stack:
         items, depth = stack.pop()
         if depth > MAX_DEPTH:
             raise PayloadTooLargeError(f"the task is nested deeper than {MAX_DEPTH} levels")
@@ -233,6 +235,9 @@ def payload_bytes(value: Any, *, limit: int) -> int:
             kind = type(item)
             if kind in _FIXED:
                 total += _SCALAR_BYTES
+            elif kind is str and item.isascii():
+                # Most text is short and ASCII: a call for each, or the check for Mapping, costs more than all the rest.
+                total += len(item) + _SCALAR_BYTES
             elif kind is dict or isinstance(item, _CONTAINERS):
                 # A lower limit of its size: a list of millions must not be copied.
                 is_mapping = kind is dict or isinstance(item, Mapping)
@@ -243,11 +248,9 @@ def payload_bytes(value: Any, *, limit: int) -> int:
                 if parts:
                     stack.append((chain(item, item.values()) if is_mapping else item, depth + 1))
             else:
-                # Most text is short and ASCII: a call for each costs more than all the rest.
-                plain = kind is str and item.isascii()
-                total += len(item) + _SCALAR_BYTES if plain else _leaf_bytes(item, room=limit - total)
-                if total > limit:
-                    return total
+                total += _leaf_bytes(item, room=limit - total)
+            if total > limit:
+                return total
     return total
 
 

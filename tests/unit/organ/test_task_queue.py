@@ -210,11 +210,13 @@ async def test_a_client_with_old_routes_is_refused_before_it_takes_any_room() ->
 async def test_each_of_the_tasks_that_came_together_ends_at_its_own_deadline() -> None:
     work = await queue(1, max_concurrency=10)
     deadlines = Deadlines(work.loop)
-    began, ended = work.loop.time(), {}
+    began, ended, all_ended = work.loop.time(), {}, asyncio.Event()
 
     def submit(limit_s: float) -> Work | None:
         def done(answer: dict[str, Any]) -> None:
             ended[limit_s] = (work.loop.time() - began, answer["error_type"], answer["executed"])
+            if limit_s == 0.4:
+                all_ended.set()
 
         return work.submit(TASK, limit_s, done, deadlines=deadlines)
 
@@ -223,8 +225,7 @@ async def test_each_of_the_tasks_that_came_together_ends_at_its_own_deadline() -
     for limit_s in (60.0, 0.4, 0.2, 0.3):
         submit(limit_s)
     cancelled.cancel()
-    while len(ended) < 3:
-        await asyncio.sleep(0.01)
+    await all_ended.wait()
 
     assert list(ended) == [0.2, 0.3, 0.4]
     assert all(seconds >= limit_s - 0.001 for limit_s, (seconds, *_) in ended.items())
