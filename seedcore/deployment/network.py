@@ -2,7 +2,8 @@
 
 A cluster is healthy as long as every node reaches the head. If two workers do not reach each other, the first large
 object that one fetches from the other waits for ever. This check detects it: every node gets an object from its two
-neighbours in a ring, so the work of each node does not grow with the cluster.
+neighbours in a ring, so the work of each node does not grow with the cluster. Each object has one receiver: if two
+nodes fetched the same object, Ray could send it from one of them to the other, around a firewall.
 """
 # ruff: noqa: PLC0415 - Ray is loaded where a cluster is joined
 
@@ -112,13 +113,13 @@ def fault(node: Node, other: Node, closed: Mapping[str, str], *, timeout_s: floa
 
 
 class Peer:
-    """A process on one node: it owns an object, and gets those of others."""
+    """A process on one node: it owns one object for each receiver, and gets those of others."""
 
-    def offer(self) -> list[Any]:
-        """Return a reference to an object of this process, in a list, so that Ray does not fetch it."""
+    def offer(self, receivers: Sequence[str]) -> dict[str, list[Any]]:
+        """Return a reference to a new object for each receiver, in a list, so that Ray does not fetch it."""
         import ray
 
-        return [ray.put(bytes(SIZE))]
+        return {name: [ray.put(bytes(SIZE))] for name in receivers}
 
     def missing(self, offers: Mapping[str, Sequence[Any]], timeout_s: float) -> list[str]:
         """Get the objects of other nodes; return the names of the nodes whose object has not arrived."""
@@ -190,26 +191,29 @@ def _asked(nodes: Sequence[Node], timeout_s: float) -> tuple[int, list[str]]:
 
     peers: dict[str, Any] = {node.name: actors.create_on_node(Peer, node.node_id) for node in nodes}
     try:
-        offers, silent = _answers({name: peer.offer.remote() for name, peer in peers.items()}, timeout_s)
+        # Neighbours are mutual: a node sends to those that it gets an object from.
+        beside = {name: [other.name for other in others] for name, others in neighbours(nodes).items()}
+        offers, silent = _answers({name: peer.offer.remote(beside[name]) for name, peer in peers.items()}, timeout_s)
         faults = [f"{name} did not start a process for the head within {timeout_s:g} s" for name in silent]
         asked = {
-            node: [other for other in beside if other.name in offers]
-            for node, beside in ((node, neighbours(nodes)[node.name]) for node in nodes if node.name in offers)
+            node: [other for other in nodes if other.name in beside[node.name] and other.name in offers]
+            for node in nodes
+            if node.name in offers
         }
         missing, late = _answers(
             {
                 node.name: peers[node.name].missing.remote(
-                    {other.name: offers[other.name] for other in beside}, timeout_s
+                    {other.name: offers[other.name][node.name] for other in others}, timeout_s
                 )
-                for node, beside in asked.items()
+                for node, others in asked.items()
             },
             timeout_s + _FETCH_S,
         )
         faults += [f"{name} has stopped answering the head" for name in late]
         looks = {
             (node, other): peers[node.name].closed.remote(other.address, dict(other.ports))
-            for node, beside in asked.items()
-            for other in beside
+            for node, others in asked.items()
+            for other in others
             if other.name in missing.get(node.name, ())
         }
         closed, _ = _answers(looks, CONNECT_TIMEOUT_S + _FETCH_S)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +80,17 @@ def test_a_port_is_closed_if_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> 
         for end in waiting:
             end.close()
     assert Peer().closed("127.0.0.1", {"a": port}) == {"a": "connection refused"}
+
+
+def test_no_node_can_pass_on_an_object_that_another_one_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray fetches an object from any node that has it, so a firewall between two nodes would not show.
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(put=lambda data: [len(data)]))
+
+    offers = Peer().offer(["n01", "n03"])
+
+    assert list(offers) == ["n01", "n03"]
+    assert offers["n01"] == offers["n03"] == [[network.SIZE]]
+    assert offers["n01"][0] is not offers["n03"][0]
 
 
 def test_the_document_says_whether_all_is_well() -> None:
