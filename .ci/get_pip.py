@@ -1,4 +1,4 @@
-"""Stands in for the script that ansible-test downloads to get pip into its virtual environments: takes Python's own."""
+"""Install Python's bundled pip; replaces the script that ansible-test downloads for its virtual environments."""
 
 import subprocess
 import sys

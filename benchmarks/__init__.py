@@ -1,1 +1,1 @@
-"""Ratios against raw Ray, measured in one run on one Ray: ``make bench``."""
+"""Benchmarks as ratios to raw Ray, measured in one run on one Ray: ``make bench``."""

@@ -1,4 +1,4 @@
-"""The least that agents can do."""
+"""Agents that do as little as possible."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from seedcore.core.task import Task
 
 
 async def echo(task: Task) -> dict[str, Any]:
-    """Give the params back."""
+    """Return the params."""
     return dict(task.params)
 
 
 class Quiet:
-    """An agent with a life cycle and nothing in it."""
+    """An agent with an empty life cycle."""
 
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
 
     async def start(self) -> None:
-        """Start."""
+        """Do nothing."""
 
     async def execute(self, task: Task) -> dict[str, Any]:
-        """Give the params back."""
+        """Return the params."""
         return dict(task.params)

@@ -1,4 +1,4 @@
-"""Tasks against raw calls: through the Coordinator, directly, in batches; and all of them against Ray Serve."""
+"""Measure tasks (through the Coordinator, directly, in batches) against raw Ray calls and against Ray Serve."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVE = "Ray Serve handle, same work"
 
 @dataclass(frozen=True, slots=True)
 class Contestants:
-    """Everything that is called."""
+    """The callables under test, ours and those that they are compared with."""
 
     loop: asyncio.AbstractEventLoop
     client: Client
@@ -37,7 +37,7 @@ class Contestants:
     serve: Any
 
     def throughput(self, calls: int) -> Round:
-        """Tasks per second, all of them under way at once."""
+        """Return a round that measures tasks per second with all of them in flight at once."""
 
         def run(call: Callable[[], Awaitable[Any]]) -> float:
             return self.loop.run_until_complete(gathered(call, calls))
@@ -65,7 +65,7 @@ class Contestants:
         )
 
     def cost(self, calls: int) -> Round:
-        """CPU time per task, of all processes that have a part in it."""
+        """Return a round that measures CPU microseconds per task, summed over all processes involved."""
         me = os.getpid()
         status = self.client.status()
         (organ,) = [replica["pid"] for organ in status["organs"] for replica in organ["replicas"]]
@@ -80,7 +80,7 @@ class Contestants:
         return Round({name: partial(cpu_us, run[name], calls, members) for name, members in pids.items()})
 
     def latency(self, alone: int) -> Round:
-        """Median milliseconds, one call after the other."""
+        """Return a round that measures the median milliseconds of sequential calls."""
 
         def run(call: Callable[[], Awaitable[Any]]) -> float:
             return self.loop.run_until_complete(median_ms_async(call, alone))

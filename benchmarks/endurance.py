@@ -1,4 +1,4 @@
-"""What load does to the Coordinator: how quickly it tells its status, and what it weighs after a million tasks."""
+"""Measure the Coordinator under load: the latency of its status, and its memory after a million tasks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from seedcore.status.http_client import request
 
 TASK = {"type": "echo", "params": {"x": 1}}
 LOAD = 0.8
-# Two of these are under way at a time; the Coordinator takes no more than 2,000 tasks.
+# Two batches are in flight at a time; the Coordinator accepts at most 2,000 tasks at once.
 BATCH = 500
 FEW = 10_000
 MANY = 1_000_000
 
-# Sends at a steady rate, whatever comes back, as independent callers do.
+# Sends at a steady rate, regardless of the answers, as independent callers do.
 GENERATOR = """
 import logging, os, sys, time, ray
 rate, namespace = float(sys.argv[1]), sys.argv[2]
@@ -93,7 +93,7 @@ def _status_under_load(settings: Settings, coordinator: Any, rounds: int) -> Row
 
 
 def _memory(coordinator: Any, pid: int, total: int) -> Row:
-    """Feed tasks through ``handle``, many in a call: what a task leaves behind it leaves either way."""
+    """Send tasks through ``handle``, many per call; the memory that a task leaves behind is the same either way."""
     handle = coordinator.handle
     document = {"type": "execute_many", "params": {"tasks": [TASK] * BATCH}}
 

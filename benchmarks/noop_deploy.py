@@ -1,6 +1,6 @@
-"""What a deployment costs that has nothing to do, against gathering the facts of the same hosts.
+"""Measure a deployment that changes nothing against gathering the facts of the same hosts.
 
-Usage: ``python -m benchmarks.noop_deploy [--rounds N] -- ARGUMENTS OF ansible-playbook``, for hosts that have one.
+Usage: ``python -m benchmarks.noop_deploy [--rounds N] -- ARGUMENTS OF ansible-playbook``, for deployed hosts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import click
 ROOT = Path(__file__).parents[1]
 PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 DEPLOY, FACTS = "deploy.yml", "benchmarks/facts.yml"
-# What is measured: a playbook and more arguments for it. The gate watches for some seconds, which are no work.
+# Each measured run: a playbook and extra arguments. The gate's stability window is waiting time, so one run omits it.
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "facts": (FACTS, ()),
     "deploy": (DEPLOY, ()),
@@ -29,24 +29,24 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def run(playbook: str, arguments: tuple[str, ...]) -> tuple[float, str]:
-    """Run a playbook; returns the seconds it took and its output."""
+    """Run a playbook; return its duration in seconds and its output."""
     begun = time.monotonic()
     command = [str(PLAYBOOK), *arguments, playbook]
     environ = {**os.environ, "ANSIBLE_DISPLAY_OK_HOSTS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise click.ClickException(f"{playbook} is red:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    # Where what -vvv adds is written to is a setting of Ansible.
+    # A setting of Ansible decides whether the lines of -vvv go to stdout or to stderr.
     return time.monotonic() - begun, done.stdout + done.stderr
 
 
 def tasks_of(output: str) -> Counter[str]:
-    """Return how many tasks (and items of loops) each host ran, skipped ones not counted."""
+    """Return how many tasks (and loop items) each host ran, without the skipped ones."""
     return Counter(re.findall(r"^(?:ok|changed): \[([^ \]]+)", output, re.MULTILINE))
 
 
 def round_trips_of(output: str) -> Counter[str]:
-    """Return how often each host was asked to run something, by its address, from the output of a run with ``-vvv``."""
+    """Return the number of round trips to each host, by address, from the output of a run with ``-vvv``."""
     return Counter(re.findall(r"^(?:\x1b\[[\d;]*m)?<([^>]+)> (?:SSH: )?EXEC ", output, re.MULTILINE))
 
 
@@ -54,7 +54,7 @@ def round_trips_of(output: str) -> Counter[str]:
 @click.option("--rounds", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.argument("arguments", nargs=-1)
 def main(*, rounds: int, arguments: tuple[str, ...]) -> None:
-    """Print the times, interleaved and as medians, their ratios, and the tasks and round trips of each host."""
+    """Print the time of each interleaved run, the medians and ratios, and the tasks and round trips of each host."""
     times: dict[str, list[float]] = {name: [] for name in RUNS}
     for _ in range(rounds):
         for name, (playbook, more) in RUNS.items():

@@ -1,4 +1,4 @@
-"""Organisms for the measurements, each in a namespace of its own."""
+"""Organisms for the benchmarks, each in a separate namespace."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ECHO = {
 
 
 def scope(namespace: str) -> Settings:
-    """Settings with a namespace, a port and a state directory of their own."""
+    """Return settings with this namespace, a free port and a separate state directory."""
     settings = Settings.from_env()
     directory = settings.state_dir.parent / namespace
     return replace(settings, namespace=namespace, http_port=free_ports(1)[0], state_dir=directory)
 
 
 def config_file(directory: Path, *organs: dict[str, Any]) -> Path:
-    """Write an organism.yaml."""
+    """Write an organism.yaml and return its path."""
     path = directory / "organism.yaml"
     path.write_text(json.dumps({"seedcore": {"organism": {"organ_types": organs}}}))
     return path
@@ -41,7 +41,11 @@ def config_file(directory: Path, *organs: dict[str, Any]) -> Path:
 
 @contextmanager
 def running(namespace: str, *organs: dict[str, Any]) -> Iterator[tuple[Settings, Outcome]]:
-    """An organism while the block lasts; it is healthy, or this raises."""
+    """Run a healthy organism for the duration of the block.
+
+    Raises:
+        RuntimeError: The organism did not become healthy.
+    """
     settings = scope(namespace)
     with tempfile.TemporaryDirectory() as directory:
         spec = load_config(config_file(Path(directory), *organs))
@@ -55,13 +59,13 @@ def running(namespace: str, *organs: dict[str, Any]) -> Iterator[tuple[Settings,
 
 
 def pids_of(outcome: Outcome) -> list[int]:
-    """Process ids of an organism's organs."""
+    """Return the process ids of an organism's organs."""
     organs = (outcome.report.coordinator or {}).get("organs", ())
     return [replica["pid"] for organ in organs for replica in organ["replicas"]]
 
 
 def memory_mb(*pids: int) -> float:
-    """Memory of some processes in MB, pages that they share counted in parts (PSS)."""
+    """Return the proportional set size (PSS) of some processes in MB: shared pages count in parts."""
     total = 0
     for pid in pids:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()

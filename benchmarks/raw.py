@@ -1,4 +1,4 @@
-"""What SeedCore is compared with: the same hops in bare Ray, and the same work behind a Ray Serve handle."""
+"""The baselines of the benchmarks: the same hops in raw Ray, and the same work behind a Ray Serve handle."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ remote: Any = ray.remote
 
 
 class Echo:
-    """A bare actor: the least that a Ray call can cost."""
+    """A bare actor: the lower bound for the cost of a Ray call."""
 
     async def echo(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Give the task back."""
+        """Return the task."""
         return task
 
     async def pids(self) -> list[int]:
-        """Return the ids of the processes that have a part in it."""
+        """Return the ids of the processes involved."""
         return [os.getpid()]
 
 
 class Relay:
-    """The first hop of two: what a Coordinator would be without anything in it."""
+    """The first of two hops: an empty Coordinator."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # an async __init__ is Ray's idea
         self._inner = bare_actor(Echo)
 
     async def echo(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Ask the second hop."""
+        """Forward the task to the second hop."""
         answer: dict[str, Any] = await self._inner.echo.remote(task)
         return answer
 
     async def pids(self) -> list[int]:
-        """Return the ids of the processes that have a part in it."""
+        """Return the ids of the processes involved."""
         return [os.getpid(), *await self._inner.pids.remote()]
 
 
@@ -57,7 +57,7 @@ def serve_handle() -> Any:
 
 
 def serve_shutdown() -> None:
-    """End what :func:`serve_handle` started."""
+    """Stop what :func:`serve_handle` started."""
     from ray import serve  # noqa: PLC0415 - see there
 
     serve.shutdown()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What a reload costs whoever sends tasks meanwhile: by plain HTTP, at a steady rate, without any retry."""
+"""Measure what a reload costs clients that send tasks meanwhile by plain HTTP, at a steady rate, without retries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAUSE_S = 3.0
 
 @dataclass
 class Load:
-    """Tasks that were sent: how long each took, in milliseconds, and what was wrong with those that failed."""
+    """The sent tasks: the milliseconds that each took, and the errors of those that failed."""
 
     took_ms: list[float] = field(default_factory=list)
     failed: list[Any] = field(default_factory=list)
@@ -72,7 +72,7 @@ async def _measure(settings: Settings, count: int) -> list[Row]:
 
 @asynccontextmanager
 async def _reloading(settings: Settings) -> AsyncIterator[Callable[[], int]]:
-    """Reload the organism again and again while the block lasts; gives a function that counts the reloads."""
+    """Reload the organism repeatedly for the duration of the block; yield a function that returns the count."""
     done = 0
     organs = itertools.cycle(_variations())
 
@@ -101,7 +101,7 @@ async def _reloading(settings: Settings) -> AsyncIterator[Callable[[], int]]:
 
 
 def _variations() -> Iterator[OrganSpec]:
-    """More agents, other code (as ``seedcore dev`` says it), and fewer agents."""
+    """Yield organs with more agents, with a new code revision (as ``seedcore dev`` sets it), and with fewer agents."""
     base = OrganSpec.from_dict(ECHO)
     yield replace(base, agent_count=3, min_ready_agents=3)
     yield replace(base, agent_count=3, min_ready_agents=3, revision="other code")
@@ -109,7 +109,7 @@ def _variations() -> Iterator[OrganSpec]:
 
 
 async def _load(settings: Settings, count: int) -> Load:
-    """Send tasks at a steady rate, whatever comes back, as independent callers do."""
+    """Send tasks at a steady rate, regardless of the answers, as independent callers do."""
     load = Load()
     headers = {"Authorization": f"Bearer {settings.token()}"}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)

@@ -1,4 +1,4 @@
-"""The figures as a table, as JSON, and as a plot."""
+"""Write the figures as a table, as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = {True: "met", False: "missed", None: ""}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return lines for a terminal, in Markdown, so that they can go into a page as they are."""
+    """Return the figures as a Markdown table, readable in a terminal and ready for a page."""
     lines = ["| what | against | ratio | goal | | ours | theirs |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         ours, theirs = (f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in (row.ours, row.theirs))  # noqa: PLR2004
@@ -25,7 +25,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def document(rows: Sequence[Row], *, rounds: int, cpus: int) -> dict[str, Any]:
-    """Return everything as plain data."""
+    """Return all figures as plain data."""
     return {
         "ray": metadata.version("ray"),
         "seedcore": metadata.version("seedcore"),
@@ -58,7 +58,7 @@ def write(rows: Sequence[Row], directory: Path, *, rounds: int, cpus: int) -> No
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw how far each figure is on the good side of its goal, with the spread of its rounds."""
+    """Draw by which factor each figure is better than its goal, with the range of its rounds."""
     import matplotlib as mpl  # noqa: PLC0415 - only here, and it is slow to import
 
     mpl.use("svg")
@@ -85,6 +85,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 def _margin(row: Row, ratio: float) -> float:
     sign, bound = row.goal.split()[:2]
-    # A difference may be nothing or less than nothing; a plot with a logarithmic axis cannot show that.
+    # A difference may be zero or negative, which a logarithmic axis cannot show.
     ratio = max(ratio, 0.01)
     return ratio / float(bound) if sign == ">=" else float(bound) / ratio

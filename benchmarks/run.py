@@ -1,4 +1,4 @@
-"""The driver of ``python -m benchmarks``: joins the Ray of its environment, measures, and prints the table."""
+"""Run the driver of ``python -m benchmarks``: join the Ray of the environment, measure, and print the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEASUREMENTS = {
 
 
 def run(*, rounds: int, quick: bool, only: str, output: Path) -> None:
-    """Measure everything whose name has ``only`` in it."""
+    """Run every measurement whose name contains ``only``."""
     settings = Settings.from_env()
     ray.init(namespace=settings.namespace, log_to_driver=False, logging_level=logging.ERROR)
     if quick:

@@ -1,10 +1,10 @@
-"""Load for a long time while organs are killed, and far more load than can be served: ``python -m benchmarks.soak``.
+"""Overload an organism, then load it for a long time while its organs are killed: ``python -m benchmarks.soak``.
 
-Before that, what a second process of an organ brings for work that keeps a core busy.
+A first measurement shows the gain of a second process of an organ for CPU-bound work.
 
-Every task has a number, and every agent writes down the numbers that it has done, so that at the end each task can be
-accounted for: answered with success (and done once), answered with a reason (and done at most once, or not at all if
-the answer says so), and nothing else.
+Every task has a number, and every agent records the numbers of the tasks that it has done. At the end each task must be
+accounted for: it was answered with success and done once, or it was answered with an error and done at most once (not
+at all if the answer says so).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Load:
     """Sends tasks to a Coordinator and accounts for each of them.
 
     Args:
-        settings: Where the Coordinator is; the process has joined Ray.
+        settings: Settings of the Coordinator; the process has joined Ray.
         kinds: Task types, taken in turn.
-        seconds: How long each task works.
+        seconds: Duration of each task.
     """
 
     def __init__(self, settings: Settings, kinds: list[str], *, seconds: float) -> None:
@@ -62,15 +62,15 @@ class Load:
 
     @property
     def sent(self) -> int:
-        """Tasks sent so far."""
+        """Return the number of tasks sent so far."""
         return self._sent
 
     def counts(self) -> Counter[str]:
-        """Answers so far by their outcome."""
+        """Return the number of answers so far by outcome."""
         return Counter(self.outcomes.values())
 
     async def at_once(self, in_flight: int, duration_s: float) -> float:
-        """Keep so many tasks under way; returns the successes a second."""
+        """Keep this many tasks in flight; return the successes per second."""
         end, began, before = time.monotonic() + duration_s, time.monotonic(), self.counts()["success"]
 
         async def one_after_the_other() -> None:
@@ -81,7 +81,7 @@ class Load:
         return (self.counts()["success"] - before) / (time.monotonic() - began)
 
     async def at_rate(self, rate: float, duration_s: float, *, every: Callable[[float], None] | None = None) -> float:
-        """Send so many tasks a second, whatever becomes of them; returns the successes a second."""
+        """Send this many tasks per second, regardless of the answers; return the successes per second."""
         began, first, before = time.monotonic(), self._sent, self.counts()["success"]
         while (elapsed := time.monotonic() - began) < duration_s:
             while self._sent - first < elapsed * rate:
@@ -94,12 +94,12 @@ class Load:
         return (self.counts()["success"] - before) / (time.monotonic() - began)
 
     async def settle(self) -> None:
-        """Wait until everything that was sent has its answer."""
+        """Wait until every sent task has its answer."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ANSWER_TIMEOUT_S + 10)
 
     def _next(self) -> int:
-        # Counted when it is meant to be sent: a task of asyncio begins only when the loop turns again.
+        # Count the task here: the asyncio task starts only in the next iteration of the event loop.
         self._sent += 1
         return self._sent
 
@@ -122,7 +122,7 @@ class Load:
 
 
 def account(load: Load, done: Counter[str]) -> dict[str, Any]:
-    """Hold the answers against what the agents have written down; ``faults`` is empty if every task adds up."""
+    """Compare the answers with the records of the agents; ``faults`` is empty if every task is accounted for."""
     counts = load.counts()
     faults = []
     answered = sum(count for outcome, count in counts.items() if not outcome.startswith("no answer"))
@@ -147,14 +147,14 @@ def account(load: Load, done: Counter[str]) -> dict[str, Any]:
 
 
 def written_down(path: Path) -> Counter[str]:
-    """Read which tasks the agents have done."""
+    """Return how often the agents have done each task."""
     return Counter(path.read_text().split()) if path.exists() else Counter()
 
 
 async def soak(
     settings: Settings, record: Path, kinds: list[str], *, duration_s: float, kill_every_s: float, peak_s: float = 10.0
 ) -> dict[str, Any]:
-    """Run at 80 % of what the organism can do, and kill a process of an organ again and again."""
+    """Run at 80 % of the organism's capacity and kill a process of an organ repeatedly."""
     load = Load(settings, kinds, seconds=0.01)
     await load.at_once(20, 2.0)
     peak = await load.at_once(50, peak_s)
@@ -195,7 +195,7 @@ async def overload(
     places: int,
     times: float,
 ) -> dict[str, Any]:
-    """Send many times what the organism can do; how fast are refusals, ping and status, and what is still done?"""
+    """Send many times the organism's capacity; measure refusals, ping and status latency, and remaining throughput."""
     load = Load(settings, kinds, seconds=seconds)
     coordinator = ray.get_actor("seedcore_coordinator", namespace=settings.namespace)
     peak = await load.at_once(places, duration_s / 2)
@@ -234,7 +234,7 @@ async def overload(
 
 
 def cores(settings: Settings, *, rounds: int = 5, tasks: int = 8, steps: int = 3_000_000) -> dict[str, Any]:
-    """Let two agents in one process, and two in a process each, do the same sync work; the ratio of their times."""
+    """Compare the time of the same sync work by two agents in one process and by two in separate processes."""
     coordinator = ray.get_actor("seedcore_coordinator", namespace=settings.namespace)
 
     def took(kind: str) -> float:
@@ -251,22 +251,22 @@ def cores(settings: Settings, *, rounds: int = 5, tasks: int = 8, steps: int = 3
 
 
 def status(settings: Settings) -> dict[str, Any]:
-    """Ask the Coordinator over HTTP how it is."""
+    """Return the Coordinator's status over HTTP."""
     response = request(f"{settings.http_url}/coordinator/status", token=settings.token(), timeout_s=10)
     return dict(response.body)
 
 
 def coordinator_memory(settings: Settings) -> float:
-    """Resident memory of the Coordinator's process in MB."""
+    """Return the resident memory of the Coordinator's process in MB."""
     text = Path(f"/proc/{status(settings)['pid']}/status").read_text(encoding="ascii", errors="replace")
     (line,) = [line for line in text.splitlines() if line.startswith("VmRSS:")]
     return round(int(line.split()[1]) / 1024, 1)
 
 
 def organism_file(record: Path, *, queue_limit: int) -> bytes:
-    """An organism.yaml: two organs, one of them with two processes, whose agents write down what they have done.
+    """Return an organism.yaml with two organs, one of them with two processes, whose agents record the tasks done.
 
-    And two for :func:`cores`.
+    Two more organs are for :func:`cores`.
     """
     agent = {"type": "Soak", "agent": "helpers:Counts", "options": {"path": str(record)}, "queue_limit": queue_limit}
     organs: list[dict[str, Any]] = [
@@ -295,7 +295,7 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 
 def measure(minutes: float, kill_every_s: float) -> bool:
-    """Bring an organism up on the cluster of the environment, and print what was found; True if all adds up."""
+    """Start an organism on the cluster of the environment and print the figures; return True without faults."""
     settings = Settings.from_env()
     with tempfile.TemporaryDirectory() as directory:
         record = Path(directory) / "done"
@@ -318,14 +318,14 @@ def measure(minutes: float, kill_every_s: float) -> bool:
 @click.option("--kill-every", type=click.FloatRange(1, 600), default=20.0, show_default=True, help="Seconds.")
 @click.option("--inside", is_flag=True, hidden=True)
 def main(*, minutes: float, kill_every: float, inside: bool) -> None:
-    """Overload an organism, then soak it; fails unless every single task is accounted for."""
+    """Overload an organism, then soak it; exit with 1 unless every single task is accounted for."""
     if inside:
         sys.exit(0 if measure(minutes, kill_every) else 1)
     os.environ["PYTHONPATH"] = str(ROOT)
     head = RayHead()
     try:
         head.start()
-        # A driver of its own: Ray reads where its token is when it is imported, and that is known only now.
+        # A separate driver process: Ray reads its token's path at import, and the path exists only now.
         command = [
             sys.executable,
             "-m",

@@ -1,4 +1,4 @@
-"""How long it takes until something is there, and what it weighs: organisms, agents, commands."""
+"""Measure start times and memory: of organisms, agents and commands."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from seedcore.deployment.bootstrap import shutdown
 
 AGENTS = 10_000
 START = {"type": "Benchmark", "agent": "benchmarks.agents:Quiet", "start_timeout_s": 120}
-# The start of a process must not be measured while the one before it still goes, or while Ray makes spare ones.
+# Pause between starts: processes of the last one may still be exiting, and Ray may be starting spare workers.
 PAUSE_S = 3.0
 
 
 class Pid:
-    """A bare actor that tells its process."""
+    """A bare actor that returns its process id."""
 
     async def pid(self) -> int:
         """Return the process id."""

@@ -1,4 +1,4 @@
-"""Pairs that are measured in turn: a ratio holds when the machine's speed drifts, seconds do not."""
+"""Measure contestants in turn: their ratio is stable when the machine's speed drifts, seconds are not."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Row:
     """One line of the table.
 
     Attributes:
-        what: Ours.
-        against: Theirs.
-        ratios: Ours / theirs of each round, as ``unit`` says; the median is the figure.
-        goal: The least (``>=``) or the most (``<=``) that the median may be; empty if there is none.
-        ours: Median of ours, in ``unit`` (of this machine, for orientation).
-        theirs: Median of theirs.
-        unit: Of ``ours`` and ``theirs``.
-        note: What else is to be known.
+        what: What SeedCore does.
+        against: What it is compared with.
+        ratios: Ours / theirs of each round; the median is the figure.
+        goal: Lower (``>=``) or upper (``<=``) bound of the median; empty if there is none.
+        ours: Median of ours in ``unit``, on this machine, for orientation.
+        theirs: Median of theirs in ``unit``.
+        unit: Unit of ``ours`` and ``theirs``.
+        note: A remark for the reader.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None without a goal."""
+        """Return True if the goal is met; None without a goal."""
         if not self.goal:
             return None
         sign, bound = self.goal.split()[:2]
@@ -54,14 +54,14 @@ class Row:
 
 
 class Round:
-    """Values of several contestants, one list each, measured in turn in every round."""
+    """Several contestants, measured in turn in every round, with a list of values for each."""
 
     def __init__(self, contestants: dict[str, Callable[[], float]]) -> None:
         self.contestants = contestants
         self.values: dict[str, list[float]] = {name: [] for name in contestants}
 
     def run(self, rounds: int) -> None:
-        """Measure; who goes first changes from round to round."""
+        """Measure every contestant in each round; the order rotates from round to round."""
         names = list(self.contestants)
         for index in range(rounds):
             shift = index % len(names)
@@ -69,7 +69,7 @@ class Round:
                 self.values[name].append(self.contestants[name]())
 
     def row(self, what: str, ours: str, theirs: str, *, against: str, goal: str, unit: str, **more: Any) -> Row:
-        """Compare two of them."""
+        """Return the comparison of two contestants."""
         pairs = list(zip(self.values[ours], self.values[theirs], strict=True))
         return Row(
             what=what,
@@ -84,34 +84,34 @@ class Round:
 
 
 def pipelined(call: Callable[[], Any], count: int) -> float:
-    """Calls per second with all of them under way at once."""
+    """Return calls per second with all of them in flight at once."""
     started = time.perf_counter()
     ray.get([call() for _ in range(count)], timeout=TIMEOUT_S)
     return count / (time.perf_counter() - started)
 
 
 def cpu_us(run: Callable[[], Any], count: int, pids: Sequence[int]) -> float:
-    """CPU microseconds per task in some processes together: they hold on a machine that others load too."""
+    """Return the CPU microseconds per task of all given processes: the figure is stable on a shared machine."""
     before = sum(map(_cpu_s, pids))
     run()
     return (sum(map(_cpu_s, pids)) - before) / count * 1e6
 
 
 def _cpu_s(pid: int) -> float:
-    # The name of a process, in parentheses, may have blanks in it; user and system time are the 12th and 13th after it.
+    # The process name, in parentheses, may contain blanks; user and system time are fields 12 and 13 after it.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def gathered(call: Callable[[], Awaitable[Any]], count: int) -> float:
-    """Do as :func:`pipelined`, in a driver with an event loop."""
+    """Return calls per second like :func:`pipelined`, for calls on the event loop."""
     started = time.perf_counter()
     await asyncio.gather(*(call() for _ in range(count)))
     return count / (time.perf_counter() - started)
 
 
 def median_ms(call: Callable[[], Any], count: int) -> float:
-    """Median milliseconds of a call that is over before the next begins."""
+    """Return the median milliseconds of sequential calls."""
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -121,7 +121,7 @@ def median_ms(call: Callable[[], Any], count: int) -> float:
 
 
 async def median_ms_async(call: Callable[[], Awaitable[Any]], count: int) -> float:
-    """Do as :func:`median_ms` on an event loop."""
+    """Return the median milliseconds like :func:`median_ms`, for calls on the event loop."""
     times = []
     for _ in range(count):
         started = time.perf_counter()

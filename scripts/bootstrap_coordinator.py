@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Bring the Coordinator up: ``seedcore bootstrap`` under the name that the mission's document gives it.
+"""Bring up the Coordinator: run ``seedcore bootstrap`` under the name that the mission's document gives it.
 
-Takes the same options and ends with the same exit codes; ``--help`` lists them.
+Options and exit codes are the same; ``--help`` lists them.
 """
 
 from __future__ import annotations

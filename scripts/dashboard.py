@@ -11,7 +11,7 @@ from seedcore.coordinator.http.metrics import METRICS, Panel
 TARGET = Path(__file__).parents[1] / "roles" / "monitoring" / "files" / "seedcore.json"
 SOURCE = {"type": "prometheus", "uid": "seedcore"}
 WIDTH = 24
-# What Ray itself exports; everything else is declared with its metric.
+# Panels of Ray's own metrics; each SeedCore metric declares its panels itself.
 PANELS_OF_RAY = (
     Panel("state-timeline", "The nodes", "Nodes", 12, {'up{job="ray"}': "{{node}}"}),
     Panel("timeseries", "The nodes", "CPU", 12, {"ray_node_cpu_utilization": "{{node}}"}, "percent"),
@@ -23,10 +23,10 @@ ROWS = ("The organism", "Tasks", "The nodes")
 
 
 def dashboard() -> dict[str, Any]:
-    """Return the dashboard as Grafana reads it."""
+    """Return the dashboard in Grafana's JSON model."""
     panels: list[dict[str, Any]] = []
     y = 0
-    # Figures of this moment come before histories.
+    # Current values come before time series.
     declared = sorted(
         (*PANELS_OF_RAY, *(panel for metric in METRICS for panel in metric.panels)),
         key=lambda panel: panel.kind != "stat",
@@ -56,7 +56,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the file."""
+    """Return the content of the dashboard file."""
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
@@ -95,7 +95,7 @@ def _panel(declared: Panel) -> dict[str, Any]:
 
 
 def _alerts() -> dict[str, Any]:
-    """Mark on every panel when an alert was firing."""
+    """Return the annotation that marks on every panel when an alert was firing."""
     return {
         "name": "Alerts",
         "datasource": SOURCE,

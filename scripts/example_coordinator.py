@@ -1,4 +1,4 @@
-"""A Coordinator in memory, with a value for everything that HTTP shows: for docs/reference, and for tests."""
+"""Provide an in-memory Coordinator with a value for every HTTP field, for docs/reference and for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _buckets(at_most_100_ms: int, *, above: int = 0) -> list[int]:
 
 
 class ExampleCoordinator:
-    """What it says stands in its attributes."""
+    """A Coordinator whose answers are its attributes."""
 
     def __init__(self) -> None:
         self.said: dict[str, Any] = {
@@ -85,21 +85,21 @@ class ExampleCoordinator:
         self.lately = Activity(lambda: 1_795_555_924.0)
 
     def status(self) -> dict[str, Any]:
-        """Return the body of a status."""
+        """Return the body of a status response."""
         return self.said
 
     def organism(self) -> list[dict[str, Any]]:
-        """Return one entry an organ."""
+        """Return one entry per organ."""
         return self.organs
 
     def activity(self) -> dict[str, Any]:
-        """Return the last ten minutes."""
+        """Return the activity of the last ten minutes."""
         return self.lately.to_dict()
 
     def metrics(self) -> dict[str, Any]:
-        """Return every figure."""
+        """Return the input of ``GET /metrics``: counters, organs and disks."""
         return {**self.figures, "organs": self.organs, "disks": self.disks}
 
     async def handle(self, _task: Any, /) -> dict[str, Any]:
-        """Answer every task in the same way."""
+        """Return the same successful answer for every task."""
         return {"success": True, "result": None, "organ_id": "utility_organ_1", "task_type": "echo", "duration_s": 0.01}

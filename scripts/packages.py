@@ -1,4 +1,4 @@
-"""Draw which package of the library imports which, in their layers: docs/packages.svg, from the code."""
+"""Draw the import graph of the library's packages, layer by layer, from the code: docs/packages.svg."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MARKER = (
 
 
 def layers() -> list[list[str]]:
-    """Return the packages of each layer, the highest first: those of the contract that `make lint` checks."""
+    """Return the packages of each layer, highest first, from the import contract that `make lint` checks."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contract = next(each for each in project["tool"]["importlinter"]["contracts"] if each["type"] == "layers")
     return [[name.strip() for name in layer.split(":")] for layer in contract["layers"]]
 
 
 def arrows() -> Counter[tuple[str, str]]:
-    """Return how many import statements go from one package to another."""
+    """Return the number of import statements for each pair (importing package, imported package)."""
     found: Counter[tuple[str, str]] = Counter()
     home = ROOT / "seedcore"
     for path in sorted(home.rglob("*.py")):
@@ -46,7 +46,7 @@ def arrows() -> Counter[tuple[str, str]]:
 
 
 def picture() -> str:
-    """Return the drawing."""
+    """Return the drawing as SVG."""
     rows = layers()
     places = {
         name: (WIDTH * (column + 1) // (len(row) + 1), 40 + line * ROW)
@@ -59,7 +59,7 @@ def picture() -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{said}.">',
         f"<style>\n{STYLE}\n</style>\n<defs>{MARKER}</defs>",
     ]
-    # Everything imports core: those lines are pale, and lie below the others.
+    # Every package imports core: draw those lines first and pale, so that they do not hide the others.
     for (source, target), _ in sorted(arrows().items(), key=lambda entry: (entry[0][1] != "core", entry[0])):
         (left, top), (right, bottom) = places[source], places[target]
         line = f"M{left} {top + HEIGHT // 2} L{right} {bottom - HEIGHT // 2}"

@@ -1,4 +1,4 @@
-"""Write docs/reference from the code, or say what in it is out of date: python -m scripts.reference [--check]."""
+"""Generate docs/reference from the code, or list the outdated files: python -m scripts.reference [--check]."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ seedcore:
 
 
 def main(arguments: list[str]) -> int:
-    """Write what has changed; with ``--check`` only name it, and end with 1 if there is any."""
+    """Write the files that have changed; with ``--check`` only list them and return 1 if there are any."""
     outdated = []
     for name, make in PAGES.items():
         text = make()
@@ -68,13 +68,13 @@ def main(arguments: list[str]) -> int:
     known = {*PAGES}
     outdated += [path.name for path in REFERENCE.glob("*") if path.name not in known]
     if "--check" in arguments and outdated:
-        click.echo(f"out of date: {', '.join(outdated)}; `make docs` writes them anew", err=True)
+        click.echo(f"out of date: {', '.join(outdated)}; `make docs` regenerates them", err=True)
         return 1
     return 0
 
 
 def command_line() -> str:
-    """Return the help of every command, as it is printed."""
+    """Return the help text of every command as a terminal shows it."""
 
     def sections(command: click.Command, path: str) -> Iterable[str]:
         context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
@@ -90,7 +90,7 @@ def command_line() -> str:
 
 
 def organism() -> str:
-    """Return every key of an organ, with default and bounds."""
+    """Return the page about the keys of an organ, with defaults and bounds."""
     keys = config_schema()["$defs"]["organ"]
     rows = []
     for name, entry in keys["properties"].items():
@@ -109,12 +109,16 @@ def organism() -> str:
 
 
 def schema() -> str:
-    """Return the JSON schema of organism.yaml."""
+    """Return the JSON schema of organism.yaml as text."""
     return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def environment() -> str:
-    """Return the environment variables of the library."""
+    """Return the page about the library's environment variables.
+
+    Raises:
+        LookupError: The docstring of Settings does not name the variable of a setting.
+    """
     rows = []
     for name, text in attribute_docs(Settings).items():
         found = re.search(r"\(([^()]*`[A-Z][A-Z_]+[^()]*)\)", text)
@@ -131,7 +135,7 @@ def environment() -> str:
 
 
 def roles() -> str:
-    """Return the variables of every role."""
+    """Return the page about the variables of every role."""
     parts = []
     for role in ROLES:
         directory = ROOT / "roles" / role
@@ -153,7 +157,7 @@ def roles() -> str:
 
 
 def modules() -> str:
-    """Return options and results of every module."""
+    """Return the page about the options and results of every module."""
     parts = []
     for path in sorted((ROOT / "plugins" / "modules").glob("*.py")):
         texts = literals(path)
@@ -174,7 +178,7 @@ def modules() -> str:
 
 
 def http() -> str:
-    """Return paths and shapes of the HTTP interface."""
+    """Return the page about the HTTP paths, their parameters and their bodies."""
     document = create_app(ExampleCoordinator(), token="unused, but it turns authentication on").openapi()  # noqa: S106
     parts = ["`/openapi.json` has the same for programs, `/docs` for people.\n"]
     for path, methods in document["paths"].items():
@@ -194,7 +198,7 @@ def http() -> str:
 
 
 def metrics() -> str:
-    """Return what `GET /metrics` has."""
+    """Return the page about the metrics of `GET /metrics`."""
     rows = []
     for metric in METRICS:
         labels = sorted([*metric.source.labels, *(["le"] if metric.type == "histogram" else [])])
@@ -209,7 +213,7 @@ def metrics() -> str:
 
 
 def page(title: str, *parts: str) -> str:
-    """Put a page together."""
+    """Return a page: the notice that it is generated, the title, and the parts."""
     return f"{HEAD}# {title}\n\n" + "\n".join(parts)
 
 
@@ -221,28 +225,28 @@ def table(heads: list[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def code(value: object) -> str:
-    """Return a value as YAML has it, in the type of code."""
+    """Return a value in YAML notation, formatted as code."""
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
     if "|" in text:
-        # Within backticks, some readers end the cell of a table at a bar, others show what would prevent it.
+        # Inside backticks, some renderers end a table cell at a bar, and others show its escape character.
         return f"<code>{html.escape(one_line(text)).replace('|', '&#124;')}</code>"
     return f"`{one_line(text)}`"
 
 
 def prose(text: str | list[str]) -> str:
-    """Return Ansible's documentation as Markdown."""
+    """Return a text in Ansible's documentation markup as Markdown."""
     joined = " ".join([text] if isinstance(text, str) else text)
     joined = re.sub(r"[OMV]\((?:\w+#)?([^)]*)\)", r"`\1`", joined)
     return one_line(re.sub(r"C\(((?:[^()]|\([^()]*\))*)\)", r"`\1`", joined))
 
 
 def one_line(text: str) -> str:
-    """Return the text without line ends."""
+    """Return the text on one line."""
     return " ".join(text.split())
 
 
 def literals(path: Path) -> dict[str, str]:
-    """Return the texts that a module assigns to names of its own."""
+    """Return the string constants that a Python file assigns at module level, by name."""
     found = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
@@ -251,14 +255,14 @@ def literals(path: Path) -> dict[str, str]:
 
 
 def shape(answer: Mapping[str, Any]) -> str:
-    """Return what the body of an answer is."""
+    """Return a description of a response's body."""
     content = answer.get("content", {})
     described = [kind(entry["schema"]) for entry in content.values() if entry.get("schema")]
     return ", ".join(described or map(code, content))
 
 
 def kind(entry: Mapping[str, Any]) -> str:
-    """Return the type that a schema describes, in words."""
+    """Return a schema's type in words."""
     if "$ref" in entry:
         name = entry["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
@@ -284,7 +288,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def with_reasons(text: str) -> str:
-    """Return a page with the table of reasons between its two marks, and a section on each that has none elsewhere."""
+    """Return the page with the table of reasons, and a section for each reason that has none, between its marks."""
     head, tail = "by `make docs` -->\n", "<!-- end of reasons -->"
     before, _, rest = text.partition(head)
     _, _, after = rest.partition(tail)
@@ -302,7 +306,7 @@ def with_reasons(text: str) -> str:
 
 
 def with_options(text: str) -> str:
-    """Return the packaged organism.yaml with every key that its first organ does not use, as a comment."""
+    """Return the packaged organism.yaml with each key that its first organ does not use as a comment."""
     begin = "# The other keys, with their defaults (from seedcore/core/spec.py by `make docs`):\n"
     before, _, rest = text.partition(begin)
     indent = before.rpartition("\n")[2]
@@ -324,7 +328,11 @@ def with_options(text: str) -> str:
 
 
 def attribute_docs(of: type) -> dict[str, str]:
-    """Return what the docstring of a class says of each attribute, as one line of text."""
+    """Return the description of each attribute in a class's docstring, as one line of text.
+
+    Raises:
+        LookupError: The docstring lacks an attribute.
+    """
     text = inspect.cleandoc(of.__doc__ or "").split("Attributes:\n", 1)[-1]
     entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text, re.MULTILINE)
     docs = {name: " ".join(said.split()).replace("``", "`") for name, said in entries}

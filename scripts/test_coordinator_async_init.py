@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Check the Coordinator's asynchronous initialization on the cluster that the environment names.
 
-Three things, on real actors: the deployed Coordinator answers the lines of the mission's document; another
-Coordinator, in a namespace that exists only for this, comes up; one whose organism cannot start fails its creation
-and says why. Nothing of it is left behind. Exit code 0 if all of it holds, 1 if anything does not.
+Three checks on real actors: the deployed Coordinator answers the calls of the mission's document; a second
+Coordinator starts in a temporary namespace; the creation of a Coordinator whose organism cannot start fails with the
+cause. The script removes every actor that it creates. Exit code 0 if all checks pass, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 try:
     from seedcore.core.settings import Settings, adopt_deployment
 
-    # Before Ray, which reads how it authenticates when it is imported.
+    # Import this before Ray: Ray reads its authentication settings at import.
     adopt_deployment()
 
     import click
@@ -44,14 +44,14 @@ ORGAN_KEYS = {"organ_id", "organ_type", "agent_count", "agent_ids", "status", "r
 
 
 class CheckError(SeedCoreError):
-    """What was checked is not so."""
+    """A check failed."""
 
 
 def require(holds: object, *, what: str) -> None:
-    """Raise unless it holds.
+    """Raise an error if the condition is false.
 
     Raises:
-        CheckError: It does not.
+        CheckError: ``holds`` is false; ``what`` is the message.
     """
     if not holds:
         raise CheckError(what)
@@ -78,7 +78,7 @@ def answers_as_documented(coordinator: ActorHandle[Any], *, timeout_s: float) ->
 
 
 def check_deployed(settings: Settings) -> None:
-    """The Coordinator that runs answers as documented."""
+    """Check that the running Coordinator answers as documented."""
     coordinator = actor.coordinator_handle(settings.namespace)
     if coordinator is None:
         raise CheckError(f"there is no Coordinator in namespace {settings.namespace!r}")
@@ -86,14 +86,14 @@ def check_deployed(settings: Settings) -> None:
 
 
 def check_init(settings: Settings) -> None:
-    """A new Coordinator awaits its organism inside ``async __init__`` and answers then."""
+    """Check that a new Coordinator awaits its organism inside ``async __init__`` and answers afterwards."""
     spec = load_config(None)
     with_one_organ = OrganismSpec(organs=spec.organs[:1], source=spec.source)
     answers_as_documented(_create(settings, with_one_organ), timeout_s=INIT_TIMEOUT_S)
 
 
 def check_failed_init(settings: Settings) -> None:
-    """An organism that cannot start fails the creation, with the cause, and leaves no actor."""
+    """Check that an organism that cannot start fails the creation with the cause and leaves no actor."""
     organ = replace(load_config(None).organs[0], agent="seedcore_has_no_such_module:agent", required=True)
     coordinator = _create(settings, OrganismSpec(organs=(organ,)))
     try:
@@ -101,15 +101,15 @@ def check_failed_init(settings: Settings) -> None:
     except ActorDiedError as error:
         text = str(error)
         require("RuntimeError: Coordinator initialization failed" in text, what=f"the death has another cause: {text}")
-        require("seedcore_has_no_such_module" in text, what=f"the cause is not told: {text}")
+        require("seedcore_has_no_such_module" in text, what=f"the message lacks the cause: {text}")
     else:
-        raise CheckError("a Coordinator came up whose agents do not exist")
+        raise CheckError("a Coordinator whose agents do not exist came up")
     left = alive(settings)
     require(not left, what=f"actors are left: {', '.join(left)}")
 
 
 def alive(settings: Settings) -> list[str]:
-    """Names of the actors of the namespace that are not dead."""
+    """Return the names of the namespace's actors that are not dead."""
     state = read_cluster(settings, token=settings.token(), timeout_s=ANSWER_TIMEOUT_S)
     return sorted(str(row.get("name")) for row in state.actors if row.get("state") != "DEAD")
 
@@ -126,7 +126,7 @@ def _create(settings: Settings, spec: OrganismSpec) -> ActorHandle[Any]:
     values = {
         "namespace": settings.namespace,
         "http_host": settings.http_host,
-        # Any free one: the deployed Coordinator has the usual one.
+        # Any free port: the deployed Coordinator uses the configured one.
         "http_port": 0,
         "auth_enabled": settings.auth_enabled,
         "token_path": str(settings.token_path),
@@ -140,7 +140,7 @@ def _attempt(name: str, check: Callable[[Settings], None], settings: Settings) -
     except CheckError as error:
         click.echo(f"FAILED {name}: {error}", err=True)
     except Exception:
-        # Whatever it is, the other checks have something to say as well.
+        # Run the remaining checks after any error: their results help to find its cause.
         click.echo(f"FAILED {name}:\n{traceback.format_exc()}", err=True)
     else:
         click.echo(f"ok {name}")
@@ -157,7 +157,7 @@ def main() -> int:
         click.echo(str(error), err=True)
         return 1
     if report.reason in {"unreachable", "unauthorized"}:
-        # A join would take most of a minute to say so.
+        # Joining a Ray that does not run would take most of a minute to fail.
         click.echo(f"{report.reason}: {report.message}", err=True)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

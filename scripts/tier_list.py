@@ -1,4 +1,4 @@
-"""Every tier of tests with its commands, and the plans that run them; docs/testing.md says which is for what."""
+"""Define every tier of tests with its commands, and the plans that run them; docs/testing.md explains their use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Phases one after the other; the lanes of a phase side by side; the tiers of a lane one after the other, and a lane at
-# its end takes what waits in another.
+# Phases run in sequence, the lanes of a phase in parallel, and the tiers of a lane in sequence. A lane that has
+# finished runs tiers that wait in another lane.
 Plan = Sequence[Sequence[Sequence[str]]]
 Command = Sequence[str]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# The tests of each directory are one chain on one deployment, and the two may run side by side.
+# The tests of each directory share one deployment and run in order; the two directories may run in parallel.
 CHECKOUT = "tests/deploy/checkout"
 
 
@@ -34,15 +34,15 @@ def _no_prometheus() -> str:
 
 @dataclass(frozen=True)
 class Tier:
-    """A set of tests that runs as one.
+    """A set of tests that run together.
 
     Attributes:
-        name: Its name in the table, and of its log.
-        commands: All of them run, and each must succeed.
-        missing: Returns why it cannot run on this machine, or nothing.
-        skip_codes: Exit codes that mean that nothing was run, and why; the last line says it if that is empty.
-        on_path: Whether the programs of the virtual environment are found by name.
-        limit_s: For each command; one that is not over by then is ended, and has failed.
+        name: Its name in the table and in the file name of its log.
+        commands: The commands; all of them run, and each must succeed.
+        missing: Returns the reason why the tier cannot run on this machine, or an empty text.
+        skip_codes: Exit codes that mean "nothing ran", with the reason; if it is empty, the output's last line is.
+        on_path: Puts the programs of the virtual environment on PATH.
+        limit_s: Time limit of each command in seconds; a command that exceeds it is ended and has failed.
     """
 
     name: str
@@ -64,13 +64,13 @@ _PYTHON_LINT: list[Command] = [
     ["{bin}/mypy"],
 ]
 _INSTALL = ("{bin}/uv", "pip", "install", "--quiet", "--python", "{bin}/python", "--require-hashes", "--requirement")
-# molecule/run ends with it where there is no Docker.
+# Exit code of molecule/run where there is no Docker.
 _NO_DOCKER = {3: ""}
-# Of pytest, which has selected nothing.
+# Exit code of pytest when it has selected no test.
 _NOTHING_ALONE = {5: "no test is marked alone"}
-# default has the cases of gate_red in it.
+# default includes the cases of gate_red.
 CONTAINERS = ("default",)
-# The campaign of `make chaos` takes an hour.
+# chaos is left out: the campaign of `make chaos` runs for an hour.
 _REST = sorted(
     {path.parent.name for path in Path(__file__).parents[1].glob("molecule/*/molecule.yml")}
     - {*CONTAINERS, "gate_red", "chaos"}
@@ -87,7 +87,7 @@ TIERS = {
                 *_PYTHON_LINT,
                 ["{bin}/lint-imports"],
                 ["{bin}/yamllint", "--strict", "."],
-                # ansible-lint knows only the modules that are installed, and the scenarios use those for Docker.
+                # ansible-lint needs the Docker modules that the scenarios use.
                 [*_INSTALL, "requirements/molecule.txt"],
                 ["{bin}/ansible-lint", "--offline"],
             ],
@@ -99,7 +99,7 @@ TIERS = {
         Tier("ansible", _pytest("tests/ansible", *_PARALLEL, "worksteal")),
         Tier("integration", _pytest(*_RAY, *_PARALLEL, "loadfile", "-m", "not alone")),
         Tier("alone-integration", _pytest("tests/integration", "-m", "alone"), skip_codes=_NOTHING_ALONE),
-        # The shortest way through a whole deployment on this machine.
+        # The shortest test of a whole deployment on this machine.
         Tier("deploy-local", _pytest(CHECKOUT, "-m", "smoke_deploy")),
         Tier("deploy-checkout", _pytest(CHECKOUT, "-m", "not alone"), limit_s=3600.0),
         Tier("deploy", _pytest("tests/deploy", "--ignore", CHECKOUT, "-m", "not alone"), limit_s=3600.0),

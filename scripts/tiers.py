@@ -1,4 +1,4 @@
-"""Run tiers of tests, side by side where a plan says so, and print one table: python -m scripts.tiers NAME..."""
+"""Run tiers of tests, in parallel where a plan has lanes, and print one table: python -m scripts.tiers NAME..."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from scripts.tier_list import PLANS, TIERS, Plan, Tier
 
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "build" / "reports"
-# Of a tier that failed; the whole of it is in its log.
+# Lines of output shown for a tier that failed; its log has all of them.
 SHOWN_LINES = 400
 END_S = 60.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one tier."""
+    """The result of one tier."""
 
     tier: str
     result: str
@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether the whole run has failed with it."""
+        """Return True if this result fails the whole run."""
         return self.result == "FAILED"
 
 
@@ -46,10 +46,10 @@ class Runner:
     """Runs the tiers of a plan.
 
     Attributes:
-        reports: Directory of a log and, for pytest, a JUnit file of each tier.
-        variables: What a command may have in braces: ``{bin}``, ``{workers}``.
-        tiers: Every tier there is, by its name.
-        live: Show the output while it comes, for one tier that runs by itself.
+        reports: Directory for each tier's log and, for pytest, its JUnit file.
+        variables: Values of the placeholders in commands: ``{bin}``, ``{workers}``.
+        tiers: All tiers by name.
+        live: Show the output as it arrives; for a single tier.
     """
 
     reports: Path
@@ -62,7 +62,7 @@ class Runner:
     _stopping: bool = False
 
     def run(self, plan: Plan) -> int:
-        """Run a plan to its end, whatever fails in it; returns the exit code."""
+        """Run a whole plan, even if tiers fail, and return the exit code."""
         self.reports.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
         lanes: list[threading.Thread] = []
@@ -86,7 +86,7 @@ class Runner:
         return int(any(outcome.failed for outcome in self.outcomes))
 
     def _lane(self, own: list[str], waiting: list[list[str]]) -> None:
-        """Run the tiers of a lane, then those that wait in the longest other one."""
+        """Run the tiers of a lane, then tiers that wait in the longest other lane."""
         while not self._stopping:
             with self._lock:
                 lane = own or max(waiting, key=len)
@@ -121,13 +121,13 @@ class Runner:
         self._record(outcome)
 
     def _command(self, tier: Tier, command: Sequence[str], report: Path, output: IO[bytes]) -> int:
-        """Run one command to its end, or to the tier's limit; returns its exit code."""
+        """Run one command until it exits or exceeds the tier's limit, and return its exit code."""
         argv = [part.format_map({**self.variables, "report": str(report)}) for part in command]
         environ = {**os.environ, **({"PATH": f"{self.variables['bin']}:{os.environ['PATH']}"} if tier.on_path else {})}
-        # Without bytecode, each process compiles what it imports: Ray takes twice the CPU to start.
+        # Without bytecode files each process compiles what it imports, and Ray needs twice the CPU to start.
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         target = None if self.live else output
-        # A group of its own, so that what it has started can be ended with it.
+        # A separate process group, so that end() also reaches the processes that the command has started.
         process = subprocess.Popen(  # noqa: S603 - what the list of tiers names
             argv, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=target, stderr=target, process_group=0
         )
@@ -138,7 +138,7 @@ class Runner:
         try:
             return process.wait(timeout=tier.limit_s)
         except subprocess.TimeoutExpired:
-            say(f"{tier.name}: not over after {tier.limit_s:g} s, ending it")
+            say(f"{tier.name}: still running after {tier.limit_s:g} s, ending it")
             end_and_wait(process)
             return process.returncode or 1
         finally:
@@ -152,7 +152,7 @@ class Runner:
         say(f"{time.strftime('%H:%M:%S')} {outcome.tier}: {outcome.result} in {outcome.seconds:.0f} s{note}")
 
     def _stop(self) -> None:
-        """End what runs: the tests clean up on SIGTERM, and what does not end is killed."""
+        """End the running commands: send SIGTERM, on which tests clean up, then kill what still runs."""
         with self._lock:
             self._stopping = True
             running = list(self._running.values())
@@ -161,7 +161,7 @@ class Runner:
 
 
 def end_and_wait(process: subprocess.Popen[bytes]) -> None:
-    """Ask a command and what it has started to end, and kill it if it does not."""
+    """Send SIGTERM to a command and its children, and kill them if the command does not exit in time."""
     end(process, signal.SIGTERM)
     try:
         process.wait(timeout=END_S)
@@ -171,13 +171,13 @@ def end_and_wait(process: subprocess.Popen[bytes]) -> None:
 
 
 def end(process: subprocess.Popen[bytes], sent: signal.Signals) -> None:
-    """Send a signal to a command and to what it has started."""
+    """Send a signal to a command and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, sent)
 
 
 def junit(report: Path) -> tuple[int | None, str]:
-    """Read a JUnit file: the number of tests, and which of them were skipped for which reason."""
+    """Return the number of tests in a JUnit file and the reasons for skipped ones; None if it cannot be read."""
     try:
         root = ET.parse(report).getroot()  # noqa: S314 - pytest has just written it
     except (OSError, ET.ParseError):
@@ -190,7 +190,7 @@ def junit(report: Path) -> tuple[int | None, str]:
 
 
 def table(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """Return the last word of a run, as a table of Markdown."""
+    """Return the summary of a run as a Markdown table."""
     rows: list[tuple[str, ...]] = [("tier", "tests", "seconds", "result", "note")]
     for each in outcomes:
         tests = "" if each.tests is None else str(each.tests)
@@ -205,18 +205,18 @@ def table(outcomes: Sequence[Outcome], seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print at once and as one piece: lanes speak in turn."""
+    """Print a text in one write and flush it, so that the output of parallel lanes does not mix."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def interrupt(*_: object) -> None:
-    """Turn SIGTERM into Ctrl-C."""
+    """Raise KeyboardInterrupt, so that SIGTERM acts like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is named."""
+    """Run the tiers and plans that ``arguments`` names, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.tiers", description="Run tiers of tests.")
     parser.add_argument(
         "names", nargs="+", choices=[*PLANS, *TIERS], metavar="NAME", help=f"{', '.join(PLANS)} or a tier"
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", default="2", help="processes of pytest in unit, ansible and integration")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, interrupt)
-    # What a shell starts in the background ignores Ctrl-C, and would hand that on.
+    # A process that a shell starts in the background ignores Ctrl-C, and its children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     plan: Plan = [phase for name in options.names for phase in PLANS.get(name, [[[name]]])]
     variables = {"bin": str(Path(sys.executable).parent), "workers": options.workers}

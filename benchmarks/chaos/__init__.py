@@ -1,1 +1,1 @@
-"""A campaign of faults against a real deployment, judged by an oracle of its own: ``python -m benchmarks.chaos``."""
+"""A campaign of faults against a real deployment, judged by an independent oracle: ``python -m benchmarks.chaos``."""

@@ -26,21 +26,21 @@ def _history() -> Path:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", type=click.FloatRange(0.5, 1440), default=60.0, show_default=True)
-@click.option("--seed", type=int, help="Draws the order and the targets of the faults; default: a new one.")
+@click.option("--seed", type=int, help="Seed for the order and the targets of the faults; default: random.")
 @click.option("--only", multiple=True, metavar="FAULT", help="Inject this fault only; may be repeated.")
 @click.option("--containers", metavar="SCENARIO", help="The hosts of a molecule scenario; default: this machine.")
 @click.option("--history", type=click.Path(path_type=Path), help="File that gets one line per campaign.")
 def main(
     *, minutes: float, seed: int | None, only: tuple[str, ...], containers: str | None, history: Path | None
 ) -> None:
-    """Hurt a deployment in every way, one fault after the other, and hold what it says against what it does."""
+    """Inject faults into a deployment, one after the other, and check its status and answers against the facts."""
     # A campaign that is terminated must leave no deployment behind, like one that is interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = secrets.randbelow(10**6) if seed is None else seed
     place: Containers | Localhost = Containers(containers) if containers else Localhost()
     known = {fault.name: fault for fault in faults(place)}
     if unknown := sorted(set(only) - set(known)):
-        raise click.UsageError(f"no fault {', '.join(unknown)} here; there are: {', '.join(known)}")
+        raise click.UsageError(f"unknown fault {', '.join(unknown)}; choose from: {', '.join(known)}")
     chosen = [fault for fault in known.values() if not only or fault.name in only]
     click.echo(f"chaos: seed {seed}, {minutes:g} minutes, {', '.join(fault.name for fault in chosen)}")
     try:

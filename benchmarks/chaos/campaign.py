@@ -1,4 +1,4 @@
-"""Inject faults one by one, in an order drawn from a seed, and judge what came of it."""
+"""Inject faults one by one, in an order drawn from a seed, and judge the outcome."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from benchmarks.chaos.probes import Probes, until
 
 ORGANS = {"steady": "steady", "pair": "pair", "plain": "plain"}
 CALM_S = 5.0
-# A deployment that has not come back by then does not come back: the campaign ends.
+# The campaign ends if a deployment has not recovered by then.
 RECOVERY_DEADLINE_S = 240.0
-# A process that was replaced is seen a moment later than it was.
+# The probes notice a replaced process with a delay.
 SLACK_S = 10.0
 
 
 @dataclass(slots=True)
 class Result:
-    """What a campaign has found."""
+    """The result of a campaign."""
 
     seed: int
     minutes: float
@@ -54,7 +54,7 @@ class Result:
         return lines
 
     def recoveries(self) -> list[tuple[str, list[float], float | None]]:
-        """Return for each kind of fault its recovery times and its goal."""
+        """Return for each kind of fault its recovery times and its goal, in seconds."""
         names = dict.fromkeys(each.name for each in self.injections)
         return [
             (
@@ -67,7 +67,7 @@ class Result:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, one line of the history."""
+        """Return plain data for one line of the history."""
         return {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": self.seed,
@@ -91,7 +91,7 @@ def run(
     ledger_path: str,
     say: Callable[[str], None] = print,
 ) -> Result:
-    """Run a campaign; the deployment is healthy before it."""
+    """Run a campaign on a healthy deployment."""
     rng = random.Random(seed)  # noqa: S311 - the order of faults, repeatable
     result = Result(seed, minutes)
     probes = Probes(place, ORGANS)
@@ -113,7 +113,7 @@ def run(
             try:
                 _one(on, fault, result, stamped)
             except Exception as error:
-                # What was found until now counts, whatever has become of this fault.
+                # Keep the results so far, even though this fault could not be injected.
                 result.cut_short = f"{fault.name} cannot be injected: {type(error).__name__}: {error}"
                 break
     finally:
@@ -134,7 +134,7 @@ def run(
 
 
 def _log_of(place: Place, what: str) -> list[str]:
-    """Return what the Coordinators have logged of a process, in the order of time."""
+    """Return the log lines of all Coordinators about a process, ordered by time."""
     organ, _, replica = what.partition("/")
     text = f"organ {organ}[{replica}]:"
     found = place.run(place.head, "grep", "-rhsF", "--include=worker-*", text, f"{place.prefix}/tmp", check=False)
@@ -157,11 +157,11 @@ def _one(on: Campaign, fault: Fault, result: Result, say: Callable[[str], None])
     result.injections.append(injection)
     say(f"inject {fault.name}: {injected.target}")
     try:
-        # A host that stays away has to be made up for; what only lasts a while is sat out.
+        # Keep the fault up for hold_s: long enough for a lost host to be replaced, or for a short fault to be endured.
         until(lambda: time.monotonic() - began > injected.hold_s, deadline_s=injected.hold_s + 1)
     finally:
         injected.heal()
-    # Give a fault that takes a moment to be felt that moment.
+    # Wait until the effects of a slow fault show.
     until(lambda: time.monotonic() - began > CALM_S, deadline_s=CALM_S + 1)
     back = until(lambda: _calm(on.probes), deadline_s=RECOVERY_DEADLINE_S)
     injection.ended = time.monotonic()
@@ -176,7 +176,7 @@ def _one(on: Campaign, fault: Fault, result: Result, say: Callable[[str], None])
 
 
 def _calm(probes: Probes) -> bool:
-    """Say whether every organ has done its work for a while, and the last status is healthy."""
+    """Return True if every organ has worked for CALM_S seconds and the last status of each channel is healthy."""
     now = time.monotonic()
     record = probes.record
     recent = [task for task in record.asked[-400:] if task.answered > now - CALM_S and not task.organ.endswith("!")]

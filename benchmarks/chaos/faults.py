@@ -1,4 +1,4 @@
-"""The faults: how each is injected, healed, and what may come of it."""
+"""Define the faults: how each is injected and healed, and which processes it may replace."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from benchmarks.chaos.places import Containers, Localhost, Place, find, issue_ce
 from benchmarks.chaos.probes import Probes
 
 COORDINATOR = "coordinator"
-# A partition that Ray and the organism have to sit out.
+# Duration of a partition that Ray and the organism must endure without restarts.
 SHORT_PARTITION_S = 5.0
-# For how long a fault that is no outage is kept up.
+# Duration of a fault that is not an outage.
 HOLD_S = 20.0
 HANG_S = 40.0
-# Blocks of 4 kB: only a disk of at most 4 GB is filled.
+# In blocks of 4 kB: only a disk of at most 4 GB is filled.
 SMALL_DISK_BLOCKS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What every fault is given: the deployment, what was seen of it so far, and where its choices come from."""
+    """The context of a fault: the deployment, the probes with their records so far, and the random generator."""
 
     place: Place
     probes: Probes
@@ -33,19 +33,19 @@ class Campaign:
 
 
 def _nothing() -> None:
-    """Leave it to the deployment: it has to mend itself."""
+    """Do nothing: the deployment must recover by itself."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Injected:
-    """What an injection has done.
+    """The effect of an injection.
 
     Attributes:
-        target: What was hurt, for people.
+        target: What was hit, for people.
         may_replace: The processes that may be replaced because of it; None allows any.
-        heal: Undoes it; a fault that the deployment must mend by itself has nothing to undo.
-        hold_s: How long it lasts before ``heal`` is called.
-        counted_from: From when the recovery counts; None for the moment of the injection.
+        heal: Undoes the fault; does nothing if the deployment must recover by itself.
+        hold_s: Seconds until ``heal`` is called.
+        counted_from: Start of the recovery time; None for the moment of the injection.
     """
 
     target: str
@@ -79,7 +79,7 @@ def _host_of(place: Place, node: str) -> str:
 
 
 def _organ(on: Campaign) -> tuple[str, str, int]:
-    """Choose a process of an organ: its name, node and pid."""
+    """Choose a process of an organ; return its name, node and pid."""
     found = sorted(what for what in on.probes.record.processes if what != COORDINATOR)
     what = on.rng.choice(found)
     return (what, *on.probes.record.processes[what])
@@ -97,7 +97,7 @@ def organ_killed(on: Campaign) -> Injected:
 
 
 def organ_stopped(on: Campaign) -> Injected:
-    """Stop a process of an organ: it hangs."""
+    """Suspend a process of an organ with SIGSTOP, so that it hangs."""
     what, node, pid = _organ(on)
     _signal(on.place, _host_of(on.place, node), pid, "STOP")
     return Injected(target=f"{what} (pid {pid})", may_replace=frozenset({what}))
@@ -111,7 +111,7 @@ def organ_hangs_in_c(on: Campaign) -> Injected:
 
 
 def slow_agents(on: Campaign) -> Injected:
-    """Let some tasks of every organ take their time: nothing may stop, and nothing be replaced."""
+    """Send slow tasks to every organ: work must continue, and no process may be replaced."""
     for organ in ("steady", "pair", "plain"):
         for _ in range(3):
             on.probes.submit(organ, seconds=on.rng.uniform(5, 12))
@@ -123,21 +123,21 @@ def _coordinator_pid(probes: Probes) -> int:
 
 
 def coordinator_killed(on: Campaign) -> Injected:
-    """Kill the Coordinator's process: organs go on."""
+    """Kill the Coordinator's process; the organs must keep running."""
     pid = _coordinator_pid(on.probes)
     _signal(on.place, on.place.head, pid, "KILL")
     return Injected(target=f"pid {pid}", may_replace=frozenset({COORDINATOR}))
 
 
 def coordinator_stopped(on: Campaign) -> Injected:
-    """Stop the Coordinator's process: it hangs."""
+    """Suspend the Coordinator's process with SIGSTOP, so that it hangs."""
     pid = _coordinator_pid(on.probes)
     _signal(on.place, on.place.head, pid, "STOP")
     return Injected(target=f"pid {pid}", may_replace=frozenset({COORDINATOR}))
 
 
 def gcs_killed(on: Campaign) -> Injected:
-    """Kill the process that knows the cluster: the head's node is started anew, workers live on."""
+    """Kill the GCS: the head's node restarts, and the workers keep running."""
     (pid, *_) = find(on.place, on.place.head, "gcs_server", on.place.prefix)
     _signal(on.place, on.place.head, pid, "KILL")
     return Injected(target=f"pid {pid}", may_replace=_on(on.probes, on.place.head) | {COORDINATOR})
@@ -154,7 +154,7 @@ def head_killed(on: Campaign) -> Injected:
 
 
 def certificate_replaced_badly(on: Campaign) -> Injected:
-    """Renew the certificate by one that does not fit its key: the old one stays in use, and nothing is killed."""
+    """Replace the certificate by one that does not match its key: the old one stays in use, and nothing is killed."""
     etc = Path(on.place.prefix) / "etc"
     kept = etc / "http.pem.kept"
     shutil.copy2(etc / "http.pem", kept)
@@ -170,9 +170,9 @@ def certificate_replaced_badly(on: Campaign) -> Injected:
 
 
 def worth_hurting(workers: Sequence[str], processes: Mapping[str, tuple[str, int]]) -> list[str]:
-    """Return the workers whose loss is felt: all of an organ is there, else a part of one, else all workers.
+    """Return the workers that hold a whole organ, or else those that hold a part of one, or else all workers.
 
-    A host with nothing on it proves nothing when it freezes.
+    A freeze of an idle host would prove nothing.
     """
     hosts: defaultdict[str, set[str]] = defaultdict(set)
     for what, (node, _) in processes.items():
@@ -188,7 +188,7 @@ def _worker(on: Campaign) -> str:
 
 
 def host_frozen(on: Campaign) -> Injected:
-    """Freeze a worker: what ran there comes up elsewhere, and the old processes must do no work when they wake up."""
+    """Freeze a worker: its processes restart elsewhere, and the old ones must do no work when they wake up."""
     assert isinstance(on.place, Containers)  # noqa: S101 - offered there only
     host = _worker(on)
     container = on.place.container(host)
@@ -197,7 +197,7 @@ def host_frozen(on: Campaign) -> Injected:
 
 
 def _filter(place: Place, host: str, rule: str) -> Callable[[], None]:
-    """Put a packet filter on everything but loopback, in and out; returns what removes it."""
+    """Install a packet filter on all interfaces but loopback, in both directions; return a function to remove it."""
     for hook in ("input", "output"):
         name = "iif" if hook == "input" else "oif"
         place.run(
@@ -214,21 +214,21 @@ def _filter(place: Place, host: str, rule: str) -> Callable[[], None]:
 
 
 def partition(on: Campaign) -> Injected:
-    """Cut a worker off for five seconds: nothing may be restarted."""
+    """Cut off a worker for five seconds: nothing may restart."""
     host = _worker(on)
     heal = _filter(on.place, host, "")
     return Injected(target=host, may_replace=frozenset(), heal=heal, hold_s=SHORT_PARTITION_S)
 
 
 def packet_loss(on: Campaign) -> Injected:
-    """Lose one packet of ten of a worker."""
+    """Drop one in ten of a worker's packets."""
     host = _worker(on)
     heal = _filter(on.place, host, "numgen random mod 10 0")
     return Injected(target=host, may_replace=frozenset(), heal=heal, hold_s=2 * HOLD_S)
 
 
 def wrong_token(on: Campaign) -> Injected:
-    """Start a worker's node with another token: it stays out until it has the right one."""
+    """Restart a worker's node with a wrong token: it cannot join until it has the right one."""
     host = _worker(on)
     token = f"{on.place.prefix}/etc/token"
     on.place.run(host, "sh", "-ec", f"cp -p {token} {token}.kept; printf 0123456789abcdef0123456789abcdef >{token}")
@@ -241,7 +241,7 @@ def wrong_token(on: Campaign) -> Injected:
 
 
 def disk_full(on: Campaign) -> Injected:
-    """Fill the disk of a host that has a small one of its own below the prefix."""
+    """Fill the disk of a host that has a small separate disk below the prefix."""
     directory = f"{on.place.prefix}/tmp"
     small = [
         host
@@ -249,7 +249,7 @@ def disk_full(on: Campaign) -> Injected:
         if int(on.place.run(host, "stat", "-f", "-c", "%b", directory)) <= SMALL_DISK_BLOCKS
     ]
     if not small:
-        raise SystemExit(f"no host has a small disk of its own below {directory}: this machine's would be filled")
+        raise SystemExit(f"no host has a small separate disk below {directory}: this would fill the machine's own disk")
     host = on.rng.choice(small)
     on.place.run(host, "sh", "-c", f"dd if=/dev/zero of={directory}/chaos-fill bs=1M 2>/dev/null", check=False)
 
@@ -260,7 +260,7 @@ def disk_full(on: Campaign) -> Injected:
 
 
 def head_rebooted(on: Campaign) -> Injected:
-    """Cut the head's power and boot it again; the recovery counts from the boot."""
+    """Cut the head's power and boot it again; the recovery time starts at the boot."""
     assert isinstance(on.place, Containers)  # noqa: S101 - offered there only
     container = on.place.container(on.place.head)
     container.kill()
@@ -292,5 +292,5 @@ _HOSTS = (
 
 
 def faults(place: Place) -> tuple[Fault, ...]:
-    """Return the faults that can be injected there."""
+    """Return the faults that can be injected into this place."""
     return _EVERYWHERE + (_LOCAL if isinstance(place, Localhost) else _HOSTS)

@@ -1,8 +1,8 @@
-"""Judge what a campaign has recorded: pure functions of the facts, all times in seconds of one monotonic clock.
+"""Judge the record of a campaign with pure functions; all times are seconds of one monotonic clock.
 
-The oracle believes neither the status nor the answers. It holds the status against the tasks that were sent at the same
-time, the answers against a ledger that the agents wrote themselves, and every process that was replaced against the
-fault that was being injected then.
+The oracle trusts neither the status nor the answers. It compares the status with the tasks that were sent at the same
+time, the answers with a ledger that the agents wrote, and every replaced process with the fault that was injected at
+that moment.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Executed = Literal["success", "yes", "no", "unknown"]
-# A task that waits longer than this for its answer is work that does not get done.
+# A task that waits longer than this for its answer counts as not done.
 STUCK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One task of the oracle.
+    """One task that a probe sent.
 
     Attributes:
         nonce: Its number, which the agent writes into the ledger.
-        organ: Where it was routed.
+        organ: The organ that it was routed to.
         sent: When it was sent.
-        answered: When its one answer came.
+        answered: When its answer arrived.
         executed: ``success``, or what the answer said about its execution; a connection that broke is ``unknown``.
         error: The error's text.
     """
@@ -40,13 +40,13 @@ class Asked:
 
     @property
     def done(self) -> bool:
-        """Whether the work got done."""
+        """Return True if the work was done."""
         return self.executed == "success"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One answer about the status: who said it, when it was asked and answered, and whether it was ``healthy``."""
+    """One status answer: its channel, when it was asked and answered, and whether it was ``healthy``."""
 
     channel: str
     asked: float
@@ -57,7 +57,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A process that was seen with another pid than before: ``coordinator`` or ``organ/replica``, and its node."""
+    """A process (``coordinator`` or ``organ/replica``) whose pid has changed, with its node."""
 
     at: float
     what: str
@@ -72,11 +72,11 @@ class Injection:
 
     Attributes:
         name: The fault's name.
-        goal_s: Seconds until work gets done again that are allowed; None where work must not stop at all.
+        goal_s: Maximum seconds until work is done again; None where work must not stop at all.
         may_replace: Process names that may be replaced; None allows any.
         began: When it was injected.
-        counted_from: From when the recovery counts; a rebooted host counts from its boot.
-        ended: When all was well again.
+        counted_from: Start of the recovery time; for a rebooted host, its boot.
+        ended: When the deployment had recovered.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Injection:
 
 @dataclass(slots=True)
 class Verdict:
-    """What the oracle found; each list holds one line a finding."""
+    """The findings of the oracle; each list holds one line per finding."""
 
     false_healthy: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -99,16 +99,16 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found."""
+        """Return True if there are no findings."""
         return not (self.false_healthy or self.lost or self.killed)
 
 
 def false_healthy(asked: Iterable[Asked], seen: Iterable[Seen]) -> list[Seen]:
-    """Return the answers that said ``healthy`` while an organ demonstrably did no work.
+    """Return the answers that said ``healthy`` while an organ provably did no work.
 
-    Demonstrably: the last answer of the organ before the status was asked was a failure, and the next task that was
-    sent to it after the status had answered failed, too; or a task had been waiting longer than ``STUCK_S`` when the
-    status answered, and failed in the end. A single failure proves nothing: the fault may be younger than the status.
+    The proof is one of two: the organ's last answer before the status request was a failure, and the next task sent
+    to it after the status answer failed too; or a task had been waiting longer than ``STUCK_S`` when the status
+    answered, and failed in the end. A single failure proves nothing: the fault may have begun after the status.
     """
     by_organ: dict[str, list[Asked]] = defaultdict(list)
     for task in asked:
@@ -135,13 +135,13 @@ def false_healthy(asked: Iterable[Asked], seen: Iterable[Seen]) -> list[Seen]:
 
 def _stuck(sent: Sequence[Asked], sent_at: Sequence[float], at: float) -> bool:
     old = bisect.bisect_left(sent_at, at - STUCK_S)
-    # Only tasks of the last minute: an answer comes, or the connection gives up, long before that.
+    # Tasks of the last minute suffice: each is answered, or its connection times out, long before that.
     first = bisect.bisect_left(sent_at, at - 60.0)
     return any(not task.done and task.answered > at for task in sent[first:old])
 
 
 def wrong_answers(asked: Iterable[Asked], ledger: Mapping[int, int], *, sent: Iterable[int]) -> list[str]:
-    """Return a line for every task that has not exactly one answer which is true.
+    """Return a line for every task that does not have exactly one true answer.
 
     Args:
         asked: The tasks that have an answer.
@@ -163,12 +163,12 @@ def wrong_answers(asked: Iterable[Asked], ledger: Mapping[int, int], *, sent: It
 
 
 def unprovoked(replaced: Iterable[Replaced], injections: Sequence[Injection], *, slack_s: float) -> list[str]:
-    """Return a line for every process that was replaced though no fault of that moment is a reason for it.
+    """Return a line for every process that was replaced although no fault at that moment justifies it.
 
     Args:
-        replaced: What was seen.
+        replaced: The replaced processes.
         injections: The faults, with their times.
-        slack_s: A process may still be seen to be replaced so many seconds after all was well.
+        slack_s: Seconds after the recovery in which a replacement may still be noticed.
     """
     found = []
     for each in replaced:
@@ -181,16 +181,16 @@ def unprovoked(replaced: Iterable[Replaced], injections: Sequence[Injection], *,
 
 
 def recovery_s(asked: Iterable[Asked], *, since: float, organs: Iterable[str]) -> float | None:
-    """Return the seconds from ``since`` until every organ does its work again and goes on doing it.
+    """Return the seconds from ``since`` until every organ works again and keeps working.
 
-    0 where no task that was answered after ``since`` failed; None where an organ has not come back.
+    Returns 0 if no task answered after ``since`` failed, and None if an organ has not recovered.
     """
     latest = 0.0
     tasks = [task for task in asked if task.answered >= since]
     for organ in organs:
         own = [task for task in tasks if task.organ == organ]
         failed = [task.sent for task in own if not task.done]
-        # What was sent before the last failure and succeeded late does not prove that the organ is back.
+        # A task sent before the last failure that succeeded late does not prove that the organ has recovered.
         good = [task.answered for task in own if task.done and (not failed or task.sent > max(failed))]
         if not good:
             return None

@@ -1,4 +1,4 @@
-"""Where a campaign runs: on this machine without root, or on container hosts with systemd."""
+"""Define where a campaign runs: on this machine without root, or on container hosts with systemd."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PORTS = (
     "ray_dashboard_port",
     "seedcore_http_port",
 )
-# Runs on a host with its own Python: prints the pids whose command line has a word that contains each argument.
+# A host's Python runs this; it prints the pids whose command line contains every argument.
 _LOOKS, _LOOK_AGAIN_S = 5, 1.0
 _FIND = """
 import os, sys
@@ -56,58 +56,58 @@ for entry in os.listdir("/proc"):
 
 
 class Place(Protocol):
-    """One deployment that may be hurt."""
+    """A deployment that a campaign may harm."""
 
     @property
     def url(self) -> str:
-        """Where the Coordinator listens."""
+        """Return the Coordinator's URL."""
         ...
 
     @property
     def token(self) -> str:
-        """What it wants to see."""
+        """Return the deployment's token."""
         ...
 
     @property
     def certificate(self) -> Path | None:
-        """What it speaks TLS with."""
+        """Return the path of its TLS certificate; None without TLS."""
         ...
 
     @property
     def head(self) -> str:
-        """Name of the head's host."""
+        """Return the name of the head's host."""
         ...
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """Names of the workers' hosts."""
+        """Return the names of the workers' hosts."""
         ...
 
     @property
     def prefix(self) -> str:
-        """Where everything of the deployment is, on each host."""
+        """Return the deployment's directory, the same on each host."""
         ...
 
     def status_command(self) -> list[str]:
-        """Return what a user types to see the status as JSON."""
+        """Return the command that a user types to see the status as JSON."""
         ...
 
     def run(self, host: str, *argv: str, check: bool = True) -> str:
-        """Run a command on a host, as who may kill there; returns its output."""
+        """Run a command on a host as a user who may kill the deployment's processes; return its output."""
         ...
 
     def read(self, host: str, path: str) -> str:
-        """Return a file of a host; empty if there is none."""
+        """Return the content of a file on a host; empty if there is none."""
         ...
 
 
 def find(place: Place, host: str, *parts: str) -> list[int]:
-    """Return the processes of a host whose command line has all ``parts``; at least one that has to be there.
+    """Return the pids on a host whose command line contains all ``parts``; at least one.
 
     Raises:
-        LookupError: There is none.
+        LookupError: There is no such process.
     """
-    # Docker may lose the output of a command that ends before its reader has come, so one look proves nothing.
+    # Docker may lose the output of a command that exits before its reader attaches, so try more than once.
     for _ in range(_LOOKS):
         if found := place.run(host, "python3", "-c", _FIND, *parts).split():
             return [int(word) for word in found]
@@ -116,7 +116,7 @@ def find(place: Place, host: str, *parts: str) -> list[int]:
 
 
 def ledger(place: Place, path: str) -> Counter[int]:
-    """Return how often the agents, on all hosts, have done each number."""
+    """Return how often the agents on all hosts have done each task, by its number."""
     done: Counter[int] = Counter()
     for host in (place.head, *place.workers):
         done.update(int(word) for word in place.read(host, path).split())
@@ -124,7 +124,7 @@ def ledger(place: Place, path: str) -> Counter[int]:
 
 
 def journal(place: Place) -> list[dict[str, Any]]:
-    """Return what the supervisor wrote down."""
+    """Return the events in the supervisor's journal."""
     text = place.read(place.head, f"{place.prefix}/state/seedcore/supervisor.jsonl")
     return [json.loads(line) for line in text.splitlines()]
 
@@ -138,7 +138,7 @@ def organism(path: str) -> dict[str, Any]:
 
 
 class Localhost:
-    """A deployment of the checkout on this machine, in a directory and on ports of its own, over TLS."""
+    """A deployment of the checkout on this machine, over TLS, in a temporary directory and on free ports."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="sch-", dir="/tmp"))
@@ -168,7 +168,11 @@ class Localhost:
         self.token = ""
 
     def open(self) -> None:
-        """Deploy; raises SystemExit with the last lines if the run is red."""
+        """Deploy.
+
+        Raises:
+            SystemExit: The deployment failed; the message has the end of its output.
+        """
         self._playbook("deploy")
         self.token = (Path(self.prefix) / "etc/token").read_text().strip()
 
@@ -179,7 +183,7 @@ class Localhost:
         shutil.rmtree(self.directory)
 
     def status_command(self) -> list[str]:
-        """Return what a user types to see the status as JSON."""
+        """Return the command that a user types to see the status as JSON."""
         return [f"{self.prefix}/bin/seedcore", "status", "--json"]
 
     def run(self, host: str, *argv: str, check: bool = True) -> str:  # noqa: ARG002 - there is one host
@@ -188,7 +192,7 @@ class Localhost:
         return done.stdout
 
     def read(self, host: str, path: str) -> str:  # noqa: ARG002 - there is one host
-        """Return a file; empty if there is none."""
+        """Return the content of a file; empty if there is none."""
         return Path(path).read_text() if Path(path).exists() else ""
 
     def _playbook(self, name: str) -> None:
@@ -209,14 +213,14 @@ class Localhost:
 
 
 class Containers:
-    """The hosts of a molecule scenario that are up and deployed; each Docker container is one host.
+    """The running, deployed hosts of a molecule scenario; each Docker container is one host.
 
     Args:
         scenario: Name of the scenario; its containers are ``seedcore-<scenario>-<host>``.
     """
 
     prefix = "/opt/seedcore"
-    # In the home of the service user, which a host's sandbox lets it write.
+    # In the service user's home, which the unit's sandbox leaves writable.
     ledger = "/opt/seedcore/state/home/chaos-ledger"
 
     def __init__(self, scenario: str) -> None:
@@ -235,22 +239,22 @@ class Containers:
         self.token = ""
 
     def open(self) -> None:
-        """Find out where the Coordinator listens, and its token."""
+        """Read the Coordinator's address and token."""
         networks = self.container(self.head).attrs["NetworkSettings"]["Networks"]
         (network,) = networks.values()
         self.url = f"http://{network['IPAddress']}:8700"
         self.token = self.read(self.head, f"{self.prefix}/etc/token").strip()
 
     def close(self) -> None:
-        """Leave the hosts to the scenario."""
+        """Close the Docker client; the scenario removes the hosts."""
         self._client.close()
 
     def container(self, host: str) -> Container:
-        """Return the container of a host, as it is now."""
+        """Return a host's container with its current attributes."""
         return self._client.containers.get(f"{self._mark}{host}")
 
     def status_command(self) -> list[str]:
-        """Return what a user types to see the status as JSON, on the head."""
+        """Return the command that prints the status as JSON on the head."""
         return ["docker", "exec", f"{self._mark}{self.head}", f"{self.prefix}/bin/seedcore", "status", "--json"]
 
     def run(self, host: str, *argv: str, check: bool = True) -> str:
@@ -262,12 +266,12 @@ class Containers:
         return text
 
     def read(self, host: str, path: str) -> str:
-        """Return a file; empty if there is none."""
+        """Return the content of a file; empty if there is none."""
         return self.run(host, "sh", "-c", f"cat {path} 2>/dev/null || true")
 
 
 def issue_certificate(directory: Path, names: Iterable[str] = ("head.example",)) -> None:
-    """Write ``server.pem`` and ``server.key`` of a new authority."""
+    """Write ``server.pem`` and ``server.key``, issued by a new certificate authority."""
     issued = trustme.CA().issue_cert(*names)
     (directory / "server.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     (directory / "server.key").write_bytes(issued.private_key_pem.bytes())

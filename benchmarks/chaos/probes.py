@@ -1,4 +1,4 @@
-"""Ask a deployment all the time: a task through every organ four times a second, and how it says it is."""
+"""Probe a deployment continuously: send a task through every organ four times a second, and ask for the status."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from seedcore.status.http_client import NotSentError, Response, request
 EVERY_S = 0.25
 TASK_TIMEOUT_S = 20.0
 STATUS_TIMEOUT_S = 8.0
-# Many more than can be under way: a deployment that hangs keeps each for TASK_TIMEOUT_S.
+# Enough threads for a deployment that hangs, which blocks each of them for TASK_TIMEOUT_S.
 THREADS = 300
 
 
 @dataclass
 class Record:
-    """Everything that was asked and answered; appended to by threads, read when they have ended or as a snapshot."""
+    """All requests and answers; threads append to it, and readers take a snapshot or wait for the threads to end."""
 
     sent: list[int] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -35,11 +35,11 @@ class Record:
 
 
 class Probes:
-    """Threads that ask ``place`` until :meth:`stop`.
+    """Threads that probe ``place`` until :meth:`stop`.
 
     Args:
         place: The deployment.
-        organs: Id of each organ to the task type that is routed to it.
+        organs: Maps each organ's id to a task type that is routed to it.
     """
 
     def __init__(self, place: Place, organs: dict[str, str]) -> None:
@@ -56,19 +56,19 @@ class Probes:
         ]
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the threads."""
         for loop in self._loops:
             loop.start()
 
     def stop(self) -> None:
-        """Ask no more, and wait for the answers that are still to come."""
+        """Stop sending requests and wait for the pending answers."""
         self._end.set()
         for loop in self._loops:
             loop.join()
         self._pool.shutdown(wait=True)
 
     def submit(self, organ: str, **params: Any) -> None:
-        """Send one task with params of its own; it is accounted for like all others, but under a name of its own."""
+        """Send one task with extra params; its record has the organ's name with an exclamation mark."""
         self._pool.submit(self._task, organ, params)
 
     def _every(self, do: Callable[[], None]) -> None:
@@ -97,7 +97,7 @@ class Probes:
             executed, error = "no", str(failure)
         except OSError as failure:
             executed, error = "unknown", str(failure)
-        # A task that was told to hang says nothing about the organ's other work.
+        # A task that hangs on request proves nothing about the organ's other work.
         name = f"{organ}!" if params else organ
         self.record.asked.append(Asked(nonce, name, began, time.monotonic(), executed, error))
 
@@ -126,7 +126,7 @@ class Probes:
         self._note("cli", began, body, healthy=bool(body.get("healthy")))
 
     def _note(self, channel: str, began: float, body: dict[str, Any], *, healthy: bool) -> None:
-        # A degraded organism has said that not all of it works.
+        # A degraded organism does not claim that all of it works.
         honest = healthy and not body.get("degraded")
         reason = str(body.get("reason"))
         self.record.seen.append(Seen(channel, began, time.monotonic(), healthy=honest, reason=reason))
@@ -167,7 +167,7 @@ def _executed(response: Response) -> tuple[Executed, str]:
 
 
 def until(check: Callable[[], bool], *, deadline_s: float) -> bool:
-    """Wait until the condition holds; says whether it did within ``deadline_s`` seconds."""
+    """Wait until the condition holds; return False if it does not within ``deadline_s`` seconds."""
     deadline = time.monotonic() + deadline_s
     while not check():
         if time.monotonic() >= deadline:

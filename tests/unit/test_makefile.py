@@ -127,7 +127,7 @@ def test_a_home_that_cannot_be_written_is_named_with_the_remedy(target: str) -> 
 
     refused = planned(HOME="/nonexistent")
     assert refused.returncode == 2
-    assert "HOME is /nonexistent, and nothing can be written there." in refused.stderr
+    assert "HOME is /nonexistent, which is not writable." in refused.stderr
     assert f"HOME=PATH make {target}" in refused.stderr
     assert planned(HOME=str(ROOT)).returncode == 0
     # The user's own is in passwd.
@@ -190,7 +190,7 @@ def test_a_build_machine_is_told_how_it_ended_and_how_long_it_took(code: int, tm
     tests, last = done.stdout.splitlines()
     assert tests == f"{tmp_path}/make test WORKERS=1"
     word = "FAILED (exit code 2)" if code else "passed"
-    assert re.fullmatch(rf"seedcore: make test {re.escape(word)}; with what had to be installed it took \d+ s", last)
+    assert re.fullmatch(rf"seedcore: make test {re.escape(word)} after \d+ s, including installations", last)
 
 
 @pytest.mark.parametrize("target", ["test", "molecule", "chaos"])

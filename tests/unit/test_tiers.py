@@ -133,7 +133,7 @@ def test_a_tier_that_takes_too_long_is_ended_with_what_it_started(
 
     assert run(tmp_path, [[["slow"]]], slow) == 1
 
-    assert "slow: not over after 0.5 s, ending it" in capsys.readouterr().out
+    assert "slow: still running after 0.5 s, ending it" in capsys.readouterr().out
     eventually(lambda: not Path(f"/proc/{pids.read_text().strip()}").exists(), what="end of the child")
 
 

@@ -1,4 +1,4 @@
-"""Agents for the chaos campaign: each writes the number of a task into a ledger before it works on it."""
+"""Agents for the chaos campaign: each writes a task's number into a ledger before it does the work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seedcore import Task
 
 
-# Room for the ledger on a disk that the campaign fills, given back bit by bit.
+# Disk space reserved for the ledger, released piece by piece, because the campaign fills the disk.
 _ROOM_BYTES, _BIT_BYTES = 4 * 2**20, 2**16
 
 
@@ -24,7 +24,8 @@ def _keep_room(path: str) -> None:
 
 
 def _write_down(path: str, task: Task) -> None:
-    # One short write with O_APPEND: whole, whoever else writes. Of this length, none is on two pages of a disk.
+    # One short write with O_APPEND is atomic, even when other processes write to the file. Lines of 16 bytes never
+    # cross a page of the disk.
     line = f"{task.params['nonce']:>15}\n".encode()
     room = Path(f"{path}.room")
     is_written = False
@@ -47,7 +48,7 @@ def _hold_the_gil(seconds: float) -> None:
 
 
 class Steady:
-    """An asynchronous agent; ``params.hold_s`` lets it hang in C, ``params.seconds`` lets it take its time.
+    """An asynchronous agent; it hangs in C for ``params.hold_s`` seconds and sleeps for ``params.seconds``.
 
     Args:
         agent_id: Its id.
@@ -60,7 +61,7 @@ class Steady:
         _keep_room(path)
 
     async def execute(self, task: Task) -> dict[str, Any]:
-        """Write the task down, then do what its params say."""
+        """Write the task's number into the ledger, then do what its params ask for."""
         _write_down(self.path, task)
         if hold := task.params.get("hold_s"):
             _hold_the_gil(hold)
@@ -69,7 +70,7 @@ class Steady:
 
 
 class Plain:
-    """The same as a synchronous agent: its tasks run in threads."""
+    """A synchronous agent, whose tasks run in threads; it sleeps for ``params.seconds``."""
 
     def __init__(self, agent_id: str, path: str) -> None:
         self.agent_id = agent_id
@@ -77,7 +78,7 @@ class Plain:
         _keep_room(path)
 
     def execute(self, task: Task) -> dict[str, Any]:
-        """Write the task down, then do what its params say."""
+        """Write the task's number into the ledger, then do what its params ask for."""
         _write_down(self.path, task)
         time.sleep(task.params.get("seconds", 0.0))
         return {"nonce": task.params["nonce"], "pid": os.getpid()}
