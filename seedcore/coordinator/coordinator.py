@@ -23,11 +23,12 @@ from seedcore.coordinator.http.app import create_app
 from seedcore.coordinator.http.named_tokens import NamedTokens
 from seedcore.coordinator.http.server import HttpServer
 from seedcore.coordinator.http.tls import Certificate
+from seedcore.coordinator.inbox_view import combine, inbox_of
 from seedcore.coordinator.lifecycle import Lifecycle, Phase, Record
 from seedcore.coordinator.nodes import NodeList
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.core import logs, release
-from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError
+from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError, TaskError
 from seedcore.core.moved import ActorClass
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
@@ -98,6 +99,7 @@ class Coordinator(metaclass=ActorClass):
         own = Settings.from_dict(settings)
         self._disks = Disks(own)
         self._named_tokens = NamedTokens(own.state_dir)
+        self.inbox = inbox_of(own, runtime, lambda: self._life.organism)
         self._said: tuple[str, str] = ("", "")
         self._since = _now()
         self._life = Lifecycle(
@@ -119,11 +121,14 @@ class Coordinator(metaclass=ActorClass):
         try:
             # Failing to bind or to read the token is a failed creation as well.
             http = await self._start_http(own)
+            # Organs of another configuration or release are replaced; before that, ask them about durable tasks.
+            await self.inbox.begin()
             await self._life.start()
         except Exception as error:
             logger.exception("initialization failed")
             for watch in (self._beat, *self._watches):
                 watch.cancel()
+            await self.inbox.close()
             if http is not None:
                 await http.stop()
             raise RuntimeError(f"Coordinator initialization failed: {error}") from error
@@ -166,6 +171,9 @@ class Coordinator(metaclass=ActorClass):
         try:
             parsed = Task.parse(task)
             kind = parsed.type
+            if task.get("durable"):
+                # Counted when it is executed.
+                return await self.inbox.submit(task, parsed)
             builtin = BUILTINS.get(kind)
             if builtin is None:
                 # Built-in types have no limit, so that an overloaded Coordinator can still be monitored.
@@ -201,6 +209,8 @@ class Coordinator(metaclass=ActorClass):
         try:
             parsed = Task.parse(task)
             kind = parsed.type
+            if task.get("durable"):
+                raise TaskError("a durable task cannot be streamed")  # noqa: TRY301 - one fence
             self._require_room()
             async for part in self._life.organism.stream(parsed):
                 if "success" in part:
@@ -277,6 +287,7 @@ class Coordinator(metaclass=ActorClass):
         while.
         """
         self._closed_until = time.monotonic() + timeout_s + QUIET_S
+        self.inbox.hold(timeout_s + QUIET_S)
         self._idle.clear()
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
@@ -303,7 +314,8 @@ class Coordinator(metaclass=ActorClass):
     def status(self) -> dict[str, Any]:
         """Return the present status in the documented shape, from memory."""
         life = self._life
-        status, reason, message, degraded = life.judge(restarted=bool(self._restarts))
+        judged = life.judge(restarted=bool(self._restarts))
+        status, reason, message, degraded = combine(judged, self.inbox.judge())
         if (status, reason) != self._said:
             self._said, self._since = (status, reason), _now()
         body: dict[str, Any] = {
@@ -338,6 +350,8 @@ class Coordinator(metaclass=ActorClass):
             "snapshot_at": time.time(),
             "age_s": 0.0,
         }
+        if (inbox := self.inbox.summary()) is not None:
+            body["inbox"] = inbox
         if status == "unhealthy":
             body["error"] = message
         return body
@@ -362,6 +376,7 @@ class Coordinator(metaclass=ActorClass):
             "uptime_s": round(time.monotonic() - self._born, 3),
             "organs": self._life.organism.organ_metrics(),
             "disks": self._disks.to_list(),
+            "inbox": self.inbox.figures(),
         }
 
     def _answered(self) -> None:
@@ -382,6 +397,7 @@ class Coordinator(metaclass=ActorClass):
             runs = self._life.phase in {Phase.RUNNING, Phase.RELOADING}
             why = "" if runs else self._snapshot["message"]
             self._table.publish({"state": str(self._life.phase), "why": why, **self._life.organism.table()})
+            self.inbox.look()
             self._activity.organs(self._snapshot["organs"])
             if not all(self._activity.knows(organ["organ_id"]) for organ in self._snapshot["organs"]):
                 # Start as soon as an organ is there, so that its activity counts from then on.

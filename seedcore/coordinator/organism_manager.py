@@ -181,6 +181,14 @@ class OrganismManager:
             self._count_past(replica)
         return changes
 
+    def route(self, kind: str, domain: str | None) -> str:
+        """Return the id of the organ for a task type and domain; raise UnknownTaskTypeError if there is none."""
+        return self._routes.route(kind, domain)
+
+    def usable(self) -> list[Replica]:
+        """Return the processes to which tasks may be sent now."""
+        return [one for key in self._organs if key not in self._away for one in self._replicas[key] if one.usable]
+
     def placed(self) -> list[str]:
         """Names of the actors that have a node with room and are starting there."""
         return [replica.name for replica in self._all() if replica.has_turn]

@@ -140,6 +140,10 @@ class Replica(ReplicaView):
         self._lane.send(Call(task, timeout_s, settle(waiter)))
         return await waiter
 
+    def send(self, call: Call) -> None:
+        """Send one task; the call gets its answer."""
+        self._lane.send(call)
+
     async def stream(self, task: dict[str, Any], timeout_s: float, *, grace_s: float) -> AsyncIterator[dict[str, Any]]:
         """Execute one task; yield the items of :meth:`Organ.stream`.
 

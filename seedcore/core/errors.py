@@ -6,9 +6,11 @@
     |-- ConfigError            organism.yaml or a setting is wrong; carries every fault
     |-- TaskError              a task does not have the documented shape
     |   |-- UnknownTaskTypeError    no organ accepts it
-    |   `-- PayloadTooLargeError
+    |   |-- PayloadTooLargeError
+    |   `-- KeyConflictError        its idempotency key belongs to another task
     |-- OverloadedError        a limit is reached; retry later
     |-- OrganUnavailableError  the organ for the task is not available
+    |   `-- InboxUnavailableError   the inbox for durable tasks is not available
     |-- AgentStartError        an agent did not start
     |-- InitializationError    the organism did not start
     |-- ClusterError           the Coordinator cannot be reached or cannot answer; see ``reason``
@@ -71,6 +73,10 @@ class PayloadTooLargeError(TaskError):
     """The task is larger than the organism accepts."""
 
 
+class KeyConflictError(TaskError):
+    """The idempotency key belongs to a durable task with another type, domain or params."""
+
+
 class OverloadedError(SeedCoreError):
     """A limit (queue, tasks in flight) is reached; nothing was started. Retry after ``retry_after_s`` seconds."""
 
@@ -94,6 +100,10 @@ class OrganUnavailableError(SeedCoreError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class InboxUnavailableError(OrganUnavailableError):
+    """The inbox for durable tasks is not available. After ``executed: unknown``, send the task again with its key."""
 
 
 class AgentStartError(SeedCoreError):

@@ -88,6 +88,26 @@ class Reason(StrEnum):
         "organs_down", Status.UNHEALTHY, ExitCode.FAILED,
         "Wait; if it persists, check the last cause in the message and the log of the organ.",
     )  # fmt: skip
+    INBOX_UNAVAILABLE = (
+        "inbox_unavailable", Status.UNHEALTHY, ExitCode.FAILED,
+        "Read the message; durable tasks are refused until the inbox is open again.",
+    )  # fmt: skip
+    INBOX_IN_USE = (
+        "inbox_in_use", Status.UNHEALTHY, ExitCode.FAILED,
+        "Give each deployment a state directory of its own, and end the process that the message names.",
+    )  # fmt: skip
+    INBOX_STUCK = (
+        "inbox_stuck", Status.UNHEALTHY, ExitCode.FAILED,
+        "Add the task type to an organ, or cancel the tasks; if the organ has room, report a bug.",
+    )  # fmt: skip
+    INBOX_RECOVERING = (
+        "inbox_recovering", Status.HEALTHY, ExitCode.FAILED,
+        "Wait: the tasks are decided when the organs answer, or have died.",
+    )  # fmt: skip
+    INBOX_FULL = (
+        "inbox_full", Status.HEALTHY, ExitCode.FAILED,
+        "Free space on the disk of the state directory, or decide about tasks: seedcore tasks --parked.",
+    )  # fmt: skip
     WRONG_RELEASE = (
         "wrong_release", Status.UNHEALTHY, ExitCode.FAILED,
         "Deploy again; this replaces the Coordinator.", "terminal",

@@ -77,6 +77,7 @@ class Settings:
         http_tls_key: The certificate's private key, PEM (``SEEDCORE_HTTP_TLS_KEY``); only the server reads it.
         config: Path of organism.yaml (``SEEDCORE_CONFIG``); None means the packaged one.
         state_dir: Directory of the desired state, the bootstrap lock and the journal (``SEEDCORE_STATE_DIR``).
+        inbox: ``sqlite`` for an inbox for durable tasks in ``state_dir`` (``SEEDCORE_INBOX``); empty for none.
         expected_nodes: Names of the nodes that must be alive (``SEEDCORE_EXPECTED_NODES``, comma-separated).
         ray_logs: Logs of Ray's last session on this host (``SEEDCORE_RAY_LOGS``); None if they are not to be read.
         auth_enabled: Whether the cluster requires a token (``RAY_AUTH_MODE=token``).
@@ -94,6 +95,7 @@ class Settings:
     http_tls_key: Path | None = None
     config: Path | None = None
     state_dir: Path = field(default_factory=lambda: _at_home(DEFAULT_STATE_DIR))
+    inbox: str = ""
     expected_nodes: tuple[str, ...] = ()
     ray_logs: Path | None = None
     auth_enabled: bool = False
@@ -143,6 +145,8 @@ class Settings:
         tls_cert, tls_key = path("SEEDCORE_HTTP_TLS_CERT"), path("SEEDCORE_HTTP_TLS_KEY")
         if tls_key is not None and tls_cert is None:
             faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path where SEEDCORE_HTTP_TLS_KEY is one"))
+        inbox = (text("SEEDCORE_INBOX") or "none").lower()
+        faults.extend(_inbox_faults(inbox))
         config, ray_logs = path("SEEDCORE_CONFIG"), path("SEEDCORE_RAY_LOGS")
         state_dir = path("SEEDCORE_STATE_DIR", DEFAULT_STATE_DIR)
         token_path = path("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN_PATH if mode == "token" else None)
@@ -158,6 +162,7 @@ class Settings:
             http_tls_key=tls_key,
             config=config,
             state_dir=state_dir,
+            inbox="" if inbox == "none" else inbox,
             expected_nodes=tuple(
                 name for raw in (text("SEEDCORE_EXPECTED_NODES") or "").split(",") if (name := raw.strip())
             ),
@@ -247,6 +252,10 @@ def _log_level_faults(level: str) -> list[Fault]:
     if level in LOG_LEVELS:
         return []
     return [_env_fault(LOG_LEVEL, level, f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}")]
+
+
+def _inbox_faults(inbox: str) -> list[Fault]:
+    return [] if inbox in {"none", "sqlite"} else [_env_fault("SEEDCORE_INBOX", inbox, "sqlite or none")]
 
 
 def _env_fault(name: str, value: str, allowed: str) -> Fault:

@@ -95,6 +95,10 @@ class OrganSpec:
         "Seconds that an organ waits for its tasks in flight when it is stopped or replaced.",
         "seconds_or_none", 10.0, ge=0, le=MAX_SECONDS,
     )  # fmt: skip
+    repeatable: bool = _option(
+        "Whether a durable task may run again when nobody knows whether it ran, because its process died. Set it to "
+        "true only for tasks that may run twice.", "flag", default=False,
+    )  # fmt: skip
     interrupt: bool = _option(
         "Whether to interrupt Python code in a thread at its task's deadline. Set it to false for an agent whose "
         "code must not get an exception at an arbitrary line; it then keeps its slot until it returns.",

@@ -45,6 +45,7 @@ BUILTIN_TASK_TYPES = frozenset(
 _EXECUTED: dict[str, Executed] = {
     "TaskError": "no",
     "UnknownTaskTypeError": "no",
+    "KeyConflictError": "no",
     "PayloadTooLargeError": "no",
     "OverloadedError": "no",
     "UnserializableResultError": "yes",
@@ -67,6 +68,8 @@ class Task:
         drift_score: Passed to agents unchanged.
         id: The caller's id of the task, if any.
         timeout_s: Time limit in seconds; None means the organ's limit.
+        key: Of a durable task: the idempotency key, if it has one. ``id`` is then its id in the inbox.
+        attempt: Of a durable task: the number of this attempt, from 1; 0 for any other task.
     """
 
     type: str
@@ -76,6 +79,8 @@ class Task:
     drift_score: float = 0.0
     id: str | None = None
     timeout_s: float | None = None
+    key: str | None = None
+    attempt: int = 0
 
     @classmethod
     def parse(cls, raw: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> Task:

@@ -34,6 +34,7 @@ from seedcore.dispatch.sender import settle
 from seedcore.organ.agent import AgentRunner, Kind
 from seedcore.organ.batch import Batch, Batches
 from seedcore.organ.children import end_children_with_this_process
+from seedcore.organ.durable import DurableTasks
 from seedcore.organ.lease import Lease
 from seedcore.organ.seats import Seat
 from seedcore.organ.self_check import is_current
@@ -98,6 +99,7 @@ class Organ:
         self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._asked_head: asyncio.Future[bool | None] | None = None
         self._work = WorkQueue(self._spec, on_change=self._bump, before_start=self._check_lease)
+        self._durable = DurableTasks(self._boot, self._work)
         self._batches = Batches()
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -149,9 +151,18 @@ class Organ:
         """Execute a call of a lane: the arguments of :meth:`execute` in one, because Ray packs each separately.
 
         Args:
-            order: ``task, timeout_s, direct``, and ``epoch`` from senders that know it.
+            order: ``task, timeout_s, direct``, and ``epoch`` from senders that know it; or a question of the
+                Coordinator about durable tasks, see :meth:`DurableTasks.serve`. It is no method of its own, because
+                an older release could not call an actor whose class has methods that it does not know.
         """
+        if isinstance(order[0], str):
+            return await self._durable.serve(order)
         task, timeout_s, direct, *epoch = order
+        if "ticket" in task and self._admits(epoch[0] if epoch else None):
+            # It goes on if its caller goes away: the next Coordinator asks for its answer.
+            answer: asyncio.Future[dict[str, Any]] = self._work.loop.create_future()
+            self._durable.submit(task, timeout_s, settle(answer))
+            return await answer
         return await self.execute(task, timeout_s, direct=direct, epoch=epoch[0] if epoch else None)
 
     async def call_many(self, order: tuple[Any, ...]) -> dict[str, Any]:
@@ -170,6 +181,9 @@ class Organ:
         for index, (task, timeout_s) in enumerate(zip(tasks, timeouts_s, strict=True)):
             if not is_admitted:
                 batch.add(index, self._refusal(task))
+                continue
+            if "ticket" in task:
+                self._durable.submit(task, timeout_s, partial(batch.add, index), deadlines)
                 continue
             self._work.submit(task, timeout_s, partial(batch.add, index), direct=direct, deadlines=deadlines)
         return await self._batches.reply(batch, max_wait_s, lifetime_s=max(timeouts_s, default=0.0))

@@ -142,12 +142,20 @@ class Work:
             self._abandon()
             self._queue.leave(self)
 
-    def abort(self, text: str) -> None:
+    def abort(self, text: str, *, error_type: str = "OrganUnavailableError") -> None:
         """Answer a running task and cancel it, because its process is about to end."""
         if self._done is None or self.agent is None:
             return
         self._abandon()
-        self._fail("OrganUnavailableError", text, "unknown")
+        self._fail(error_type, text, "unknown")
+
+    def withdraw(self, text: str) -> None:
+        """End it, because its sender does not want it any more."""
+        if self._seat is None and self._done is not None:
+            self._abandon()
+            self.refuse("CancelledError", text)
+        else:
+            self.abort(text, error_type="CancelledError")
 
     def refuse(self, error_type: str, error: str, **extra: Any) -> None:
         """Answer without executing it."""

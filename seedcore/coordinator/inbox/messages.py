@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from seedcore.coordinator.inbox.decisions import Answer, Order, State
 from seedcore.core.errors import Executed
@@ -78,6 +79,7 @@ class Room:
         lanes: Queues whose tasks it takes.
         tasks: How many tasks it can take.
         limit_ms: The organ's time limit of a task.
+        process: What the floor sends tasks with; the store does not look at it.
     """
 
     organ: str
@@ -85,6 +87,7 @@ class Room:
     lanes: tuple[str, ...]
     tasks: int
     limit_ms: int
+    process: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from seedcore.client import AsyncClient
 from seedcore.coordinator.coordinator import STALE_AFTER_S, Coordinator
 from seedcore.coordinator.organ_actors import organ_name
 from seedcore.coordinator.placement import Node
+from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec, OrganSpec
 from seedcore.core.task import Task
@@ -225,3 +228,81 @@ async def test_a_hung_loop_is_told_and_only_that_whatever_is_done_to_the_clock_o
     hung = await coordinator.get_status()
 
     assert (hung["status"], hung["reason"], hung["age_s"]) == ("unhealthy", "stale", STALE_AFTER_S + 1.0)
+
+
+IMPORTS = """
+import asyncio, sys
+from seedcore.coordinator import actors
+from seedcore.coordinator.inbox_view import inbox_of
+from seedcore.core.reason import Reason
+from seedcore.core.settings import Settings
+inbox_of(Settings(), None, None)
+print(sorted(name for name in sys.modules if "sqlite" in name or name.startswith("seedcore.coordinator.inbox.")))
+"""
+
+
+def test_without_an_inbox_nothing_of_it_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+async def test_without_an_inbox_a_durable_task_is_refused(coordinator: Coordinator) -> None:
+    answer = await coordinator.handle({"type": "do", "durable": True})
+    assert (answer["success"], answer["executed"], answer["error_type"]) == (False, "no", "TaskError")
+    assert "set SEEDCORE_INBOX=sqlite" in answer["error"]
+    assert "inbox" not in coordinator.status()
+
+
+@pytest.fixture
+async def durable(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Coordinator]:
+    organ = OrganSpec(id="one", type="Test", agent=f"{__name__}:work", task_types=("do", "fail"), agent_count=2)
+    made = Coordinator.__new__(Coordinator)
+    settings = {
+        "namespace": "test", "http_host": "127.0.0.1", "http_port": 0, "dashboard_url": "http://127.0.0.1:1",
+        "state_dir": str(tmp_path / "state"), "inbox": "sqlite",
+    }  # fmt: skip
+    await made.__init__(  # type: ignore[misc]
+        OrganismSpec(organs=(organ,)).to_dict(), settings, runtime=runtime, record=Record()
+    )
+    yield made
+    await made.shutdown()
+    await made.inbox.close()
+    await made._http.stop()
+    tasks = [made._beat, *made._watches]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_durable_task_is_done_and_shown_in_the_status(durable: Coordinator) -> None:
+    accepted = await durable.handle({"type": "do", "durable": True, "key": "k"})
+    answer = await durable.handle({"type": "do", "durable": True, "key": "k", "wait_s": 60})
+    failed = await durable.handle({"type": "fail", "durable": True, "wait_s": 60})
+
+    assert (accepted["accepted"], answer["success"], answer["result"]) == (True, True, "do")
+    assert answer["id"] == accepted["id"]
+    assert (failed["success"], failed["state"], failed["executed"], failed["error_type"]) == (
+        False, "failed", "yes", "OSError"
+    )  # fmt: skip
+    assert "no such file" in failed["error"]
+    status = durable.status()
+    assert (status["status"], status["reason"]) == ("healthy", "ready")
+    assert (status["inbox"]["is_open"], status["inbox"]["tasks"]["done"], status["inbox"]["tasks"]["failed"]) == (
+        True, 1, 1
+    )  # fmt: skip
+
+
+async def test_a_durable_task_cannot_be_streamed(durable: Coordinator) -> None:
+    (answer,) = [part async for part in durable.stream({"type": "do", "durable": True})]
+    assert (answer["executed"], answer["error"]) == ("no", "a durable task cannot be streamed")
+
+
+async def test_an_inbox_that_cannot_be_opened_makes_the_status_unhealthy_and_spares_other_tasks(
+    durable: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable.inbox, "judge", lambda: (Reason.INBOX_UNAVAILABLE, "the inbox is not open: why"))
+    status = durable.status()
+    assert (status["status"], status["reason"], status["error"]) == (
+        "unhealthy", "inbox_unavailable", "the inbox is not open: why"
+    )  # fmt: skip
+    assert (await durable.handle({"type": "do"}))["success"]

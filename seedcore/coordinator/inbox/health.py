@@ -1,0 +1,61 @@
+"""Judge the inbox: pure, from what is known in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from seedcore.core.reason import Reason
+
+BLOCKED_AFTER_S = 5.0
+STUCK_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What is known of an inbox.
+
+    Attributes:
+        fault: Why it is not open, empty if it is.
+        is_in_use: Whether another process has it.
+        busy_s: How long the present turn has been in the writer thread.
+        idle_s: By queue with ready tasks, how long none of them has been given to an organ.
+        with_room: Queues for which an organ has room now.
+        known: Queues that some organ serves.
+        recovering: By organ, the number of tasks that it has to tell about.
+        full: Why no more tasks are accepted, empty if they are.
+    """
+
+    fault: str = ""
+    is_in_use: bool = False
+    busy_s: float = 0.0
+    idle_s: Mapping[str, float] = field(default_factory=dict)
+    with_room: Collection[str] = ()
+    known: Collection[str] = ()
+    recovering: Mapping[str, int] = field(default_factory=dict)
+    full: str = ""
+
+
+def judge(now: Condition) -> tuple[Reason, str] | None:
+    """Return the worst that is wrong, with a message for people, or None."""
+    if now.fault:
+        reason = Reason.INBOX_IN_USE if now.is_in_use else Reason.INBOX_UNAVAILABLE
+        return reason, f"the inbox is not open: {now.fault}"
+    if now.busy_s >= BLOCKED_AFTER_S:
+        return Reason.INBOX_UNAVAILABLE, f"the disk of the inbox has not answered for {now.busy_s:.0f} s"
+    if (text := _stuck(now)) is not None:
+        return Reason.INBOX_STUCK, text
+    if now.recovering:
+        parts = ", ".join(f"{organ} ({count})" for organ, count in sorted(now.recovering.items()))
+        return Reason.INBOX_RECOVERING, f"organs have yet to tell what became of durable tasks: {parts}"
+    return (Reason.INBOX_FULL, f"the inbox accepts no more tasks: {now.full}") if now.full else None
+
+
+def _stuck(now: Condition) -> str | None:
+    for lane, seconds in sorted(now.idle_s.items()):
+        kind = lane.replace("\n", " in domain ")
+        if seconds >= STUCK_AFTER_S and lane not in now.known:
+            return f"durable tasks of type {kind} wait, and no organ accepts them"
+        if seconds >= STUCK_AFTER_S and lane in now.with_room:
+            return f"durable tasks of type {kind} have waited for {seconds:.0f} s although their organ has room"
+    return None

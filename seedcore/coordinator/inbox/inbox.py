@@ -1,0 +1,286 @@
+"""The inbox of one Coordinator: open it, open it again when something has failed, and answer its callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from seedcore.coordinator.inbox import documents, ids
+from seedcore.coordinator.inbox.decisions import ENDED, Order, State, Verb
+from seedcore.coordinator.inbox.floor import lanes_of, now_ms
+from seedcore.coordinator.inbox.health import Condition, judge
+from seedcore.coordinator.inbox.messages import Conflict, Ending, Refused
+from seedcore.coordinator.inbox.place import InUseError
+from seedcore.coordinator.inbox.session import Session
+from seedcore.coordinator.inbox.store import FencedError, SqliteStore
+from seedcore.coordinator.inbox.wish import MAX_WAIT_S, Wish, new_task
+from seedcore.coordinator.inbox.writer import Writer
+from seedcore.coordinator.organ_actors import OrganRuntime
+from seedcore.coordinator.organism_manager import OrganismManager
+from seedcore.core.errors import (
+    InboxUnavailableError,
+    KeyConflictError,
+    OverloadedError,
+    SeedCoreError,
+    TaskError,
+)
+from seedcore.core.reason import Reason
+from seedcore.core.task import Task, describe, payload_bytes
+from seedcore.core.watchdog import run_for_ever
+
+logger = logging.getLogger(__name__)
+
+FIRST_ADOPTION_S = 5.0
+REOPEN_AFTER_S = 2.0
+FENCED_FOR_S = 30.0
+RETRY_AFTER_S = 1.0
+MAX_LISTED = 1000
+# Above this size, a task is encoded in a thread.
+_SMALL_BYTES = 64 * 1024
+
+
+class Inbox:
+    """See :class:`seedcore.coordinator.inbox_view.InboxView`.
+
+    Args:
+        directory: Where its files are.
+        deployment: Namespace of the Coordinator.
+        runtime: Runs the organs.
+        organism: Returns the present organism.
+    """
+
+    def __init__(
+        self, directory: Path, deployment: str, *, runtime: OrganRuntime, organism: Callable[[], OrganismManager]
+    ) -> None:
+        self._directory = directory
+        self._deployment = deployment
+        self._runtime = runtime
+        self._organism = organism
+        self._session: Session | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._fault = "it is being opened"
+        self._is_in_use = False
+        self._held_until = 0.0
+
+    async def begin(self) -> None:
+        """Open it; return when the organs that answer have told what became of their tasks, or after a time."""
+        adopted = asyncio.Event()
+        self._life = run_for_ever(self._live(adopted.set), name="inbox")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_ADOPTION_S):
+                await adopted.wait()
+
+    async def close(self) -> None:
+        """Close it in good order."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.wait({self._life})
+
+    async def submit(self, raw: Mapping[str, Any], task: Task) -> dict[str, Any]:
+        """Accept a task.
+
+        Raises:
+            TaskError | KeyConflictError | OverloadedError | InboxUnavailableError: It was not accepted, or, if the
+                error says ``executed: unknown``, nobody knows.
+        """
+        wish = Wish.parse(raw, task)
+        session = self._open_session()
+        if asyncio.get_running_loop().time() < self._held_until:
+            raise InboxUnavailableError("the Coordinator is being replaced", retry_after_s=RETRY_AFTER_S)
+        last = session.pump.last
+        if last is not None and last.is_full:
+            raise OverloadedError(f"the inbox is full: {last.is_full}", retry_after_s=10.0)
+        organ_id = self._organism().route(task.type, task.domain)
+        spec = next(organ for organ in self._organism().spec.organs if organ.id == organ_id)
+        in_domain = task.domain is not None and task.type in spec.domains.get(task.domain, ())
+        is_small = payload_bytes(task.params, limit=_SMALL_BYTES) <= _SMALL_BYTES
+        values: dict[str, Any] = {
+            "task_id": session.next_id(), "in_domain": in_domain, "repeatable": spec.repeatable, "now": now_ms()
+        }  # fmt: skip
+        new = new_task(task, wish, **values) if is_small else await asyncio.to_thread(new_task, task, wish, **values)
+        told = await session.pump.add(new)
+        if isinstance(told, Conflict):
+            text = f"the key {wish.key!r} belongs to task {ids.to_text(told.id)}"
+            raise KeyConflictError(f"{text}, which has another type, domain or params")
+        if wish.wait_s is None:
+            return documents.acceptance(told)
+        if told.state not in ENDED:
+            known = None if told.duplicate else told
+            later = await session.wait(told.id, min(wish.wait_s, MAX_WAIT_S), now=known)
+            if later is None or later.state not in ENDED:
+                return documents.acceptance(told)
+            told = later
+        return documents.answer(told, task_type=task.type)
+
+    async def show(self, task_id: str, wait_s: float = 0.0) -> dict[str, Any] | None:
+        """Return everything about a task once it has ended or after ``wait_s``; None if there is none."""
+        session = self._open_session()
+        number = ids.parse(task_id)
+        if number is None:
+            return None
+        if wait_s > 0:
+            await session.wait(number, min(wait_s, MAX_WAIT_S))
+        row = await session.writer.call(session.store.read, number)
+        return None if row is None else documents.shown(row)
+
+    async def find(
+        self, *, states: Sequence[str] = (), kind: str | None = None, since_s: float | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Return the newest tasks in these states (all, if there are none), without their content."""
+        session = self._open_session()
+        words = {state.word: state for state in State}
+        chosen = [words[word] for word in states] or list(State)
+        since = 0 if since_s is None else now_ms() - int(since_s * 1000)
+        limit = max(1, min(limit, MAX_LISTED))
+        rows = await session.writer.call(session.store.find, chosen, kind, since, limit)
+        return [documents.listed(row) for row in rows]
+
+    async def decide(self, task_id: str, verb: str, *, by: str) -> dict[str, Any]:
+        """Let a person decide about a task.
+
+        Raises:
+            TaskError: There is no such task, or its state does not allow it.
+        """
+        session = self._open_session()
+        number = ids.parse(task_id)
+        outcome = None
+        if number is not None:
+            outcome = await session.pump.order(Ending(number, Order(cast("Verb", verb)), by=by))
+        if number is None or outcome is None or (isinstance(outcome, Refused) and outcome.state is None):
+            raise NoTaskError(f"there is no durable task {task_id!r}")
+        if isinstance(outcome, Refused):
+            state = cast("State", outcome.state).word
+            raise WrongStateError(f"task {task_id} is {state}; {verb} {_NEEDS[verb]}")
+        logger.info("audit: task=%s order=%s by=%r state=%s", task_id, verb, by, outcome.state.word)
+        if outcome.state is State.LEASED:
+            session.floor.cancel(number)
+        return {"id": task_id, "state": outcome.state.word, "executed": outcome.executed}
+
+    def look(self) -> None:
+        """Notice that an organ may have got room."""
+        if self._session is not None:
+            self._session.pump.look()
+
+    def hold(self, seconds: float) -> None:
+        """Accept and begin nothing for a time; who waits is told to ask the next Coordinator."""
+        self._held_until = asyncio.get_running_loop().time() + seconds
+        if self._session is not None:
+            self._session.held_until = self._held_until
+            self._session.release_waiters()
+
+    def judge(self) -> tuple[Reason, str] | None:
+        """Return what is wrong, if anything is."""
+        return judge(self._condition())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the part of the status about it."""
+        counts: dict[str, int] = {}
+        for (_, state), count in self._counts().items():
+            counts[state.word] = counts.get(state.word, 0) + count
+        session = self._session
+        return {
+            "is_open": session is not None,
+            "epoch": session.epoch if session else None,
+            "tasks": {state.word: counts.get(state.word, 0) for state in State},
+        }
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Return the number of tasks by type and state."""
+        return [
+            {"task_type": kind, "state": state.word, "count": count}
+            for (kind, state), count in sorted(self._counts().items())
+        ]
+
+    async def _live(self, adopted: Callable[[], None]) -> None:
+        """Keep it open."""
+        while True:
+            writer, pause_s = Writer(), REOPEN_AFTER_S
+            store = SqliteStore(self._directory, self._deployment)
+            try:
+                opened = await writer.call(store.open)
+            except (SeedCoreError, sqlite3.Error, OSError) as error:
+                self._is_in_use = isinstance(error, InUseError)
+                self._note(error)
+                adopted()
+                writer.end()
+            else:
+                self._session = session = Session(
+                    writer, store, opened, runtime=self._runtime, replicas=lambda: self._organism().usable()
+                )
+                session.held_until = self._held_until
+                logger.info("the inbox is open: epoch=%d leased=%d", opened.epoch, len(opened.leased))
+                self._fault, self._is_in_use = "", False
+                try:
+                    await session.run(adopted=adopted)
+                except Exception as error:
+                    # Whatever it is, the database must not be used any more on this connection.
+                    self._is_in_use = isinstance(error, FencedError)
+                    self._note(error)
+                    # Two Coordinators must not take the inbox from each other all the time.
+                    pause_s = FENCED_FOR_S if self._is_in_use else REOPEN_AFTER_S
+                finally:
+                    self._session = None
+                    closing = writer.call(store.close)
+                    writer.end()
+                    with contextlib.suppress(sqlite3.Error, OSError, asyncio.CancelledError):
+                        await asyncio.shield(closing)
+            await asyncio.sleep(pause_s)
+
+    def _note(self, error: BaseException) -> None:
+        text = describe(error)
+        if text != self._fault:
+            logger.error("the inbox is not open: %s: %s", type(error).__name__, text)
+        self._fault = text
+
+    def _open_session(self) -> Session:
+        if self._session is None:
+            raise InboxUnavailableError(f"the inbox is not open: {self._fault}", retry_after_s=RETRY_AFTER_S)
+        return self._session
+
+    def _counts(self) -> Mapping[tuple[str, State], int]:
+        session = self._session
+        if session is None:
+            return {}
+        return session.pump.last.counts if session.pump.last is not None else session.counts
+
+    def _condition(self) -> Condition:
+        session = self._session
+        if session is None:
+            return Condition(fault=self._fault, is_in_use=self._is_in_use)
+        pump = session.pump
+        now = time.monotonic()
+        recovering: dict[str, int] = {}
+        for (organ, _), count in session.recovering.items():
+            recovering[organ] = recovering.get(organ, 0) + count
+        known = {lane for organ in self._organism().spec.organs for lane in lanes_of(organ)}
+        with_room = {lane for room in session.floor.rooms(frozenset(pump.lanes)) for lane in room.lanes}
+        return Condition(
+            busy_s=0.0 if pump.busy_since is None else now - pump.busy_since,
+            idle_s={lane: now - since for lane, since in pump.idle_since.items()},
+            with_room=with_room,
+            known=known,
+            recovering=recovering,
+            full=pump.last.is_full if pump.last is not None else "",
+        )
+
+
+class NoTaskError(TaskError):
+    """There is no such durable task."""
+
+
+class WrongStateError(TaskError):
+    """The state of a durable task does not allow what somebody wants of it."""
+
+
+_NEEDS = {
+    "retry": "needs one that is parked or failed",
+    "done": "needs one that is parked or failed",
+    "discard": "needs one that is parked or failed; to end one that waits, cancel it",
+    "cancel": "needs one that waits or runs; to end one that is parked or failed, discard it",
+}
