@@ -24,7 +24,7 @@ REPORT = {
     "closed_prefix": "", "closed_python": "", "venv": True, "certificates": True, "nftables": True, "nft_chains": [],
     "user_namespaces": True,
     "disk_mib": 9000, "shm_mib": 4000, "writable": True, "parent": "/opt", "complete": [], "releases": ["a", "b"],
-    "installed": ["ray/old", "cache/wheelhouse-old"],
+    "layers": {}, "installed": ["ray/old", "cache/wheelhouse-old"],
     "units": {}, "owner": "ray", "runtime_revisions": {},
     "foreign": False, "mark": "made user: ray", "has_state": False,
 }  # fmt: skip

@@ -169,6 +169,19 @@ def runtime_revisions(prefix: Path) -> "dict[str, str]":
     return {path.parent.name: path.read_text(encoding="utf-8").strip() for path in prefix.glob("ray/*/.complete")}
 
 
+def layers(prefix: Path) -> "dict[str, str]":
+    """Return the layer below each release, as its path from the prefix; a release from before layers has none."""
+    found = {}
+    for path in prefix.glob("releases/*/release.json"):
+        try:
+            below = json.loads(path.read_text(encoding="utf-8")).get("below")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(below, str):
+            found[path.parent.name] = below
+    return found
+
+
 def user_namespaces() -> bool:
     """Say whether the host allows them; a unit that asks for one where it does not would not start."""
     try:
@@ -225,6 +238,7 @@ def main() -> None:
         "complete": sorted(
             str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern) if runs(path.parent)
         ),
+        "layers": layers(prefix),
         "releases": sorted(path.name for path in prefix.glob("releases/*")),
         "installed": sorted(
             str(path.relative_to(prefix))

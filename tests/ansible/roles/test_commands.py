@@ -47,3 +47,14 @@ def test_a_command_takes_its_settings_from_the_deployment_alone(prefix: Path, co
     assert seen["RAY_ADDRESS"] == "10.0.0.1:6379"
     assert seen["http_proxy"] == "http://127.0.0.1:9"
     assert {"127.0.0.1", "localhost", "10.0.0.1", "intern"} == set(seen["no_proxy"].split(","))
+
+
+def test_a_shell_has_the_programs_of_the_release_and_those_of_ray(prefix: Path) -> None:
+    (prefix / "ray" / "current" / "bin" / "python").write_text("#!/bin/sh\necho another\n")
+    found = subprocess.run(
+        ["sh", "-c", f". {prefix}/bin/activate && for name in python seedcore ray; do command -v $name; done"],
+        env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    places = ["current/bin/python", "current/bin/seedcore", "ray/current/bin/ray"]
+    assert found.stdout.splitlines() == [f"{prefix}/{place}" for place in places]

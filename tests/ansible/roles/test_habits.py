@@ -226,9 +226,31 @@ def test_monitoring_whose_targets_are_down_is_red_and_names_them(variable: Calla
 
 def test_what_ray_does_not_use_any_more_is_pruned_and_what_it_uses_is_not(variable: Callable[..., Any]) -> None:
     assert sorted(variable("__ray_old")) == ["cache/wheelhouse-old", "ray/old"]
-    current = Path(variable("__ray_runtime")).name
+    current = Path(variable("ray_runtime")).name
     report = json.loads(variable("deployment_host_report")["stdout"]) | {"installed": [f"ray/{current}", "ray/old"]}
-    assert variable("__ray_old", known={"deployment_host_report": {"stdout": json.dumps(report)}}) == ["ray/old"]
+    known = {"deployment_host_report": {"stdout": json.dumps(report)}}
+    assert variable("__ray_old", known=known) == ["ray/old"]
+    assert variable("__ray_old", known=known, ray_kept=["ray/old"]) == []
+
+
+def test_the_environment_of_ray_that_a_kept_release_sees_is_kept(variable: Callable[..., Any]) -> None:
+    layers = {"1-a": "ray/new", "1-b": "ray/old", "1-c": "ray/older"}
+    asked = json.loads(variable("deployment_host_report")["stdout"]) | {"layers": layers}
+    known = {"deployment_host_report": {"stdout": json.dumps(asked)}}
+    complete = [
+        {"path": f"/opt/seedcore/releases/{name}/release.json", "mtime": age}
+        for age, name in enumerate(("1-c", "0-before-layers", "1-b", "1-a"))
+    ]
+
+    def kept(**given: Any) -> list[str]:
+        looked = {"__seedcore_complete": {"files": complete}, **known}
+        return sorted(variable("__seedcore_kept_below", "seedcore", known=looked, **given))
+
+    # 1-a is the active one.
+    assert kept(seedcore_keep_releases=1) == ["ray/new"]
+    assert kept(seedcore_keep_releases=2) == ["ray/new", "ray/old"]
+    assert kept(seedcore_keep_releases=3) == ["ray/new", "ray/old"]
+    assert kept(seedcore_keep_releases=4) == ["ray/new", "ray/old", "ray/older"]
 
 
 def test_rules_of_an_interrupted_run_or_of_another_wish_are_not_in_force(variable: Callable[..., Any]) -> None:
@@ -465,7 +487,7 @@ def test_units_of_this_deployment_and_of_others_beside_it_are_no_fault(variable:
 def test_an_environment_that_was_made_anew_is_run_from_now_on(
     variable: Callable[..., Any], rendered: Callable[..., Any]
 ) -> None:
-    name = Path(variable("__ray_runtime")).name
+    name = Path(variable("ray_runtime")).name
     complete = [f"ray/{name}/.complete", f"tools/.{variable('__ray_tools_digest')}"]
     known = report(variable, complete=complete, runtime_revisions={name: "20261126T210000Z"})
 
@@ -481,7 +503,7 @@ def test_the_same_python_at_another_path_makes_no_other_environment(variable: Ca
     def made(path: str, version: str = "3.11.7") -> tuple[str, str]:
         known = report(variable, python=version, python_path=path)
         given = {"ray_python": path, "known": known}
-        return variable("__ray_runtime", **given), variable("__ray_tools_digest", **given)
+        return variable("ray_runtime", **given), variable("__ray_tools_digest", **given)
 
     assert made("/usr/bin/python3.11") == made("/home/me/another/checkout/.venv/bin/python")
     assert not set(made("/usr/bin/python3.11")) & set(made("/usr/bin/python3.12", version="3.12.1"))
