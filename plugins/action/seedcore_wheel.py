@@ -6,12 +6,18 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
 
 MODULE = "seedcore.cluster.seedcore_wheel"
+
+
+def cache() -> Path:
+    """Return the directory for wheels that were built before."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "seedcore", "wheels")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
@@ -25,6 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         arguments = dict(self._task.args)
         # ansible-playbook removes its temporary directory at its end, even if it is interrupted.
         arguments["dest"] = arguments.get("dest") or tempfile.mkdtemp(prefix="wheels-", dir=constants.DEFAULT_LOCAL_TMP)
+        arguments["cache"] = arguments.get("cache") or str(cache())
         # Ansible puts a task's environment on a command line and may show a module's arguments, so use a file.
         environment = dict(arguments.pop("environment", None) or {})
         descriptor, arguments["environment_file"] = tempfile.mkstemp(

@@ -62,6 +62,12 @@ options:
   environment_file:
     description: A JSON file with more of O(environment).
     type: path
+  cache:
+    description:
+      - Directory with the wheels that were built before, by a digest of their source; made if it is missing. A tree
+        that is in it is not built again. By default C(seedcore/wheels) in the cache directory of the user.
+      - Compiled wheels, and those whose build takes the version from git, are built in each run.
+    type: path
 attributes:
   check_mode:
     description: Does the same in check mode.
@@ -143,7 +149,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import cli, locking
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, locking, source_tree
 
 # Files that a release does not run: the tool that packed the wheel, and the list of its files.
 _NOT_CONTENT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL)")
@@ -155,10 +161,6 @@ _GIT = re.compile(
 _A_WHEEL = re.compile(r"[^@:]*\.whl")
 # The earliest time that a zip file can represent.
 _EPOCH = "315532800"
-# Caches and environments, which are not source.
-_NOT_SOURCE = frozenset({"__pycache__", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", "node_modules"})
-# Directories that setuptools leaves in build.
-_BUILT = re.compile(r"lib|bdist\.|temp\.")
 # Return code of cli.run if the command cannot be run at all.
 NOT_RUN = -1
 
@@ -191,6 +193,7 @@ def main() -> None:
             "wheelhouse": {"type": "path"},
             "environment": {"type": "dict", "default": {}},
             "environment_file": {"type": "path"},
+            "cache": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -297,6 +300,10 @@ def build(source: Path, params: dict[str, Any]) -> str:
     """Build a source tree; its build requirements come from uv's cache if possible, else from the index."""
     if source.is_dir() and not ((source / "pyproject.toml").is_file() or (source / "setup.py").is_file()):
         raise PackageError(f"{source} is not a Python package: it has neither pyproject.toml nor setup.py")
+    cache, key = Path(params["cache"] or ""), _key(source) if params["cache"] else None
+    if key and (known := source_tree.built_before(cache, key)):
+        shutil.copy(known, params["dest"])
+        return str(known.name)
     with tempfile.TemporaryDirectory(dir=params["dest"]) as out, tempfile.TemporaryDirectory() as beside:
         tree = copy(source, Path(beside, source.resolve().name)) if source.is_dir() else source
         argv = [params["uv"], "build", "--wheel", "--no-create-gitignore", "--no-config", "--out-dir", out, str(tree)]
@@ -319,42 +326,35 @@ def build(source: Path, params: dict[str, Any]) -> str:
                 f"{source} cannot be built by {params['uv']}: {(answer.stderr or answer.stdout).strip()}"
             )
         wheel = next(Path(out).glob("*.whl"))
+        # What was compiled depends on this machine, too.
+        if key and wheel.name.endswith("-any.whl"):
+            source_tree.keep(cache, key, wheel)
         shutil.move(wheel, Path(params["dest"], wheel.name))
         return wheel.name
 
 
+def _key(source: Path) -> str | None:
+    """Return the digest under which a tree's wheel is kept; None if each run builds it anew."""
+    try:
+        return source_tree.digest(source) if source.is_dir() else None
+    except OSError:
+        # The build says what cannot be read.
+        return None
+
+
 def copy(source: Path, target: Path) -> Path:
-    """Copy a source tree without leftovers of builds, because setuptools would include them.
+    """Copy a source tree without leftovers of builds.
 
     Raises:
         PackageError: A file in it cannot be read.
     """
-
-    def left_out(directory: str, names: list[str]) -> set[str]:
-        top = Path(directory) in (source, source / "src")
-        return {
-            name
-            for name in names
-            if name in _NOT_SOURCE
-            or (top and (name == ".git" or name.endswith(".egg-info")))
-            or (Path(directory).name == "build" and Path(directory).parent == source and _BUILT.match(name))
-            or not _is_plain(Path(directory, name))
-        }
-
     try:
-        shutil.copytree(source, target, symlinks=True, ignore=left_out)
+        source_tree.copy(source, target)
     except shutil.Error as error:
         raise PackageError(f"{source} cannot be read: {error.args[0][0][2]}") from error
     except OSError as error:
         raise PackageError(f"{source} cannot be read: {error.filename}: {error.strerror}") from error
-    # The version may come from git; its history is large, and no build writes into it.
-    if (source / ".git").exists():
-        (target / ".git").symlink_to((source / ".git").resolve())
     return target
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_symlink() or path.is_file() or path.is_dir()
 
 
 def content(wheel: Path) -> str:

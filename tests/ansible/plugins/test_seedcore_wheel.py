@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.seedcore.cluster.plugins.module_utils.source_tree import KEPT
 
 Run = Callable[..., dict[str, Any]]
 UV = Path(sys.executable).parent / "uv"
@@ -293,3 +294,99 @@ def test_a_tree_whose_every_build_is_another_release_is_warned_of(workshop: Work
     assert found["compiled"] == ["native-1.0-cp311-cp311-linux_x86_64.whl"]
     assert ["compiled code" in str(text) for text in found["warnings"]] == [True]
     assert workshop.collect(str(plain))["compiled"] == []
+
+
+@pytest.fixture
+def cache(workshop: Workshop) -> Path:
+    """Let wheels be kept from one run to the next."""
+    workshop.more["cache"] = str(workshop.directory / "kept" / "wheels")
+    return workshop.directory / "kept" / "wheels"
+
+
+def counted(tree: Path) -> Path:
+    """Let each build of a tree leave a line in a file; return the file."""
+    log = tree.parent / "builds"
+    backend = tree / "backend.py"
+    backend.write_text(backend.read_text().replace("def build_wheel", "_LOG = Path(LOG)\ndef build_wheel", 1))
+    backend.write_text(backend.read_text().replace("LOG)", f"{str(log)!r})").replace("    name =", _SAYS, 1))
+    log.touch()
+    return log
+
+
+_SAYS = "    _LOG.write_text(_LOG.read_text() + 'built\\n')\n    name ="
+
+
+def test_what_has_not_changed_is_not_built_again(workshop: Workshop, cache: Path) -> None:
+    tree = workshop.tree("core")
+    builds = counted(tree)
+
+    first, second = workshop.collect(str(tree)), workshop.collect(str(tree))
+    assert (first, builds.read_text().split()) == (second, ["built"])
+
+    (tree / "core.py").write_text("X = 2\n")
+    assert workshop.collect(str(tree))["digest"] != first["digest"]
+    (tree / "core.py").write_text("X = 1\n")
+    (tree / "__pycache__").mkdir()
+    (tree / "__pycache__" / "core.pyc").touch()
+    assert workshop.collect(str(tree)) == first
+    assert builds.read_text().split() == ["built", "built"]
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("change", ["chmod +x core.py", "mv core.py core.old; cp core.old core.py", "ln -s x y"])
+def test_whatever_a_build_may_see_counts(workshop: Workshop, cache: Path, change: str) -> None:
+    tree = workshop.tree("core")
+    builds = counted(tree)
+    workshop.collect(str(tree))
+
+    subprocess.run(change, shell=True, cwd=tree, check=True)
+    workshop.collect(str(tree))
+
+    assert builds.read_text().split() == ["built", "built"]
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_version_that_comes_from_git_is_asked_for_each_time(workshop: Workshop, cache: Path) -> None:
+    tree = workshop.tree("core")
+    builds = counted(tree)
+    with (tree / "pyproject.toml").open("a") as stream:
+        stream.write("[tool.setuptools_scm]\n")
+
+    workshop.collect(str(tree))
+    workshop.collect(str(tree))
+
+    assert builds.read_text().split() == ["built", "built"]
+    assert not cache.exists()
+
+
+def test_what_was_compiled_is_not_kept(workshop: Workshop, cache: Path) -> None:
+    tree = workshop.tree("native")
+    (tree / "backend.py").write_text((tree / "backend.py").read_text().replace("none-any", "none-linux_x86_64"))
+    workshop.collect(str(workshop.tree("plain")), str(tree))
+    assert [path.name for path in cache.glob("*/*")] == ["plain-1.0-py3-none-any.whl"]
+
+
+def test_a_damaged_wheel_is_built_again_and_a_cache_that_cannot_be_written_stops_nobody(
+    workshop: Workshop, cache: Path
+) -> None:
+    tree = workshop.tree("core")
+    first = workshop.collect(str(tree))
+    next(cache.glob("*/*.whl")).write_bytes(b"half")
+    assert workshop.collect(str(tree)) == first
+    assert zipfile.ZipFile(next(cache.glob("*/*.whl"))).testzip() is None
+
+    workshop.more["cache"] = str(workshop.lock / "wheels")
+    assert workshop.collect(str(tree)) == first
+
+
+def test_the_wheels_that_were_used_last_are_kept(workshop: Workshop, cache: Path) -> None:
+    for number in range(KEPT + 3):
+        old = cache / f"{number:064}"
+        old.mkdir(parents=True)
+        os.utime(old, (number + 1, number + 1))
+
+    workshop.collect(str(workshop.tree("core")))
+
+    left = sorted(path.name for path in cache.iterdir())
+    assert len(left) == KEPT
+    assert left[0] == f"{4:064}"
