@@ -45,7 +45,7 @@ def test_the_next_run_is_green_and_keeps_as_many_releases_as_it_shall(deployed: 
     assert [path.name for path in releases.iterdir()] == [report["release"]]
     assert (deployed.deployment.prefix / "current").resolve() == releases / report["release"]
     # Ray is once on the host, and the release sees it there.
-    assert [path.parents[4].name for path in deployed.deployment.prefix.glob("*/*/lib/*/site-packages/ray")] == ["ray"]
+    assert {path.parents[4].name for path in deployed.deployment.prefix.glob("*/*/lib/*/site-packages/ray")} == {"ray"}
     assert deployed.deployment.seedcore("status").returncode == 0
     answer = deployed.deployment.seedcore("submit", "read")
     assert json.loads(answer.stdout)["result"] == {"model": "small"}
