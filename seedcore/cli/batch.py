@@ -1,4 +1,4 @@
-"""Submit many tasks from JSON lines, with one outcome per line and no more reading than needed."""
+"""Submit many tasks from JSON lines, yield one outcome per line, and read no further ahead than needed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(
     ``patience_s`` seconds. A task whose connection broke is not retried, because it may have been executed.
 
     Args:
-        settings: Where the Coordinator is.
+        settings: Settings of the Coordinator.
         lines: The input; it is read no faster than tasks are executed.
         in_flight: Largest number of tasks in flight.
         patience_s: Seconds to wait for a Coordinator that is away; after that, reading and sending stop.
@@ -127,7 +127,7 @@ def _read(shared: _Shared, engine: Background, lines: Iterable[bytes], defaults:
 def _take(shared: _Shared, place: int, line: int, answer: dict[str, Any]) -> None:
     """Take the answer of one task, in any thread."""
     if isinstance(answer, NoAnswer) and isinstance(answer.error, NotSentError | ClusterError):
-        # Nobody answers, or another program does: the next task would fail as well.
+        # No Coordinator answers, or another program does: the next task would fail as well.
         shared.stop.set()
     shared.done.put(Outcome(place=place, line=line, answer=answer))
     shared.in_flight.release()

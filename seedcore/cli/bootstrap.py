@@ -34,9 +34,7 @@ from seedcore.core.settings import Settings
 )
 @click.option("--replace", is_flag=True, help="Replace a running Coordinator even if nothing has changed.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; print what it would do.")
-@click.option(
-    "--keep-desired", is_flag=True, hidden=True, help="For the supervisor: start the organism that was wanted last."
-)
+@click.option("--keep-desired", is_flag=True, hidden=True, help="For the supervisor: start the last desired organism.")
 def bootstrap(
     *,
     config: str | None,
@@ -49,15 +47,15 @@ def bootstrap(
 ) -> int:
     """Make sure that the Coordinator runs with this release and this configuration.
 
-    A Coordinator that already does is left alone. With exit code 0 the organism is up. On a terminal the progress is
-    one line that changes, elsewhere one line per change.
+    The command leaves a Coordinator alone that already does. With exit code 0 the organism is up. A terminal shows the
+    progress in one line that changes, any other output in one line per change.
     """
     from seedcore.deployment.bootstrap import bootstrap as ensure
     from seedcore.deployment.desired_state import read_desired
 
     settings = Settings.from_env()
     wanted = read_desired(settings) if keep_desired else None
-    # The file may have been edited since, or be written right now.
+    # The file may have been edited since then, or an editor may be writing it right now.
     spec = wanted.spec if wanted is not None and wanted.spec is not None else load(settings, config)
 
     with Progress(limit_s=wait_timeout) as progress:
@@ -90,11 +88,11 @@ def bootstrap(
 @click.option("--interval", type=Seconds(), default=2.0, show_default=True, help="Seconds between probes.")
 @click.option(
     "--hang-timeout", type=Seconds(), default=15.0, show_default=True,
-    help="Kill a Coordinator that has not answered for so long; Ray restarts it.",
+    help="Kill a Coordinator that has not answered for this many seconds; Ray restarts it.",
 )  # fmt: skip
 @click.option(
     "--init-stall-timeout", type=Seconds(), default=600.0, show_default=True,
-    help="Kill a Coordinator whose initialization has made no progress for so long.",
+    help="Kill a Coordinator whose initialization has made no progress for this many seconds.",
 )  # fmt: skip
 @click.option(
     "--bootstrap-timeout", type=Seconds(), default=120.0, show_default=True,

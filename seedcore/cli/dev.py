@@ -1,4 +1,4 @@
-"""Commands for whoever writes agents: a project to begin with, and an organism that follows its files."""
+"""Commands for developers of agents: create a project, and run an organism that follows its files."""
 # ruff: noqa: PLC0415 - each command imports what it needs when it runs
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ DEFAULT_PORT = 8700
 @click.argument("file", default="organism.yaml", type=click.Path(path_type=Path))
 @click.option(
     "--path", "paths", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory to import agents from and to watch; may be given several times. "
-    "[default: that of FILE, and the directories in it that have a pyproject.toml]",
+    help="Directory to import agents from and to watch. Repeatable. "
+    "[default: the directory of FILE and its subdirectories with a pyproject.toml]",
 )  # fmt: skip
-@click.option("--port", type=click.IntRange(1, MAX_PORT), help=f"HTTP port. [default: {DEFAULT_PORT}, or a free one]")
+@click.option("--port", type=click.IntRange(1, MAX_PORT), help=f"HTTP port. [default: {DEFAULT_PORT}, else a free one]")
 def dev(*, file: Path, paths: tuple[Path, ...], port: int | None) -> int:
     """Run an organism on this machine and replace its organs when a file changes.
 
-    It starts a Ray of its own, imports the agents from the working directory, and shows what they write. A change that
-    cannot be used (a syntax error, a wrong option) is reported, and the organism stays as it is. At the end nothing is
-    left.
+    The command starts a private Ray, imports the agents from the directories of --path, and prints their output. A
+    faulty change (a syntax error, a wrong option) is reported and not applied. At the end the command stops everything
+    and removes it.
     """
     from seedcore.config.organism_file import load_config
     from seedcore.deployment.dev_session import DevSession, import_paths
     from seedcore.deployment.local_ray import free_ports
 
-    # Refused before anything starts.
+    # Check the port before anything starts.
     load_config(file, check_imports=False)
     taken = port if port is not None else DEFAULT_PORT
     if not free_ports(1, first=taken):
@@ -80,7 +80,7 @@ def dev(*, file: Path, paths: tuple[Path, ...], port: int | None) -> int:
 def new(*, name: str) -> int:
     """Write a project with one agent, its test, and an organism.yaml that uses it.
 
-    NAME is the directory of the project and the name of its module. A file that exists is never replaced.
+    NAME is the project's directory and the name of its module. The command never overwrites a file.
     """
     from seedcore.cli.new_project import write
 

@@ -1,4 +1,4 @@
-"""The files of a new project: one agent, its test, its packaging, and an organism that uses it."""
+"""Write the files of a new project: one agent, its test, its packaging, and an organism that uses it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ build-backend = "hatchling.build"
 [project]
 name = "{distribution}"
 version = "1.0"
-dependencies = []  # what the agents import, SeedCore and Ray apart
+dependencies = []  # the packages that the agents import, except SeedCore and Ray
 
 [tool.hatch.build.targets.wheel]
 only-include = ["{name}.py"]
@@ -50,10 +50,10 @@ _ORGANISM = """seedcore:
 
 
 def write(directory: Path, name: str) -> list[Path]:
-    """Write the files; returns their paths.
+    """Write the files and return their paths.
 
     Raises:
-        click.UsageError: ``name`` cannot be a module, or one of the files exists already; nothing is written.
+        click.UsageError: ``name`` is not a valid module name, or one of the files exists; nothing is written.
     """
     if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii():
         raise click.UsageError(f"NAME is {name!r}, expected a Python identifier such as my_agents")

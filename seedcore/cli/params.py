@@ -13,7 +13,7 @@ MAX_SECONDS = 365 * 24 * 3600
 
 
 class Seconds(click.ParamType[float]):
-    """A finite number of seconds, above 0, or from 0 if ``zero`` is allowed."""
+    """A finite number of seconds, greater than 0, or at least 0 if ``zero`` is set."""
 
     name = "seconds"
 

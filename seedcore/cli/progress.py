@@ -91,7 +91,7 @@ class Progress(_Line):
         found = _SHARE.search(self._last)
         if found and int(found[2]):
             return f"{bar(int(found[1]) / int(found[2]))} {clock}  {self._last}"
-        return f"{_SPINNER[int(elapsed / _REDRAW_S) % len(_SPINNER)]} {clock}  {self._last or 'asking'}"
+        return f"{_SPINNER[int(elapsed / _REDRAW_S) % len(_SPINNER)]} {clock}  {self._last or 'waiting for an answer'}"
 
 
 class TaskBar(_Line):

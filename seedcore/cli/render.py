@@ -42,7 +42,7 @@ def out(text: str) -> None:
 
 
 def out_json(document: Any) -> None:
-    """Write one indented JSON document, in ASCII if the output takes nothing else."""
+    """Write one indented JSON document, in ASCII if the output's encoding cannot represent it."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
     try:
         text.encode(getattr(data(), "encoding", None) or "ascii")
@@ -107,7 +107,7 @@ def _nodes_line(nodes: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -
     if names := nodes.get("names"):
         text += f" ({', '.join(map(plain, names))})"
     if leaving := [plain(node["node_name"]) for node in listed if node.get("draining")]:
-        text += f", to leave {', '.join(leaving)}"
+        text += f", draining: {', '.join(leaving)}"
     if missing := nodes.get("missing"):
         text += f", missing {', '.join(map(plain, missing))}"
     return text

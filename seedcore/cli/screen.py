@@ -73,7 +73,7 @@ class Screen:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Treat Ctrl-C as a normal end, for commands that have no other one."""
+    """Treat Ctrl-C as a normal end, for commands that only the user ends."""
     with contextlib.suppress(KeyboardInterrupt):
         yield
 

@@ -60,14 +60,14 @@ FORMATS = ("table", "json", "yaml")
 @click.option("--expected-release", type=Text(), metavar="ID", help="Unhealthy if another release runs.")
 @click.option(
     "--expected-fingerprint", type=Text(), metavar="ID|config",
-    help="Unhealthy if another organism runs; 'config' means that of $SEEDCORE_CONFIG.",
+    help="Unhealthy if another organism runs; 'config' means the one in $SEEDCORE_CONFIG.",
 )  # fmt: skip
 @click.option("--expected-nodes", type=click.IntRange(min=1), metavar="N", help="Unhealthy if fewer nodes are alive.")
 @click.option(
     "--expected-node", "expected_node", type=Text(), metavar="NAME", multiple=True,
     help="Unhealthy if no node of this name is alive; adds to $SEEDCORE_EXPECTED_NODES. Repeatable.",
 )  # fmt: skip
-@click.option("--only-expected", is_flag=True, help="Unhealthy if a node is alive that is not expected by name.")
+@click.option("--only-expected", is_flag=True, help="Unhealthy if a node is alive whose name is not expected.")
 @click.option("--allow-degraded", is_flag=True, help="Accept a degraded organism.")
 def status(
     *,
@@ -255,7 +255,7 @@ def ping(*, timeout: float) -> int:
         return probe(settings).exit_code or FAILED
     except ClusterError as trouble:
         say(f"{trouble.reason}: {plain(trouble)}")
-        # Something answers there, but it is not the Coordinator.
+        # Something answers on that port, but it is not the Coordinator.
         return UNKNOWN if trouble.reason == Reason.UNAUTHORIZED else FAILED
     out("pong")
     say(

@@ -99,10 +99,10 @@ def submit(
     unordered: bool,
     patience: float | None,
 ) -> int:
-    """Submit one task, or many; prints answers as JSON.
+    """Submit one task, or many, and print the answers as JSON.
 
     A task is {"type": ..., "params": {...}}, and may have "domain", "timeout_s", "id" and "description".
-    --domain and --timeout apply to tasks that do not set their own.
+    --domain and --timeout apply to tasks that do not set these keys.
     """
     given = {"domain": domain, "timeout_s": timeout}
     defaults = {key: value for key, value in given.items() if value is not None}

@@ -22,7 +22,7 @@ _SCOPES = [str(scope) for scope in Scope]
 
 
 class Lifetime(click.ParamType[float]):
-    """A number with a unit: ``30d``, ``12h``, ``90m`` or ``45s``; in seconds."""
+    """A duration in seconds, given as a number with a unit: ``30d``, ``12h``, ``90m`` or ``45s``."""
 
     name = "lifetime"
 
@@ -48,8 +48,9 @@ class Lifetime(click.ParamType[float]):
 def token() -> None:
     """Add, list and revoke tokens for the HTTP interface.
 
-    Run it on the head, as the user of the deployment. A named token opens HTTP and nothing else; Ray's own token opens
-    every node and stays inside the cluster. The Coordinator follows changes within a second, without a restart.
+    Run it on the head, as the deployment's user. A named token grants access to HTTP only; Ray's own token grants
+    access to every node and must stay inside the cluster. The Coordinator applies changes within a second, without a
+    restart.
     """
 
 
@@ -61,16 +62,16 @@ def token() -> None:
 @click.argument("name")
 @click.option(
     "--scope", type=click.Choice(_SCOPES), required=True,
-    help="read: status and metrics; submit: also tasks; operate: also tasks that change the organism.",
+    help="read: status and metrics; submit: also submit tasks; operate: also tasks that change the organism.",
 )  # fmt: skip
 @click.option("--expires-in", type=Lifetime(), help="Lifetime: 30d, 12h, 90m or 45s. [default: for ever]")
 def add(*, name: str, scope: str, expires_in: float | None) -> int:
-    """Make a token and print it. It cannot be shown again: the file holds only a digest."""
+    """Create a token and print it once: the file stores only its digest."""
     from seedcore.core.access import TokenFile
 
     made = TokenFile(Settings.from_env().state_dir).add(name, Scope(scope), now=time.time(), lifetime_s=expires_in)
     out(made)
-    say(f"token {name}: scope {scope}; keep it, it cannot be shown again")
+    say(f"token {name}: scope {scope}; store it now, it cannot be shown again")
     return OK
 
 

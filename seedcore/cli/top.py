@@ -42,7 +42,7 @@ def frame(report: Report, activity: Mapping[str, Any] | None, *, seen_s: float |
     organs = own.get("organs") or []
     if organs:
         if seen_s is not None:
-            lines += ["", click.style(f"as it was {duration(seen_s)} ago:", fg="yellow")]
+            lines += ["", click.style(f"last known state, {duration(seen_s)} ago:", fg="yellow")]
         lines += ["", *_organs(organs, (activity or {}).get("organs") or [])]
     if activity is not None and activity["failures"]:
         lines += ["", click.style("LAST FAILURES", bold=True), *_failures(activity)]

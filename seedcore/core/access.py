@@ -1,7 +1,8 @@
-"""Named tokens for the HTTP interface: a scope each, several at a time, with an expiry if wanted.
+"""Manage named tokens for the HTTP interface, each with a scope and an optional expiry.
 
-The cluster's own token opens everything, the nodes included. Whoever only reads metrics or submits tasks gets a token
-of their own, which opens nothing but HTTP and can be revoked alone. The file keeps digests: a token is shown once.
+The cluster's own token grants access to everything, including the nodes. A user or program that only reads metrics or
+submits tasks gets a named token, which grants access to HTTP only and can be revoked separately. The file stores
+digests, so a token is shown only once.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ from seedcore.core.errors import ConfigError, Fault
 FILE_NAME = "http_tokens.json"
 CLUSTER_TOKEN = "cluster"  # noqa: S105 - its name
 OPERATE_TYPES = frozenset({"initialize_organism", "shutdown_organism"})
-"""Built-in tasks that change the organism: they need the scope ``operate``."""
+"""Built-in tasks that change the organism and therefore require the scope ``operate``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PREFIX = "sct_"
 
 
 class Scope(StrEnum):
-    """What a token allows; each allows what those before it do."""
+    """The permissions of a token; each scope includes those before it."""
 
     READ = "read"
     SUBMIT = "submit"
     OPERATE = "operate"
 
     def covers(self, needed: Scope) -> bool:
-        """Say whether this scope allows what needs another one."""
+        """Return True if this scope includes ``needed``."""
         order = list(Scope)
         return order.index(self) >= order.index(needed)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who a request is from: the name of its token, and what that allows."""
+    """The origin of a request: the name of its token, and the token's scope."""
 
     name: str
     scope: Scope
@@ -54,14 +55,14 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedToken:
-    """One token, as the file has it.
+    """One token as the file stores it.
 
     Attributes:
-        name: For people and the log.
-        scope: What it allows.
+        name: Name for people and for the log.
+        scope: What the token permits.
         digest: SHA-256 of the token, hexadecimal.
         created: Unix time in seconds.
-        expires: Unix time in seconds from which it is refused; None for never.
+        expires: Unix time in seconds from which it is refused; None if it never expires.
     """
 
     name: str
@@ -71,12 +72,12 @@ class NamedToken:
     expires: float | None = None
 
     def is_valid(self, now: float) -> bool:
-        """Say whether it has not expired at a Unix time."""
+        """Return True if the token has not expired at ``now``, a Unix time in seconds."""
         return self.expires is None or now < self.expires
 
 
 def find(tokens: Sequence[NamedToken], credentials: bytes, now: float) -> Access | None:
-    """Return whose token the credentials are; every digest is compared, so the time tells nothing."""
+    """Return the origin of the credentials, None if unknown; compare every digest, so that timing reveals nothing."""
     digest = hashlib.sha256(credentials).hexdigest()
     found = None
     for token in tokens:
@@ -86,10 +87,10 @@ def find(tokens: Sequence[NamedToken], credentials: bytes, now: float) -> Access
 
 
 def parse(text: str) -> tuple[NamedToken, ...]:
-    """Read the content of the file.
+    """Parse the content of the file.
 
     Raises:
-        ValueError: It is not what :class:`TokenFile` writes.
+        ValueError: The content does not have the format that :class:`TokenFile` writes.
     """
     document = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("tokens"), list):
@@ -98,7 +99,7 @@ def parse(text: str) -> tuple[NamedToken, ...]:
 
 
 class TokenFile:
-    """The file with the named tokens of a deployment; readable by its owner only.
+    """The file with a deployment's named tokens; only its owner can read it.
 
     Args:
         state_dir: ``Settings.state_dir``.
@@ -111,7 +112,7 @@ class TokenFile:
         """Return the tokens; none if there is no file.
 
         Raises:
-            ConfigError: The file cannot be read or understood.
+            ConfigError: The file cannot be read or parsed.
         """
         try:
             return parse(self.path.read_text(encoding="utf-8"))
@@ -123,7 +124,7 @@ class TokenFile:
             raise ConfigError((Fault(str(self.path), 0, 0, f"is damaged: {error}"),)) from error
 
     def add(self, name: str, scope: Scope, *, now: float, lifetime_s: float | None = None) -> str:
-        """Make a token and return it; it cannot be read again.
+        """Create a token and return it; it cannot be read again.
 
         Raises:
             ConfigError: The name is taken or malformed, or the file cannot be read or written.
@@ -134,7 +135,7 @@ class TokenFile:
         token = _PREFIX + secrets.token_urlsafe(32)
         with self._changing() as tokens:
             if any(one.name == name for one in tokens):
-                text = f"there is a token {name!r} already; revoke it first"
+                text = f"token {name!r} exists already; revoke it first"
                 raise ConfigError((Fault(str(self.path), 0, 0, text),))
             digest = hashlib.sha256(token.encode()).hexdigest()
             expires = None if lifetime_s is None else now + lifetime_s
@@ -145,18 +146,18 @@ class TokenFile:
         """Remove a token.
 
         Raises:
-            ConfigError: There is none of this name, or the file cannot be read or written.
+            ConfigError: No token has this name, or the file cannot be read or written.
         """
         with self._changing() as tokens:
             left = [one for one in tokens if one.name != name]
             if len(left) == len(tokens):
                 known = ", ".join(one.name for one in tokens) or "none"
-                raise ConfigError((Fault(str(self.path), 0, 0, f"there is no token {name!r}, tokens are: {known}"),))
+                raise ConfigError((Fault(str(self.path), 0, 0, f"no token {name!r}; existing tokens: {known}"),))
             tokens[:] = left
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[NamedToken]]:
-        """Read the tokens, and write them when the block ends without an error; one process at a time does."""
+        """Yield the tokens under a lock between processes, and write them if the block ends without an error."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

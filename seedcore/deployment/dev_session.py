@@ -1,4 +1,4 @@
-"""An organism that follows the files of whoever writes its agents: a Ray of its own, reloaded at each change."""
+"""Run an organism on a private Ray and reload it whenever a developer changes a file of its agents."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ POLL_S = 0.2
 CHECK_TIMEOUT_S = 60.0
 BOOTSTRAP_TIMEOUT_S = 120.0
 _NOT_SOURCES = frozenset({"__pycache__", "build", "dist", "node_modules"})
-# Lines that Ray writes for itself into the log of a worker.
+# Lines that Ray itself writes into the log of a worker.
 _MARKER = ":"
 _ACTOR_CLASS = ":actor_name:"
 _COORDINATOR = "CoordinatorActor"
 _SERIOUS = re.compile(r"[0-9-]+ [0-9:,]+ (WARNING|ERROR|CRITICAL) ")
-# Agents may have something to close.
+# Time for agents to close their resources.
 _STOP_S = 5.0
 
 Say = Callable[[str], None]
 
 
 def import_paths(file: Path) -> list[Path]:
-    """Return where the modules of an organism's agents may be: beside its file, and in the projects there."""
+    """Return the directories that may hold an organism's agents: that of its file, and the projects in it."""
     here = file.absolute().parent
     projects = sorted(each.parent for each in here.glob("*/pyproject.toml"))
     return [path for top in (here, *projects) for path in (top, top / "src") if path.is_dir()]
 
 
 def sources(paths: Sequence[Path]) -> Iterator[Path]:
-    """Find every Python file at and below some directories; environments and hidden directories are left out."""
+    """Yield every Python file in and below some directories, except virtual environments and hidden directories."""
     for top in paths:
         for directory, names, files in os.walk(top):
             if "pyvenv.cfg" in files:
@@ -55,7 +55,7 @@ def sources(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def with_revisions(spec: OrganismSpec, paths: Sequence[Path]) -> OrganismSpec:
-    """Give each organ whose agent is below one of the paths a digest of the Python files there as its revision."""
+    """Set the revision of each organ whose agent is below one of the paths to a digest of the Python files there."""
     digests: dict[Path, str] = {}
 
     def revision(agent: str) -> str:
@@ -74,7 +74,7 @@ def with_revisions(spec: OrganismSpec, paths: Sequence[Path]) -> OrganismSpec:
 
 
 class Watch:
-    """Notices that a file has been written, added or removed.
+    """Detects that a file has been written, added or removed.
 
     Args:
         file: organism.yaml.
@@ -87,7 +87,7 @@ class Watch:
         self._seen = self._look()
 
     def changed(self) -> bool:
-        """Say whether anything is other than at the last call; waits until an editor has written all of it."""
+        """Return True if a file has changed since the last call; first wait until the editor has finished writing."""
         now = self._look()
         if now == self._seen:
             return False
@@ -114,14 +114,14 @@ def _after_pause(look: Callable[[], dict[Path, tuple[int, int]]]) -> dict[Path, 
 
 
 class Logs:
-    """Shows what the agents' processes write, line by line, and what the Coordinator warns of.
+    """Shows the output of the agents' processes, line by line, and the warnings of the Coordinator.
 
     Args:
-        directory: Of Ray's logs; it need not exist yet.
-        show: Takes the name of a process and a line; called from a thread.
+        directory: Directory of Ray's logs; it need not exist yet.
+        show: Called from a thread with the name of a process and a line.
 
     Attributes:
-        names: Names of processes by their pid; a line of any other process has the name of its actor's class.
+        names: Names of processes by pid; lines of other processes carry the name of their actor's class.
     """
 
     def __init__(self, directory: Path, show: Callable[[str, str], None]) -> None:
@@ -135,7 +135,7 @@ class Logs:
         self._thread.start()
 
     def close(self) -> None:
-        """Show what has been written so far, and end."""
+        """Show the lines written so far, and end."""
         self._ended.set()
         self._thread.join()
 
@@ -167,14 +167,14 @@ class Logs:
 
 
 class DevSession:
-    """One organism on a Ray of its own.
+    """One organism on a private Ray.
 
     Args:
         file: organism.yaml.
-        paths: Directories that agents are imported from, and that are watched.
-        http_port: Port of the Coordinator's HTTP server; 0 for any free one.
-        say: Takes one line for the person at the terminal.
-        show: Takes the name of an actor and a line that it has written.
+        paths: Directories to import agents from and to watch.
+        http_port: Port of the Coordinator's HTTP server; 0 for any free port.
+        say: Called with one line for the user at the terminal.
+        show: Called with the name of an actor and a line that it has written.
     """
 
     def __init__(
@@ -194,13 +194,13 @@ class DevSession:
         self._driver = Driver(self.ray.settings, lambda: BOOTSTRAP_TIMEOUT_S)
 
     def run(self, *, until: threading.Event) -> None:
-        """Follow the files until the event is set; whatever happens, nothing is left running.
+        """Follow the files until the event is set; stop everything at the end, also after an error.
 
         Raises:
             ClusterError: Ray does not come up.
         """
         try:
-            # Before the start: what changes meanwhile is applied after it.
+            # Create the watch before the start, so that a change made meanwhile is applied after it.
             watch = Watch(self._file, self._paths)
             self.ray.start()
             self._driver.join()
@@ -218,7 +218,7 @@ class DevSession:
             self.ray.stop()
 
     def apply(self) -> bool:
-        """Bring the organism to what the files say; False if they cannot be used, and then it stays as it is."""
+        """Apply the files to the organism; return False, without any change, if they are faulty."""
         begun = time.monotonic()
         fault = self._fault()
         try:
@@ -247,7 +247,7 @@ class DevSession:
         return report.healthy
 
     def _fault(self) -> str:
-        """Say what is wrong with the files; "" for nothing. A new process imports the code that is there now."""
+        """Return what is wrong with the files, "" if nothing is. A new process imports the present code."""
         command = [sys.executable, "-m", "seedcore", "config", "check", "--config", str(self._file)]
         try:
             done = subprocess.run(  # noqa: S603 - our own command

@@ -1,6 +1,6 @@
-"""A Ray on loopback that belongs to this process: it ends with the process, however that ends.
+"""Run a private Ray on loopback that ends with this process, however the process ends.
 
-For development on one machine. A deployment's Ray is the role's, see roles/ray.
+It is for development on one machine. In a deployment the role ``ray`` runs Ray, see roles/ray.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seedcore.organ.children import end_children_with_this_process, kill_marked
 from seedcore.status.state_api import read_cluster
 
 START_TIMEOUT_S = 120.0
-# Ray replaces 127.0.0.1 by the host's outward address.
+# Not 127.0.0.1, because Ray replaces it by the host's outward address.
 _NODE_IP = "127.0.0.2"
 _LAST_LINES = 10
 _POLL_S = 0.1
@@ -44,15 +44,15 @@ _PORTS = (
 
 
 class LocalRay:
-    """One Ray head with a directory, ports and a token of its own; its environment becomes that of this process.
+    """One Ray head with its own directory, ports and token; it sets its environment in this process.
 
     Args:
         import_paths: Directories that every process of the cluster imports modules from.
-        http_port: Port of the Coordinator's HTTP server; 0 for any free one.
+        http_port: Port of the Coordinator's HTTP server; 0 for any free port.
 
     Attributes:
-        directory: Everything of it, the logs included; ``stop`` removes it.
-        settings: Where the cluster is.
+        directory: Holds all of its files, including the logs; ``stop`` removes it.
+        settings: Settings of the cluster.
         activate: A file for other shells to source.
     """
 
@@ -94,17 +94,17 @@ class LocalRay:
 
     @property
     def logs(self) -> Path:
-        """Directory of the logs that Ray's processes and the actors write."""
+        """Return the directory of the logs of Ray's processes and of the actors."""
         return self.directory / "t" / "session_latest" / "logs"
 
     def start(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Start it and wait until its node is alive. Ray must not have been imported here before.
+        """Start Ray and wait until its node is alive. This process must not have imported Ray before.
 
         Raises:
-            ClusterError: It has not come up.
+            ClusterError: Ray has not come up in time, or has ended.
         """
         self._mark = end_children_with_this_process()
-        # What a shell says of another cluster must not reach this one.
+        # Variables that the shell sets for another cluster must not reach this one.
         for name in [name for name in os.environ if name.startswith(("RAY_", "SEEDCORE_")) and name.isupper()]:
             if name not in {"SEEDCORE_LOG_LEVEL", "SEEDCORE_ORGAN_PROCESS"}:
                 del os.environ[name]
@@ -126,11 +126,11 @@ class LocalRay:
             *(f"--{name}={self._ports[name]}" for name in _PORTS),
         ]
         started = {
-            # Idle workers that no organ would use.
+            # Do not start idle workers that no organ would use.
             "RAY_prestart_worker_first_driver": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
             "RAY_maximum_gcs_destroyed_actor_cached_count": "1000",
-            # A laptop that is busy takes its time to start an agent; the raylet would end without it.
+            # A busy laptop starts an agent slowly, and the raylet would exit without it.
             "RAY_agent_register_timeout_ms": "120000",
         }
         with (self.directory / "ray.log").open("wb") as log:
@@ -140,13 +140,13 @@ class LocalRay:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C in the terminal is for this process.
+                # Ctrl-C in the terminal must reach only this process.
                 start_new_session=True,
             )
         deadline = time.monotonic() + timeout_s
         while not self._is_alive():
             if self._process.poll() is not None:
-                raise ClusterError(Reason.UNREACHABLE, f"Ray has ended while it started: {self._last_words()}")
+                raise ClusterError(Reason.UNREACHABLE, f"Ray exited during its start: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise ClusterError(
                     Reason.UNREACHABLE, f"Ray did not come up within {timeout_s:g} s: {self._last_words()}"
@@ -154,7 +154,7 @@ class LocalRay:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Kill all of its processes and remove the directory."""
+        """Kill all of Ray's processes and remove the directory."""
         if self._process is not None:
             while kill_marked(self._mark):
                 time.sleep(_POLL_S)
@@ -173,11 +173,11 @@ class LocalRay:
 
 
 def free_ports(count: int, *, first: int = 0) -> list[int]:
-    """Return ports of loopback that nobody listens on; another process may still take one before its use.
+    """Return free ports of loopback; another process may still take one before its use.
 
     Args:
-        count: How many.
-        first: The first of them, and then those after it; 0 for any. Nothing is returned if one is taken.
+        count: Number of ports.
+        first: Return ``first`` and the ports after it, or none if one of them is in use; 0 for any ports.
     """
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]

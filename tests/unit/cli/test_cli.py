@@ -178,7 +178,7 @@ def test_a_healthy_status_is_one_document_or_one_readable_block(cluster: FakeClu
     assert "nodes        1 of 1 alive (head)" in lines
 
     cluster.body["nodes"] = {"list": [{"node_id": "1", "node_name": "head", "draining": True}]}
-    assert "nodes        1 of 1 alive (head), to leave head" in run(cluster, "status").stdout.splitlines()
+    assert "nodes        1 of 1 alive (head), draining: head" in run(cluster, "status").stdout.splitlines()
     assert any(line.split() == ["thinker", "Cognitive", "ready", "2/2", "0/0", "3", "5"] for line in lines)
     assert all(line == line.rstrip() for line in lines)
 

@@ -201,7 +201,7 @@ def test_top_shows_what_was_there_when_the_coordinator_is_gone(cluster: FakeClus
     terminal = Terminal(cluster, "top", "--interval", "0.1")
     terminal.until("thinker")
     cluster.coordinator = None
-    terminal.until("as it was")
+    terminal.until("last known state")
     assert "absent" in terminal.text
     terminal.type("q")
     terminal.until("\x1b[?1049l")

@@ -51,7 +51,7 @@ def test_a_token_is_added_listed_and_revoked(run: Runner) -> None:
         (("add", "ci", "--scope", "root"), "'root' is not one of"),
         (("add", "a b", "--scope", "read"), "got 'a b', expected up to 64 letters"),
         (("add", "ci", "--scope", "read", "--expires-in", "soon"), "got 'soon', expected a number with a unit: 30d"),
-        (("revoke", "ci"), "there is no token 'ci', tokens are: none"),
+        (("revoke", "ci"), "no token 'ci'; existing tokens: none"),
     ],
 )
 def test_bad_input_gets_one_error_and_writes_nothing(

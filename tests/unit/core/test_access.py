@@ -56,9 +56,9 @@ def test_a_name_that_is_taken_and_one_that_is_not_there_are_told(tmp_path: Path)
     file = TokenFile(tmp_path)
     file.add("ci", Scope.READ, now=0.0)
 
-    with pytest.raises(ConfigError, match="there is a token 'ci' already; revoke it first"):
+    with pytest.raises(ConfigError, match="token 'ci' exists already; revoke it first"):
         file.add("ci", Scope.OPERATE, now=0.0)
-    with pytest.raises(ConfigError, match="there is no token 'nobody', tokens are: ci"):
+    with pytest.raises(ConfigError, match="no token 'nobody'; existing tokens: ci"):
         file.revoke("nobody")
 
 

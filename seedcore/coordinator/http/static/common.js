@@ -1,5 +1,5 @@
 "use strict";
-// The token lives in this tab's session storage, never in a URL. Every text on these pages is set as text, not as HTML.
+// The token is kept in this tab's session storage, never in a URL. Every text is set as text content, never as HTML.
 const TOKEN = "seedcore-token";
 const memory = {};
 const store = {
@@ -22,7 +22,7 @@ function ask(path) {
   return fetch(path, { headers, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(5000) });
 }
 function wantToken(response) {
-  // 401: none was sent, 403: it is wrong. Returns whether the form is shown now.
+  // Status 401: no token was sent; 403: it is wrong. Returns true if the form is shown now.
   if (response.status !== 401 && response.status !== 403) return false;
   $("token-fault").textContent = response.status === 403 ? "That token is wrong." : "";
   store.token = null;
@@ -35,7 +35,7 @@ function tokenForm(again) {
     event.preventDefault();
     const value = $("token").value.trim();
     if (!value) { $("token-fault").textContent = "Enter the token first."; return; }
-    if (!/^[\x21-\x7e]+$/.test(value)) { $("token-fault").textContent = "A token has no blanks and no special characters."; return; }
+    if (!/^[\x21-\x7e]+$/.test(value)) { $("token-fault").textContent = "A token contains no blanks and no special characters."; return; }
     store.token = value;
     $("token").value = "";
     $("token-fault").textContent = "";

@@ -5,10 +5,10 @@ const MAX_DOTS = 32;
 const plots = [
   new Plot("Tasks per second", [{ key: "done_per_s", label: "done", look: "first" }, { key: "failed_per_s", label: "failed", look: "bad" }], rate),
   new Plot("Duration of tasks", [{ key: "p50_s", label: "median", look: "first" }, { key: "p95_s", label: "95 %", look: "second" }], span, 0.01),
-  new Plot("Load", [{ key: "in_flight", label: "in work", look: "first" }, { key: "queued", label: "waiting", look: "second" }], rate),
+  new Plot("Load", [{ key: "in_flight", label: "in flight", look: "first" }, { key: "queued", label: "queued", look: "second" }], rate),
 ];
 let timer = null;
-// What was known last, and when; it stays when the Coordinator goes away.
+// The last status and its time; the page keeps showing it when the Coordinator stops answering.
 let last = null;
 let skewMs = 0;
 let lostAt = null;
@@ -17,7 +17,7 @@ const outages = [];
 
 function kindOf(word) { return KINDS[word] || "none"; }
 function setText(element, text) {
-  // Set only when it changes: a screen reader says what is set.
+  // Set the text only if it has changed, because a screen reader announces every assignment.
   if (element.textContent !== text) element.textContent = text;
 }
 function shape(kind, className) {
@@ -63,7 +63,7 @@ function showFacts(body, lately) {
   $("facts").replaceChildren(
     ...fact("Agents ready", organs.length ? `${sum("ready_agents").toLocaleString("en")} of ${sum("agent_count").toLocaleString("en")}` : null, "large"),
     ...fact("Tasks per second", now ? rate(now.done_per_s + now.failed_per_s) : null, "large"),
-    ...fact("In work", organs.length ? sum("in_flight") : null, "large"),
+    ...fact("In flight", organs.length ? sum("in_flight") : null, "large"),
     ...fact("Nodes alive", body.nodes && body.nodes.names.length ? body.nodes.alive : null, "large"),
     ...fact("Release", body.release),
     ...fact("Up for", there(body.uptime_s) ? duration(body.uptime_s) : null),
@@ -79,7 +79,7 @@ function showNodes(body) {
     const line = put("li", null, `is-${kind}`);
     const gone = moment(node.gone_since);
     line.append(shape(kind), put("span", node.node_name));
-    const leaving = node.alive && node.draining ? "is to leave" : null;
+    const leaving = node.alive && node.draining ? "draining" : null;
     const words = [node.head ? "head" : null, leaving, node.alive ? null : `gone since ${gone ? clock(gone) : "?"}`].filter(Boolean);
     if (words.length) line.append(put("span", words.join(", "), "soft"));
     line.append(put("span", node.alive ? ", alive" : "", "unseen"));
@@ -109,7 +109,7 @@ function cell(replica) {
     times.setAttribute("aria-hidden", "true");
     box.append(times);
   }
-  box.title = `${text}, pid ${replica.pid}, ${replica.in_flight} in work, ${replica.queued} waiting${lost && replica.error ? `\n${replica.error}` : ""}`;
+  box.title = `${text}, pid ${replica.pid}, ${replica.in_flight} in flight, ${replica.queued} queued${lost && replica.error ? `\n${replica.error}` : ""}`;
   return box;
 }
 function organCard(organ, names, figures) {
@@ -138,8 +138,8 @@ function organCard(organ, names, figures) {
   const line = put("p", null, "figures");
   const figure = (value, text) => { const one = put("span"); one.append(put("b", value), ` ${text}`); line.append(one); };
   figure(`${organ.ready_agents}/${organ.agent_count}`, "agents");
-  figure(organ.in_flight, "in work");
-  figure(organ.queued, "waiting");
+  figure(organ.in_flight, "in flight");
+  figure(organ.queued, "queued");
   if (figures && figures.per_s) figure(rate(figures.per_s), "per s");
   if (figures && there(figures.mean_s)) figure(span(figures.mean_s), "each");
   card.append(head, places, line);
@@ -156,7 +156,7 @@ function showOrgans(body, lately) {
   const before = new Map([...$("organs").children].map((card) => [card.dataset.organ, card]));
   $("organs").replaceChildren(...organs.map((organ) => {
     const card = organCard(organ, names, figures.get(organ.organ_id));
-    // What has not changed stays, and with it what somebody selects or points at.
+    // Keep an unchanged card, so that a text selection or a tooltip in it survives the update.
     const old = before.get(organ.organ_id);
     return old && old.isEqualNode(card) ? old : card;
   }));
@@ -204,11 +204,11 @@ function remember(lately) {
   return [...samples.values()].sort((a, b) => a.at - b.at);
 }
 function tick() {
-  // What changes by the second: how long ago everything was.
+  // Update the ages, which change every second.
   if (!last) return;
   const now = Date.now() + skewMs;
   const since = lostAt === null ? moment(last.body.since) : new Date(lostAt + skewMs);
-  const words = lostAt === null ? "Since" : "Not heard of since";
+  const words = lostAt === null ? "Since" : "No answer since";
   setText($("since"), since ? `${words} ${clock(new Date(since - skewMs))}, for ${duration((now - since) / 1000)}` : "");
   const age = Math.round((Date.now() - last.at) / 1000);
   setText($("updated"), lostAt === null ? `Live, updated ${clock(new Date(last.at))}` : `Stale, last updated ${clock(new Date(last.at))}, ${duration(age)} ago`);
@@ -224,7 +224,7 @@ function show(body, lately) {
   }
   lostAt = null;
   skewMs = there(body.snapshot_at) ? body.snapshot_at * 1000 - Date.now() : 0;
-  // A tenth of a second is the way here, not another clock.
+  // A small difference is latency, not another clock.
   if (Math.abs(skewMs) < 2000) skewMs = 0;
   last = { body, lately, at: Date.now(), samples: lately ? remember(lately) : [...samples.values()], interval: lately ? lately.interval_s : 2 };
   $("data").hidden = false;
@@ -248,13 +248,13 @@ function show(body, lately) {
   tick();
 }
 function trouble(text) {
-  // What was seen last stays, marked as old: it says what was there before it went away.
+  // Keep the last status, marked as stale: it shows the state before the Coordinator stopped answering.
   if (lostAt === null) lostAt = last ? last.at : Date.now();
   $("data").hidden = false;
   $("main").classList.add("is-old");
   $("progress").hidden = true;
   showWord("no answer", "none");
-  setText($("message"), last ? `Stale: below is what was last known, at ${clock(new Date(last.at))}, when it was ${last.body.status}.` : "");
+  setText($("message"), last ? `Stale: the last known status, at ${clock(new Date(last.at))}, was ${last.body.status}.` : "");
   setText($("trouble"), text);
   tick();
 }
@@ -277,7 +277,7 @@ async function poll() {
     $("forget").hidden = !store.token;
   } catch (error) {
     const why = error.name === "TimeoutError" ? "it did not answer within 5 s" : error.name === "TypeError" ? "it cannot be reached" : error.message;
-    trouble(`The Coordinator does not answer: ${why}. This page asks again every 2 seconds.`);
+    trouble(`The Coordinator does not answer: ${why}. This page retries every 2 seconds.`);
   }
   clearTimeout(timer);
   timer = setTimeout(poll, EVERY_MS);

@@ -1,5 +1,5 @@
 "use strict";
-// Small live plots of the last ten minutes, drawn by hand: two or three lines are no reason for a library.
+// Small live plots of the last ten minutes, drawn without a library: they have only two or three lines each.
 const SPAN_S = 600;
 const WIDTH = 600, HEIGHT = 100;
 const SVG = document.querySelector("svg").namespaceURI;
@@ -10,15 +10,15 @@ function draw(tag, attributes) {
   return element;
 }
 function roundUp(value) {
-  // The next 1, 2 or 5 of its power of ten.
+  // Round up to 1, 2 or 5 times a power of ten.
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].find((step) => step * power >= value * 0.999) * power;
 }
 
 class Plot {
-  // lines: [{key, label, look}], the first has an area below it. format: value -> text. Without a floor the scale is
-  // linear and begins at 0, else it is logarithmic and ends at the floor or below.
+  // lines: [{key, label, look}]; the first one has an area below it. format: value -> text. Without a floor the scale
+  // is linear from 0; with one it is logarithmic and begins at the floor or below.
   constructor(title, lines, format, floor) {
     this.floor = floor;
     this.lines = lines;
@@ -80,7 +80,7 @@ class Plot {
       let last = null;
       for (const sample of samples) {
         if (sample[line.key] === null || sample[line.key] === undefined) { last = null; continue; }
-        // Where samples are missing the Coordinator was away: a line across would be a claim.
+        // Leave a gap where samples are missing: the Coordinator was away, and a line would claim values.
         if (last === null || sample.at - last > 3 * interval) runs.push([]);
         runs[runs.length - 1].push(place(sample, line.key));
         last = sample.at;
