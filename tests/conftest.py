@@ -21,11 +21,11 @@ from seedcore.status.state_api import read_cluster
 from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually
 
-# What a shell starts in the background ignores Ctrl-C, and would hand that on to what it starts itself.
+# A process that a shell starts in the background ignores Ctrl-C, and its children would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Without bytecode, each of the processes that tests start compiles what it imports: Ray takes twice the CPU to start.
+# Without bytecode files each process compiles what it imports, and Ray needs twice the CPU to start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -49,10 +49,10 @@ say(shutdown(Settings.from_env()))
 
 @dataclass
 class Organism:
-    """One deployment on a head of the tests.
+    """One deployment on a test head.
 
-    :meth:`run` and what calls it use the real command line, in a process of its own; :meth:`up`, :meth:`drive` and
-    :meth:`close` use the library in the head's driver, which has joined Ray already.
+    :meth:`run` and its callers use the real command line in a new process; :meth:`up`, :meth:`drive` and
+    :meth:`close` use the library in the head's driver, which has already joined Ray.
     """
 
     head: RayHead
@@ -61,7 +61,7 @@ class Organism:
     background: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def config(self, *organs: dict[str, Any], name: str = "organism.yaml") -> Path:
-        """Write an organism.yaml; each organ gets the keys that it does not name."""
+        """Write an organism.yaml; each organ gets defaults for missing keys."""
         entries = [
             {
                 "id": f"organ_{index}",
@@ -91,28 +91,28 @@ class Organism:
         return process
 
     def run(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run ``seedcore ...`` to its end."""
+        """Run ``seedcore ...`` and wait for its end."""
         process = self.start(*arguments)
         out, err = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def drive(self, code: str, *, timeout_s: float = 120) -> Any:
-        """Run code in the head's driver; it calls ``say(data)`` once, and that is the answer."""
+        """Run code in the head's driver and return the argument of its single call ``say(data)``."""
         return self.head.driver.ask(
             code, env=self.head.env(self.settings), directory=self.directory, timeout_s=timeout_s
         )
 
     def up(self, *organs: dict[str, Any]) -> None:
-        """Bootstrap an organism and insist that it is healthy; one that runs already is reloaded in place."""
+        """Bootstrap an organism, or reload a running one in place, and require that it is healthy."""
         code, outcome = self.drive(_UP.format(path=str(self.config(*organs))), timeout_s=150)
         assert code == 0, outcome
 
     def probe(self, **expectations: Any) -> Report:
-        """Ask for the truth, in this process."""
+        """Probe the status in this process."""
         return probe(self.settings, **expectations)
 
     def told(self) -> dict[str, Any]:
-        """Return what the Coordinator says, asked again where a busy machine has kept it from an answer in time."""
+        """Return the Coordinator's status; retry if it did not answer in time on a busy machine."""
 
         def answer() -> dict[str, Any] | None:
             body = self.probe().coordinator
@@ -121,19 +121,19 @@ class Organism:
         return eventually(answer, what="an answer of the Coordinator")
 
     def submit(self, kind: str, params: dict[str, Any] | None = None, *more: str) -> dict[str, Any]:
-        """Submit one task by the command line."""
+        """Submit one task with the command line."""
         done = self.run("submit", kind, "--params", json.dumps(params or {}), *more)
         assert done.stdout, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
     def actors(self) -> list[str]:
-        """Names of the actors of this namespace that are not dead."""
+        """Return the names of this namespace's actors that are not dead."""
         state = read_cluster(self.settings, token=self.settings.token(), timeout_s=60)
         return sorted(str(row["name"]) for row in state.actors if row["state"] != "DEAD")
 
     def end_processes(self) -> None:
-        """End what runs in the background."""
+        """End the background processes."""
         for process in self.background:
             if process.poll() is None:
                 process.kill()
@@ -141,7 +141,7 @@ class Organism:
         self.background.clear()
 
     def close(self) -> None:
-        """End what runs in the background and remove all actors of the namespace."""
+        """End the background processes and remove all actors of the namespace."""
         self.end_processes()
         self.drive(_DOWN)
         assert self.actors() == []
@@ -156,14 +156,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember that a test failed, for the fixtures that would end its Ray."""
+    """Remember that a test failed, so that --keep-ray can keep its Ray."""
     report = yield
     item.stash[_FAILED] = report.failed or item.stash.get(_FAILED, False)
     return report
 
 
 def pytest_configure() -> None:
-    """Let a terminated run clean up like an interrupted one: it must leave no Ray behind."""
+    """Make a terminated run clean up like an interrupted one, so that it leaves no Ray behind."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -176,10 +176,10 @@ _session_heads: list[RayHead] = []
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Start the shared head before the time of the first test begins: a busy machine takes as long as a test may."""
+    """Start the shared head before the first test's timeout begins: on a busy machine the start takes that long."""
     if not _session_heads and "head" in getattr(item, "fixturenames", ()):
         _session_heads.append(RayHead())
-        # Whether it runs is found out by the fixture.
+        # The fixture checks that the head runs.
         with contextlib.suppress(AssertionError):
             _session_heads[0].start()
     return (yield)
@@ -187,7 +187,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[RayHead]:
-    """A Ray head that the tests of a session, or of one xdist worker, share; nothing in a test may kill it."""
+    """Provide a Ray head that the tests of a session or xdist worker share; no test may kill it."""
     (running,) = _session_heads
     try:
         assert running.alive(), "the head did not come up"
@@ -199,7 +199,7 @@ def head() -> Iterator[RayHead]:
 
 @pytest.fixture
 def organism(head: RayHead, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Organism]:
-    """A namespace of its own on the shared head."""
+    """Provide a separate namespace on the shared head."""
     deployment = Organism(head, head.scope(f"test-{next(_numbers)}"), tmp_path)
     try:
         yield deployment
@@ -210,7 +210,7 @@ def organism(head: RayHead, tmp_path: Path, request: pytest.FixtureRequest) -> I
 
 @pytest.fixture(scope="module")
 def module_organisms(head: RayHead) -> Iterator[list[Organism]]:
-    """What :func:`shared` has made for this module: one at most."""
+    """Provide the list of organisms that :func:`shared` has created for this module: at most one."""
     made: list[Organism] = []
     try:
         yield made
@@ -226,7 +226,7 @@ def shared(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Organism]:
-    """One namespace for the tests of a module that only ask; ``up`` reloads in place what is not as it should be."""
+    """Provide one namespace for a module's read-only tests; ``up`` reloads an organism that differs in place."""
     if not module_organisms:
         scope = head.scope(f"module-{next(_numbers)}")
         module_organisms.append(Organism(head, scope, tmp_path_factory.mktemp("module")))
@@ -241,7 +241,7 @@ def shared(
 
 
 def keep_ray(head: RayHead, request: pytest.FixtureRequest, settings: Settings) -> bool:
-    """Keep the Ray of a test that failed under ``--keep-ray``, and print how to look at it."""
+    """Keep the Ray of a failed test with ``--keep-ray``, and print how to inspect it."""
     if not (request.config.getoption("--keep-ray") and request.node.stash.get(_FAILED, False)):
         return False
     hint = head.keep(settings)

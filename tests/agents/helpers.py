@@ -1,4 +1,4 @@
-"""Agents for the tests: well-behaved, slow, failing, and hostile ones."""
+"""Agents for the tests: well-behaved, slow, failing and hostile ones."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def echo(task: Task) -> dict[str, Any]:
 
 
 def says(task: Task) -> int:
-    """Logs a text and prints it, and gives away its pid."""
+    """Log and print a text, and return the pid."""
     logging.getLogger("mine").info("logged: %s", task.params["text"])
     print(f"printed: {task.params['text']}", flush=True)  # noqa: T201 - what is tested
     return os.getpid()
 
 
 class StartsWhenFileIsGone:
-    """Takes as long to start as a test likes."""
+    """Waits in its start until a file is gone."""
 
     def __init__(self, agent_id: str, path: str, seconds: float = 0.0) -> None:
         self.agent_id = agent_id
@@ -44,7 +44,7 @@ class StartsWhenFileIsGone:
 
 
 class FailsWhileFileExists:
-    """Fails to start as long as a file is there: a cause that can be removed."""
+    """Fails to start while a file exists, a cause that a test can remove."""
 
     def __init__(self, agent_id: str, path: str) -> None:
         self.agent_id = agent_id
@@ -59,7 +59,7 @@ class FailsWhileFileExists:
 
 
 class DiesWhileFileExists:
-    """Takes its process with it, some time after it has started, as long as a file is there."""
+    """Kills its process some time after its start while a file exists."""
 
     def __init__(self, agent_id: str, path: str, seconds: float = 0.0) -> None:
         self.agent_id = agent_id
@@ -75,13 +75,13 @@ class DiesWhileFileExists:
 
 
 async def count_up(task: Task) -> AsyncIterator[int]:
-    """Yields numbers, as fast as somebody takes them."""
+    """Yield numbers as fast as the caller reads them."""
     for number in range(int(task.params["count"])):
         yield number
 
 
 def burn(task: Task) -> int:
-    """Keeps a core busy, in Python."""
+    """Keep a core busy in Python."""
     total = 0
     for number in range(int(task.params["steps"])):
         total += number * number % 7
@@ -89,7 +89,7 @@ def burn(task: Task) -> int:
 
 
 class Counts:
-    """Appends a line to a file for each task that it really does, when it has done what ``params.do`` says."""
+    """Appends a line to a file for each task that it has done, after executing ``params.do``."""
 
     def __init__(self, agent_id: str, path: str) -> None:
         self.agent_id = agent_id
@@ -112,7 +112,7 @@ class Counts:
 
 
 def spawns(task: Task) -> int:
-    """Starts a program in a session of its own, and leaves it behind."""
+    """Start a program in a new session and leave it behind."""
     return subprocess.Popen(["sleep", str(task.params["seconds"])], start_new_session=True).pid
 
 
@@ -131,7 +131,7 @@ class BadTextError(Exception):
 
 
 class Hostile:
-    """Does to its organ what ``params.do`` says."""
+    """Harms its organ in the way that ``params.do`` names."""
 
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id

@@ -1,4 +1,4 @@
-"""An agent that writes down what it does, so that a test can count how often each task was really done."""
+"""Define an agent that records its work, so that a test can count how often each task was done."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from seedcore.core.task import Task
 
 
 class Ledger:
-    """Appends ``params.n`` to a file, and then takes ``params.seconds``."""
+    """Appends ``params.n`` to a file, then sleeps for ``params.seconds``."""
 
     def __init__(self, agent_id: str, path: str) -> None:
         self.path = path
 
     async def execute(self, task: Task) -> dict[str, Any]:
-        # One short write with O_APPEND: whole, whoever else writes.
+        # One short write with O_APPEND is atomic, even if other processes write too.
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(file, f"{task.params['n']}\n".encode())

@@ -1,4 +1,4 @@
-"""A real browser: Debian's Chromium, or whichever is installed, without a screen."""
+"""Fixtures for tests in a real, headless browser: Debian's Chromium, or another installed one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import Organism
 from tests.support.ray_head import RayHead
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-# Without these a headless Chromium talks to its makers; a container has neither a sandbox nor a graphics card.
+# Containers have neither a sandbox nor a graphics card; the other options stop Chromium from contacting its vendor.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,7 +29,7 @@ Open = Callable[..., Page]
 
 
 def organs(directory: Path) -> list[dict[str, Any]]:
-    """Two organs; a process of the first that is started anew comes up only when there is no file ``lock``."""
+    """Return two organs; a restarted process of the first comes up only if there is no file ``lock``."""
     slow = {"agent": "helpers:StartsWhenFileIsGone", "options": {"path": str(directory / "lock")}}
     return [
         {"id": "thinker", "type": "Cognitive", "agent_count": 4, "replicas": 2, "task_types": ["echo"], **slow},
@@ -38,7 +38,7 @@ def organs(directory: Path) -> list[dict[str, Any]]:
 
 
 def program() -> str | None:
-    """Path of the browser, or None."""
+    """Return the path of the browser, or None."""
     return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
 
 
@@ -55,7 +55,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def living(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organism]:
-    """An organism that is up, made once for the module."""
+    """Provide a healthy organism that the module's tests share."""
     deployment = Organism(head, head.scope("page"), tmp_path_factory.mktemp("page"))
     try:
         deployment.up(*organs(deployment.directory))
@@ -66,7 +66,7 @@ def living(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Open a page of a Coordinator in a tab of its own, and give it the token; keyword arguments are the tab's."""
+    """Provide a function that opens a Coordinator's page in a new tab and enters the token; options go to the tab."""
     expect.set_options(timeout=WITHIN_MS)
     contexts = []
 

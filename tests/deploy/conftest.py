@@ -1,6 +1,6 @@
-"""The playbooks themselves, run against this machine: each deployment in a directory and on ports of its own.
+"""Run the playbooks against this machine, each deployment in its own directory and on its own ports.
 
-The tests of ``checkout`` are one chain on one deployment, and so are those of ``installed``. Both may run side by side.
+The tests of ``checkout`` run in order on one deployment, and so do those of ``installed``; the two may run in parallel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.ray_head import NODE_IP
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-# What a deployment is built from; frozen for the session, so that a release keeps its name while somebody edits.
+# The files that a deployment is built from; copied once, so that editing them does not change the release's name.
 PACKAGE_FILES = ("pyproject.toml", "galaxy.yml", "README.md", "LICENSE")
 PORTS = (
     "ray_gcs_port",
@@ -45,21 +45,21 @@ PORTS = (
 )
 RUN_TIMEOUT_S = 900
 HERE = Path(__file__).parent
-# What every run of ansible-playbook was asked for, and its seconds.
+# The playbook and arguments of every run of ansible-playbook, and its seconds.
 _runs: list[tuple[str, float]] = []
-# The test that has failed in a chain, by the chain's path.
+# The first failed test of each chain, by the chain's path.
 _broken: dict[Path, str] = {}
 
 
 def _chain(item: pytest.Item) -> Path | None:
-    """Return the chain that a test is part of: the directory below this one that it is in, or its file."""
+    """Return the chain of a test: its directory below this one, or else its file."""
     if "make_deployment" not in getattr(item, "fixturenames", ()):
         return None
     return item.path.parent if item.path.parent.parent == HERE else item.path
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Run no test of a chain after one that has failed: it would fail for a reason that is not its own."""
+    """Fail the rest of a chain without running it after a failure, which would only have consequences there."""
     if (chain := _chain(item)) and (broken := _broken.get(chain)):
         pytest.fail(f"not run: {broken} has failed, and this test starts from what that one leaves", pytrace=False)
 
@@ -71,7 +71,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what the playbooks have cost; each run with its seconds if more than usual is asked for."""
+    """Print the total time of the playbooks, and with -v the seconds of each run."""
     if not _runs:
         return
     terminalreporter.section("ansible-playbook")
@@ -99,14 +99,14 @@ class Run:
 
     @property
     def recap(self) -> dict[str, int]:
-        """The last line's counts for localhost: ok, changed, failed, ..."""
+        """Return the recap's counts for localhost: ok, changed, failed, ..."""
         lines = re.findall(r"^localhost\s+: (.*)$", self.output, re.MULTILINE)
         assert lines, self.output
         return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", lines[-1])}
 
     @property
     def changed_tasks(self) -> list[str]:
-        """Names of the tasks that changed something."""
+        """Return the names of the tasks that changed something."""
         names, task = [], ""
         for line in self.output.splitlines():
             if found := re.match(r"TASK \[(.*)\]", line):
@@ -117,33 +117,33 @@ class Run:
 
     @property
     def last_lines(self) -> list[str]:
-        """What is on the screen below the recap."""
+        """Return the lines below the recap."""
         return self.output.rstrip().rpartition("PLAY RECAP")[2].splitlines()
 
     @property
     def failed_after_s(self) -> int:
-        """How long what failed had taken, as its one line says."""
+        """Return the seconds that the failed step had taken, from its error line."""
         found = re.findall(r"\(after (\d+) s\)", self.output)
         assert found, self.output[-8000:]
         return int(found[-1])
 
     def check(self) -> Run:
-        """Return the run if it was green."""
+        """Return the run; fail if it was not successful."""
         assert self.returncode == 0, self.output[-8000:]
         return self
 
 
 @dataclass
 class Deployment:
-    """One deployment under one directory; ``run`` is the command that a user would type.
+    """One deployment in one directory; ``run`` is the command that a user would type.
 
     Attributes:
-        directory: Everything is in it.
-        package: What ``seedcore_package`` is.
-        variables: More variables, or other values.
-        collections: Where the collection is installed; None means this checkout.
-        wrapper: What the command is an argument of.
-        umask: That of the shell; -1 for the one of the tests.
+        directory: Holds all of its files.
+        package: Value of ``seedcore_package``.
+        variables: Extra variables of each run.
+        collections: Where the collection is installed; None for this checkout.
+        wrapper: Command prefix of each run.
+        umask: Umask of the command; -1 for that of the tests.
     """
 
     directory: Path
@@ -162,7 +162,7 @@ class Deployment:
             "ray_max_worker_port": last,
             "ray_object_store_memory": 200_000_000,
             "seedcore_package": str(self.package),
-            # What the machine has downloaded before is not downloaded again.
+            # Reuse the packages that this machine has already downloaded.
             "seedcore_uv_cache": _uv_cache(),
             "seedcore_gate_evidence_path": str(self.directory / "evidence.txt"),
             **self.variables,
@@ -170,11 +170,11 @@ class Deployment:
 
     @property
     def prefix(self) -> Path:
-        """Where everything of it is."""
+        """Return the prefix of the deployment."""
         return self.directory / "sc"
 
     def run(self, playbook: str, *arguments: str, **extra_vars: Any) -> Run:
-        """Run ``playbooks/<playbook>.yml`` to its end."""
+        """Run ``playbooks/<playbook>.yml`` and wait for its end."""
         variables = self.directory / "variables.json"
         variables.write_text(json.dumps({**self.variables, **extra_vars}))
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SEEDCORE_"))}
@@ -189,7 +189,7 @@ class Deployment:
                 "PATH": f"{BIN}:{os.environ['PATH']}",
                 "ANSIBLE_HOME": str(self.directory / "ansible"),
                 "ANSIBLE_NOCOLOR": "1",
-                # Who asks for more than usual gets all of it.
+                # With -vvv, print the result of every host and task.
                 **({"ANSIBLE_DISPLAY_OK_HOSTS": "1"} if "-vvv" in arguments else {}),
             },
             stdin=subprocess.DEVNULL,
@@ -206,7 +206,7 @@ class Deployment:
         return Run(done.returncode, done.stdout)
 
     def _command(self, playbook: str) -> tuple[list[str], dict[str, str]]:
-        """What runs a playbook of the checkout, or of the installed collection, and in which environment."""
+        """Return argv and environment to run a playbook of the checkout or of the installed collection."""
         ansible = str(BIN / "ansible-playbook")
         if self.collections is None:
             return [ansible, f"playbooks/{playbook}.yml"], {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
@@ -228,7 +228,7 @@ class Deployment:
         )
 
     def processes(self) -> dict[int, str]:
-        """Everything that runs from the directory or has mapped code from it: pid to name."""
+        """Return the processes that run from the directory or have mapped code from it, as pid to name."""
         mark = f"{self.prefix}/"
         found = {}
         for entry in Path("/proc").iterdir():
@@ -241,7 +241,7 @@ class Deployment:
         return found
 
     def files(self, *parts: str) -> dict[str, tuple[int, int, str]]:
-        """What is on disk under ``prefix/part`` for each part: path to mode, time of change, target of a link."""
+        """Return the files under ``prefix/part`` for each part: path to mode, change time and link target."""
         found = {}
         for part in parts:
             top = self.prefix / part
@@ -252,9 +252,9 @@ class Deployment:
         return found
 
     def remove(self) -> None:
-        """Tear it down, if that has not been done, and leave nothing."""
+        """Tear down the deployment if that has not been done, and remove all files."""
         if self.prefix.exists():
-            # A run that was interrupted holds its lock.
+            # An interrupted run still holds its lock.
             self.run("teardown", teardown_confirmed=True, ray_take_lock=True).check()
         if self.directory.exists():
             shutil.rmtree(self.directory)
@@ -267,7 +267,7 @@ def _uv_cache() -> str:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library's source as it is when the session begins."""
+    """Provide a copy of the library's source from the beginning of the session."""
     copy = tmp_path_factory.mktemp("package")
     for name in PACKAGE_FILES:
         shutil.copy(ROOT / name, copy / name)
@@ -277,11 +277,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_deployment(package: Path) -> Iterator[Callable[..., Deployment]]:
-    """Make deployments that are torn down at the end, whatever has failed; keyword arguments are variables."""
+    """Provide a function that creates deployments, which are always torn down; keyword arguments are variables."""
     with contextlib.ExitStack() as made:
 
         def make(**variables: Any) -> Deployment:
-            # Short, so that sockets fit in it.
+            # A short path, because socket paths are limited.
             deployment = Deployment(Path(tempfile.mkdtemp(prefix="scd-", dir="/tmp")), package, variables)
             made.callback(deployment.remove)
             return deployment

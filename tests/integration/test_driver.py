@@ -23,7 +23,7 @@ def test_one_process_answers_until_a_question_spoils_it(organism: Organism) -> N
     with pytest.raises(AssertionError, match="the driver did not answer in time"):
         organism.drive("time.sleep(600)", timeout_s=1)
     after_hang = organism.drive(WHO)[0]
-    with pytest.raises(AssertionError, match="the driver has ended"):
+    with pytest.raises(AssertionError, match="the driver process exited"):
         organism.drive("os._exit(3)")
     after_exit = organism.drive(WHO)[0]
 

@@ -1,1 +1,1 @@
-"""What several kinds of tests share: a real Ray head of their own, and waiting for a condition."""
+"""Helpers that several kinds of tests share, such as a real Ray head and waiting for a condition."""

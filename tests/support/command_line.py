@@ -1,4 +1,4 @@
-"""Run the command line against a cluster of the tests, in this process or in one of its own."""
+"""Run the command line against a test cluster, in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(cluster: FakeCluster, *arguments: str, text: str | None = None, **environ: str) -> Result:
-    """Run a command in this process, with nothing of this process's own deployment in the environment."""
+    """Run a command in this process, without variables of any other deployment in the environment."""
     foreign = {key: None for key in os.environ if key.startswith(("RAY_", "SEEDCORE_"))}
     return CliRunner().invoke(cli, arguments, input=text, env={**foreign, **cluster.env(), **environ})
 
 
 def command(cluster: FakeCluster, *arguments: str, **environ: str) -> tuple[list[str], dict[str, str]]:
-    """Return argv and environment of the same command in a process of its own."""
+    """Return argv and environment for the same command in a new process."""
     return [sys.executable, "-m", "seedcore", *arguments], {**cluster.env(), "PYTHONPATH": str(ROOT), **environ}
 
 
 def spawn(cluster: FakeCluster, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start that process."""
+    """Start the command in a new process."""
     argv, env = command(cluster, *arguments)
     return subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, text=True, **options)

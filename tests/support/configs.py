@@ -1,4 +1,4 @@
-"""organism.yaml as tests write it, and what is wrong with it."""
+"""Write organism.yaml for tests, and collect its faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedcore.core.errors import ConfigError
 from seedcore.core.spec import OrganSpec
 
 AGENT = "seedcore.agents:TextAnalyst"
-# The lines that most cases need; what a case adds begins in line 7.
+# The lines that most cases need; the additions of a case begin in line 7.
 HEAD = """\
 seedcore:
   organism:
@@ -49,5 +49,5 @@ def places(text: str | bytes) -> list[tuple[int, int]]:
 
 
 def more(text: str) -> str:
-    """HEAD with further keys of its organ, at their depth."""
+    """Return HEAD with more keys of its organ, indented to match."""
     return HEAD + textwrap.indent(textwrap.dedent(text), " " * 8)

@@ -1,4 +1,4 @@
-"""One long-lived process that has joined Ray and runs code for the tests: not a new driver for each question."""
+"""Keep one process that has joined Ray and runs code for the tests, instead of a new driver for each question."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TAIL = 3000
 
 
 class Driver:
-    """Asks :mod:`tests.support.driver_process`; one that fails or does not answer in time is replaced.
+    """Client of :mod:`tests.support.driver_process`; replaces a process that fails or does not answer in time.
 
     Args:
-        log_path: Where the process writes what it prints.
+        log_path: File for the output of the process.
     """
 
     def __init__(self, log_path: Path) -> None:
@@ -29,36 +29,36 @@ class Driver:
 
     @property
     def pid(self) -> int | None:
-        """The process, if there is one."""
+        """Return the pid of the process, None if there is none."""
         return None if self._process is None else self._process.pid
 
     def ask(self, code: str, *, env: dict[str, str], directory: Path, timeout_s: float) -> Any:
-        """Run code in the process; what it passes to ``say`` is the answer.
+        """Run code in the process and return what it passes to ``say``.
 
         Args:
-            code: Python; it finds ``json``, ``os``, ``ray``, ``time``, ``say``, and ``ending``, an ExitStack that is
-                closed when the code has ended.
-            env: The environment: of the process if it has to be started, and for this question.
-            directory: The working directory of the question.
-            timeout_s: Seconds for all of it.
+            code: Python code that may use ``json``, ``os``, ``ray``, ``time``, ``say``, and ``ending``, an ExitStack
+                that is closed when the code has ended.
+            env: Environment of the process, if this call starts it, and of this question.
+            directory: Working directory of the question.
+            timeout_s: Seconds for the whole call.
         """
         deadline = time.monotonic() + timeout_s
         process = self._running(env)
         assert process.stdin is not None
         question = json.dumps({"code": code, "env": env, "directory": str(directory)})
         try:
-            # One that has just ended is noticed when its answer is read.
+            # Reading the answer detects that the process has just ended.
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(f"{question}\n".encode())
             answer: dict[str, Any] = json.loads(self._line(process, deadline))
         except EOFError:
             self.close()
-            raise AssertionError(f"the driver has ended: {self._said()}") from None
+            raise AssertionError(f"the driver process exited: {self._said()}") from None
         except BaseException:
             self.close()
             raise
         if "error" in answer:
-            # What it has left behind (threads, clients, half a join) must not reach the next question.
+            # Its leftovers (threads, clients, a half-finished join) must not affect the next question.
             self.close()
             raise AssertionError(answer["error"])
         return answer["said"]
@@ -85,7 +85,7 @@ class Driver:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    # Ctrl-C is for the session, which still needs the driver to clean up.
+                    # Ctrl-C must reach only the session, which still needs the driver to clean up.
                     start_new_session=True,
                 )
         return self._process

@@ -1,7 +1,7 @@
-"""The process of a :class:`tests.support.driver.Driver`: runs the code of each question, having joined Ray.
+"""Run the process of a :class:`tests.support.driver.Driver`: join Ray and execute the code of each question.
 
-Questions come as JSON lines on standard input, each gets one JSON line on standard output. The process joins Ray
-anew only for a question about another namespace. It ends with the session that started it.
+The process reads each question as a JSON line from standard input and writes a JSON line to standard output. It joins
+Ray again only for a question about another namespace. It ends with the session that started it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ray
 
 def main() -> None:
     """Answer questions until standard input ends."""
-    # What a question prints or starts must touch neither of the two pipes.
+    # The output and the child processes of a question must not touch the two pipes.
     questions, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -31,7 +31,7 @@ def main() -> None:
     def read() -> None:
         for line in questions:
             waiting.put(json.loads(line))
-        # The session has ended; a question that is stuck must not keep this process.
+        # The session has ended; a stuck question must not keep this process alive.
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _run(code: str) -> Any:
     said: list[Any] = []
-    # Ray sends classes of __main__ as they are; of another module it would send the name only.
+    # Ray pickles classes of __main__ by value, but those of other modules by name only.
     names = {"__name__": "__main__", "json": json, "os": os, "ray": ray, "say": said.append, "time": time}
     with contextlib.ExitStack() as ending:
         exec(compile(code, "<question>", "exec"), {**names, "ending": ending})

@@ -1,4 +1,4 @@
-"""How many examples a test of properties has."""
+"""Limit the number of examples of a property test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from hypothesis import settings
 
 
 def examples(most: int) -> int:
-    """Return ``most``, or what the profile ``quick`` allows: for tests that do not take hypothesis's own number."""
+    """Return ``most``, or fewer in the profile ``quick``; for tests that set their own number of examples."""
     quick = settings.get_current_profile_name() == "quick"
     return min(most, settings.get_profile("quick").max_examples) if quick else most

@@ -1,4 +1,4 @@
-"""The HTTP side of a cluster, without the cluster: what the dashboard and the Coordinator answer is set by the test."""
+"""Serve the HTTP interfaces of a cluster without a cluster: the test sets the answers of dashboard and Coordinator."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ NODE = "cafe" * 14
 
 
 class FakeCluster:
-    """One server that stands for both; every answer may be changed at any moment.
+    """One server for both; a test may change every answer at any moment.
 
     Attributes:
-        dashboard_code: What the dashboard answers.
-        summary: What its older endpoint says of the nodes; None for each node of ``nodes``, with an agent that answers.
-        truncated: Whether the dashboard lists only a part of the actors.
+        dashboard_code: HTTP status of the dashboard.
+        summary: Nodes in the dashboard's older endpoint; None lists each node of ``nodes`` with an agent that answers.
+        truncated: Makes the dashboard list only a part of the actors.
         coordinator: The actor's row, None for no row.
-        body: What ``/coordinator/status`` answers, with ``code``.
-        answer: What ``POST /coordinator/tasks`` answers.
-        work: What answers it instead: called with the task, returns (code, body) or (code, body, headers), or None
+        body: Body of ``/coordinator/status``; ``code`` is its HTTP status.
+        answer: Body of ``POST /coordinator/tasks``.
+        work: Replaces ``answer``: called with the task, returns (code, body) or (code, body, headers), or None
             for a connection that breaks.
-        activity: What ``/coordinator/activity`` answers; None for 404.
-        organism: What ``/organism/status`` answers.
+        activity: Body of ``/coordinator/activity``; None for 404.
+        organism: Body of ``/organism/status``.
         hang: While set, the Coordinator's requests are not answered.
-        seen: Every request: method, path, body, headers.
+        seen: All requests so far: method, path, body, headers.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,7 +83,7 @@ class FakeCluster:
         self.port: int = self._server.server_address[1]
 
     def initializing(self, stage: str) -> None:
-        """Let the Coordinator be in the middle of its start."""
+        """Make the Coordinator report that it is initializing."""
         assert self.coordinator is not None
         self.coordinator["state"] = "PENDING_CREATION"
         self.code = 503
@@ -91,11 +91,11 @@ class FakeCluster:
 
     @property
     def settings(self) -> Settings:
-        """Where it is."""
+        """Return settings that point to this server."""
         return Settings.from_env(self.env())
 
     def env(self) -> dict[str, str]:
-        """The environment of a command that shall ask it."""
+        """Return the environment of a command that uses this server."""
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
         return {
             **kept,
@@ -108,7 +108,7 @@ class FakeCluster:
         }
 
     def reply(self, method: str, path: str, headers: dict[str, str], body: Any = None) -> tuple[Any, ...] | None:
-        """Answer one request; None for no answer at all."""
+        """Return the answer to one request, None for no answer at all."""
         coordinators = not path.startswith("/api")
         if coordinators and self.hang.is_set():
             self._ended.wait(60)
@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._write(data)
 
     def _do_many(self, batch: list[Any], path: str, headers: dict[str, str]) -> None:
-        """Do tasks side by side, answer each as it comes; the connection ends without the answer of one that breaks."""
+        """Execute tasks concurrently and send each answer as it arrives; a task that breaks ends the connection."""
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.end_headers()

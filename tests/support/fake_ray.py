@@ -1,4 +1,4 @@
-"""Actors that live and die as Ray's do, with real organs in them, in this process and without threads."""
+"""Simulate Ray's actors with real organs in this process, without threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seedcore.core.spec import OrganSpec
 from seedcore.core.task import Task
 from seedcore.organ.organ import Organ
 
-# What Ray waits before it tells a caller of a process that is away.
+# Seconds until Ray tells a caller that a process is unreachable.
 TOLD_AFTER_S = 1.0
 AGENT_TIMEOUT_S = 3.0
 _STATES = {"PENDING_CREATION": 1, "ALIVE": 2, "RESTARTING": 3, "DEAD": 4}
@@ -43,7 +43,7 @@ class FakeOrgan(Organ):
         return asyncio.get_running_loop().time()
 
     def _keep_lease(self) -> None:
-        # A process that stands still has no timers either.
+        # The timers of a suspended process do not run either.
         if self.process.runs.is_set() and not self.process.died.is_set():
             super()._keep_lease()
         elif not self.process.died.is_set():
@@ -59,7 +59,7 @@ class FakeOrgan(Organ):
 class FakeProcess:
     """One process of an actor: it works, hangs, or is dead.
 
-    ``is_fenced`` says that Ray has been told to kill it while nobody on its node could hear of that.
+    ``is_fenced`` is True if Ray was told to kill it while its node could not receive that order.
     """
 
     def __init__(self, cluster: FakeCluster, actor: FakeActor) -> None:
@@ -104,7 +104,7 @@ class FakeProcess:
 
 
 def _unasked(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-    """Begin a call; as with Ray, nobody has to ask for its result."""
+    """Start a call; as with Ray, its result need not be retrieved."""
     future: asyncio.Future[Any] = asyncio.ensure_future(work)
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future
@@ -119,7 +119,7 @@ class _Method:
 
 
 class FakeActor:
-    """A detached actor with ``max_restarts=-1``, and the handle of it."""
+    """A detached actor with ``max_restarts=-1``, and its handle."""
 
     def __init__(
         self, cluster: FakeCluster, name: str, arguments: tuple[OrganSpec, int, str], node_id: str | None
@@ -144,7 +144,7 @@ class FakeActor:
         return _STATES[self.state]
 
     def die(self) -> None:
-        """The process dies: Ray starts another."""
+        """Let the process die; Ray starts another one."""
         if self.process is not None:
             self.process.end()
             self.process = None
@@ -153,7 +153,7 @@ class FakeActor:
             self._starting = asyncio.create_task(self._start())
 
     def end(self) -> None:
-        """Kill it for good."""
+        """Kill the actor for good."""
         self._starting.cancel()
         process, self.process = self.process, None
         if process is not None and self.node_id in self.cluster.frozen:
@@ -214,7 +214,7 @@ class FakeActor:
         died.cancel()
         dead.cancel()
         if process.is_fenced and not work.done():
-            # What is on its way there arrives when the host is back, though the caller was told long before.
+            # A call in flight arrives when the host is back, although its caller got an error long before.
             raise ActorDiedError
         if work.done() and not process.died.is_set():
             return work.result()
@@ -236,18 +236,18 @@ class FakeActor:
 
 
 class FakeCluster:
-    """Where organs run.
+    """The cluster that organs run on.
 
     Attributes:
-        began: How often each task, by its id, has reached an agent.
-        done: How often each task was done.
-        cpus: The nodes, and how many CPUs each has.
-        head: Which of them Ray's head runs on, None if on another host.
-        frozen: Nodes that stand still, with everything on them.
-        agents_are_blocked: Whether no agent can be reached, though its node is well.
-        fenced_work: Ids of tasks that a process has begun that Ray was told to kill while it stood still for long.
-        kills_arrive: Whether a process that was given up is killed when its node is back, or has to find out by itself.
-        kills: Names of actors whose process was killed though it was well and had not been told to stop.
+        began: How often each task has reached an agent, by task id.
+        done: How often each task was done, by task id.
+        cpus: The nodes and their numbers of CPUs.
+        head: The node of Ray's head, None if it is another host.
+        frozen: Nodes that are frozen with all their processes.
+        agents_are_blocked: True if no dashboard agent can be reached although its node is healthy.
+        fenced_work: Ids of tasks that a process began after Ray was told to kill it during a long freeze.
+        kills_arrive: True if an abandoned process is killed when its node is back; else it must find out by itself.
+        kills: Names of actors whose process was killed although it was healthy and had not been told to stop.
     """
 
     def __init__(self) -> None:
@@ -276,7 +276,7 @@ class FakeCluster:
         self.changed = asyncio.Event()
 
     def freeze(self, *nodes: str) -> None:
-        """Let these nodes stand still, and no others any more."""
+        """Freeze these nodes and unfreeze all others."""
         self.change(frozen=frozenset(nodes))
         for process in self.processes:
             now = asyncio.get_running_loop().time()
@@ -317,7 +317,7 @@ class FakeCluster:
         await self._head()
         process = handle.process
         now = asyncio.get_running_loop().time()
-        # An order that was given while it stood still may reach it just after.
+        # An order given during the freeze may arrive just after it.
         is_well = process is not None and process.runs.is_set() and now - process.runs_since > KILL_TIMEOUT_S
         if process is not None and is_well and process.was_well and not process.organ._stopping:
             self.kills.append(handle.name)

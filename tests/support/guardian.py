@@ -1,4 +1,4 @@
-"""End a Ray head whose test session has been killed: a process that waits for the end of its standard input."""
+"""End a Ray head whose test session was killed; the guardian is a process that waits for the end of its input."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ RELEASED = b"released\n"
 
 
 class Guardian:
-    """Kills what carries a mark, and removes a directory, as soon as this process has ended without ``release``.
+    """Kills marked processes and removes a directory as soon as this process has ended without ``release``.
 
-    xdist kills its workers on Ctrl-C, a job runner kills everything: no fixture cleans up then.
+    It is needed because no fixture cleans up when xdist kills its workers on Ctrl-C, or a job runner kills everything.
     """
 
     def __init__(self, mark: str, directory: Path) -> None:
@@ -24,15 +24,15 @@ class Guardian:
             [sys.executable, "-m", "tests.support.guardian", mark, str(directory)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
-            # It outlives its session, and must not keep a reader of the session's output waiting.
+            # It outlives its session, and must not keep the session's output open for a reader.
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # A signal to the group of the session is not for it.
+            # A signal to the session's process group must not reach it.
             start_new_session=True,
         )
 
     def release(self) -> None:
-        """Let it go without doing anything: the head is closed, or a person wants to keep it."""
+        """End the guardian without cleaning up: the head is closed, or a user wants to keep it."""
         if self._process.returncode is None:
             self._process.communicate(RELEASED, timeout=60)
 

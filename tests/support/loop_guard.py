@@ -1,7 +1,7 @@
-"""Find callbacks that keep their event loop from turning.
+"""Find callbacks that block their event loop.
 
-Wall time would blame a callback for a busy machine. What counts is the CPU time of the loop's thread, and the time
-in calls that wait: those that are wrapped here.
+Wall time would blame a callback for a busy machine. The guard therefore measures the CPU time of the loop's thread and
+the time spent in blocking calls, which it wraps.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import pytest
 import pytest_asyncio
 
 LIMIT_S = 0.1
-# Fixtures are the test's own affair, too; pytest-asyncio runs them in a coroutine of its own. And a loop that ends
-# starts a thread to wait for its others.
+# Ignore fixtures, which pytest-asyncio runs in a separate coroutine, and the end of a loop, which starts a thread to
+# join the others.
 NOT_OURS = tuple(str(Path(file).parent) for file in (Path(__file__).parent, pytest_asyncio.__file__, asyncio.__file__))
 WAITING: tuple[tuple[Any, str], ...] = (
     (time, "sleep"),
@@ -47,8 +47,8 @@ class LoopGuard:
         self._local = threading.local()
 
     def run(self, original: Callable[[Handle], None], handle: Handle) -> None:
-        """Run one callback of a loop, and see what it costs."""
-        # What a test does itself between two awaits is its own affair.
+        """Run one callback of a loop and measure its cost."""
+        # Ignore code of the test itself between two awaits.
         owner = _coroutine(handle)
         if owner is not None and owner.cr_code.co_filename.startswith(NOT_OURS):
             original(handle)
@@ -66,7 +66,7 @@ class LoopGuard:
             del self._local.waited
 
     def waiting(self, name: str, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Count the time of a call that waits, if it is made by a callback."""
+        """Measure the time of a blocking call if a callback makes it."""
         if not hasattr(self._local, "waited"):
             return original(*args, **options)
         if args and isinstance(args[0], socket.socket) and args[0].gettimeout() == 0:
@@ -80,12 +80,12 @@ class LoopGuard:
                 self._local.calls.append(name)
 
     def collecting(self, phase: str, _: object) -> None:
-        """Do not count garbage collection: it is about all that the tests before have left."""
+        """Exclude garbage collection, which also collects the garbage of earlier tests."""
         sign = -1 if phase == "start" else 1
         self._local.collecting = getattr(self._local, "collecting", 0.0) + sign * time.thread_time()
 
     def starting(self, original: Callable[..., Any], thread: threading.Thread) -> None:
-        """Do not count what a new thread takes to come up: that is up to the machine."""
+        """Exclude the start of a new thread, whose time depends on the machine."""
         waited = self._local.__dict__.pop("waited", None)
         try:
             original(thread)
@@ -96,7 +96,7 @@ class LoopGuard:
 
 @contextmanager
 def guarded_loops(limit_s: float = LIMIT_S) -> Iterator[LoopGuard]:
-    """Watch every loop of this process."""
+    """Watch every event loop of this process for the duration of the block."""
     guard = LoopGuard(limit_s)
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in WAITING:

@@ -1,4 +1,4 @@
-"""Read the code blocks of the documentation, so that tests run them as they are written."""
+"""Read the code blocks of the documentation, so that tests run them unchanged."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Block:
 
     Attributes:
         page: Path of the page, relative to the repository.
-        number: Its place on the page, from 1.
-        language: What follows the opening fence.
+        number: Its position on the page, from 1.
+        language: The word after the opening fence.
         text: Its content.
     """
 
@@ -41,26 +41,26 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Name of a test of this block."""
+        """Return the name of this block's test."""
         return f"{Path(self.page).stem}-{self.number}"
 
     @property
     def first_line(self) -> str:
-        """The first line, which names the block in :data:`NOT_RUN`."""
+        """Return the first line, which identifies the block in :data:`NOT_RUN`."""
         return self.text.partition("\n")[0]
 
     @property
     def file(self) -> str | None:
-        """The file that the block is the content of, if its first line is a comment with a file name."""
+        """Return the name of the file that the block shows, if its first line is a comment with a file name."""
         found = _FILE_NAME.match(self.first_line)
         return found[1] if found else None
 
     @property
     def script(self) -> str:
-        """The block as a shell script; empty for a console session without a command.
+        """Return the block as a shell script; empty for a console session without a command.
 
         Raises:
-            ValueError: Nobody can run a block of this language.
+            ValueError: Blocks of this language cannot be run.
         """
         if self.file:
             return (

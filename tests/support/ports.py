@@ -1,8 +1,7 @@
-"""Ports for the processes of a test: no two test sessions or xdist workers of one machine get the same ones.
+"""Allocate ports to tests so that no two test sessions or xdist workers of one machine get the same ones.
 
-They lie below the ephemeral ports, so no outgoing connection takes one between the choice and the bind. Each is
-claimed by a record lock on its own byte of one file; the kernel releases the locks when the process that made them
-ends, however it ends.
+The ports lie below the ephemeral range, so no outgoing connection takes one between the choice and the bind. A record
+lock on the port's byte of one file claims it; the kernel releases the locks when their process ends in any way.
 """
 
 from __future__ import annotations
@@ -13,24 +12,24 @@ import os
 import secrets
 import socket
 
-# Above the ports that Ray and a deployment take for their workers by default.
+# Above the default worker ports of Ray and of a deployment.
 FIRST, LAST = 20_000, 32_700
-# Single ports lie apart, so that they do not break up the space of the long ranges.
+# Single ports have a separate range, so that they do not fragment the space of the long ranges.
 _RANGES_FROM = 22_500
 _TRIES = 1000
-# What is claimed, by every session of this user.
+# The claims of all sessions of this user.
 CLAIMS = f"/tmp/seedcore-test-ports-{os.getuid()}"
 _claimed: set[int] = set()
 _descriptor: int | None = None
 
 
 def free_ports(count: int) -> list[int]:
-    """Claim single ports that are free now on all interfaces."""
+    """Claim ``count`` single ports that are free now on all interfaces."""
     return [_find(1, FIRST, _RANGES_FROM) for _ in range(count)]
 
 
 def free_range(count: int) -> tuple[int, int]:
-    """Claim consecutive ports that are free now on all interfaces; returns the first and the last."""
+    """Claim ``count`` consecutive ports that are free now on all interfaces; return the first and the last."""
     start = _find(count, _RANGES_FROM, LAST)
     return start, start + count - 1
 
@@ -45,7 +44,7 @@ def _find(count: int, first: int, end: int) -> int:
 
 def _claim(start: int, count: int) -> bool:
     ports = range(start, start + count)
-    # A record lock does not conflict with another one of the same process.
+    # Record locks of the same process do not conflict.
     if not _claimed.isdisjoint(ports):
         return False
     try:
@@ -69,7 +68,7 @@ def _is_free(port: int) -> bool:
 
 
 def _file() -> int:
-    # Never closed: closing any descriptor of the file releases all locks of the process.
+    # Never close the file: closing any of its descriptors releases all locks of the process.
     global _descriptor  # noqa: PLW0603
     if _descriptor is None:
         _descriptor = os.open(CLAIMS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,7 +1,7 @@
-"""Cut the power of a recorded run: rebuild the disk as it may be at any moment, without what was not synced.
+"""Simulate a power cut in a recorded run: rebuild the disk as it may be at any moment.
 
-What was written and not synced is gone, or a random part of it is there, in sectors of 512 bytes. The disk is trusted
-to keep what it has synced.
+Writes that were not synced are lost, or a random part of them survives, in sectors of 512 bytes. Synced data is
+assumed to survive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SECTOR = 512
 
 @dataclass(frozen=True)
 class Event:
-    """W write, T truncate, S sync, U unlink, or A: what was told to others."""
+    """One event: W write, T truncate, S sync, U unlink, or A acknowledgement to others."""
 
     kind: str
     name: str
@@ -30,7 +30,7 @@ class Event:
 
 
 def record(command: Sequence[str], directory: Path, scratch: Path) -> list[Event]:
-    """Run a command; return what it did to the files in a directory, and what it wrote to the file ``told`` there."""
+    """Run a command; return its changes of the files in a directory and its writes to the file ``told`` there."""
     library, log = scratch / "disk_recorder.so", scratch / "records"
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, _RECORDER, "-ldl", "-lpthread"], check=True)
     told = {"LD_PRELOAD": str(library), "DISK_RECORD": str(log), "DISK_DIRECTORY": str(directory)}
@@ -48,14 +48,14 @@ def record(command: Sequence[str], directory: Path, scratch: Path) -> list[Event
 
 @dataclass
 class Disk:
-    """What is on a disk for certain, and what was written since."""
+    """The durable content of a disk, and the writes since the last sync."""
 
     synced: dict[str, bytearray] = field(default_factory=dict)
     pending: dict[str, list[Event]] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
 
     def happen(self, event: Event) -> None:
-        """Let an event happen."""
+        """Apply an event."""
         if event.kind == "A":
             self.told += event.data.decode().split()
         elif event.kind == "U":
@@ -69,7 +69,7 @@ class Disk:
             self.pending.setdefault(event.name, []).append(event)
 
     def image(self, chance: random.Random | None) -> dict[str, bytes]:
-        """Return the files after a loss of power; with ``chance``, with random parts of what was not synced."""
+        """Return the files after a power cut; with ``chance``, including random parts of unsynced writes."""
         files = {}
         for name in {*self.synced, *self.pending}:
             content = bytearray(self.synced.get(name, b""))
@@ -87,7 +87,7 @@ class Disk:
 
 
 def cuts(events: Sequence[Event], number: int, seed: int) -> Iterator[tuple[list[str], dict[str, bytes]]]:
-    """Cut the power at random moments; yield what was told by then, and the files: the worst case, and a random one."""
+    """Cut the power at random moments; yield the acknowledgements until then and the files (worst and random case)."""
     chance = random.Random(seed)
     moments = sorted(chance.sample(range(len(events)), number))
     disk = Disk()

@@ -1,4 +1,4 @@
-"""Find and end the processes of a test by a mark in their environment: everything a Ray head starts inherits it."""
+"""Find and end a test's processes by a mark in their environment, which all processes of a Ray head inherit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARK = "SEEDCORE_TEST_MARK"
 
 
 def marked(mark: str) -> dict[int, str]:
-    """Living processes (zombies are not) that carry the mark: pid to command line."""
+    """Return the processes that carry the mark, except zombies, as a mapping from pid to command line."""
     found = {}
     needle = f"{MARK}={mark}".encode()
     for entry in Path("/proc").iterdir():
@@ -28,7 +28,7 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def children(parent: int) -> list[int]:
-    """Return the pids of a process's children, also of those whose title has overwritten their environment."""
+    """Return the pids of a process's children, including those whose title has overwritten their environment."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -40,13 +40,13 @@ def children(parent: int) -> list[int]:
 
 
 def kill(pid: int, sent: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone already."""
+    """Send a signal to a process; do nothing if it no longer exists."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, sent)
 
 
 def end_all(mark: str) -> None:
-    """Kill everything that carries the mark, and wait until nothing does."""
+    """Kill all processes that carry the mark and wait until they are gone."""
 
     def gone() -> bool:
         left = marked(mark)

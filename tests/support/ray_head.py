@@ -1,4 +1,4 @@
-"""A Ray head of the test's own: token mode, RocksDB, own temp dir, ports that nobody else has."""
+"""Run a Ray head for a test, in token mode, with RocksDB, a temporary directory and exclusive ports."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from tests.support.processes import MARK, end_all
 from tests.support.turns import turn
 from tests.support.waiting import eventually
 
-# Not 127.0.0.1: Ray replaces that one by the host's outward address.
+# Not 127.0.0.1, because Ray replaces it by the host's outward address.
 NODE_IP = "127.0.0.2"
-# Agents for the tests; every process of the cluster finds them.
+# Agents for the tests; every process of the cluster can import them.
 AGENTS = Path(__file__).parents[1] / "agents"
 
 
 _LOGS = ("raylet.out", "raylet.err", "dashboard_agent.log", "runtime_env_agent.log")
-# `ray start`, with three differences. It starts no server for Ray Client, and its dashboard has only the two modules
-# that Seedcore asks: each of them is a process of two CPU-seconds. It waits for its raylet as long as that lives, not
-# for 30 s: a start that is given up and begun again only adds to the load. And it tells the raylet the one port that
-# `ray start` does not: the raylet ends itself if its agent has not written that down within 15 s.
+# `ray start` with three differences. It starts no Ray Client server, and its dashboard loads only the two modules that
+# SeedCore uses, because each module costs a process with two CPU-seconds. It waits for its raylet as long as the raylet
+# lives instead of 30 s, because a second attempt only adds load. And it tells the raylet the dashboard agent's port,
+# which `ray start` does not: the raylet exits if its agent has not written the port within 15 s.
 _RAY = """
 import os, sys, time
 from ray._private import node, ray_constants, services
@@ -75,7 +75,7 @@ class RayHead:
 
     def __init__(self, *, num_cpus: int = 4, python: str = sys.executable) -> None:
         self.mark = secrets.token_hex(8)
-        # Under /tmp and short: Ray's socket paths must stay below 107 bytes.
+        # A short path under /tmp, because Ray's socket paths must stay below 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="sct-", dir="/tmp"))
         self._guardian = Guardian(self.mark, self.directory)
         self.driver = Driver(self.directory / "driver.log")
@@ -104,7 +104,7 @@ class RayHead:
         )
 
     def scope(self, namespace: str) -> Settings:
-        """Settings with a namespace, an HTTP port and a state directory of their own."""
+        """Return settings with this namespace, a free HTTP port and a separate state directory."""
         return replace(
             self.settings,
             namespace=namespace,
@@ -113,7 +113,7 @@ class RayHead:
         )
 
     def env(self, settings: Settings | None = None) -> dict[str, str]:
-        """The environment of a process that belongs to this cluster."""
+        """Return the environment for a process that uses this cluster."""
         chosen = settings or self.settings
         kept = {
             key: value
@@ -123,7 +123,7 @@ class RayHead:
         return {
             **kept,
             MARK: self.mark,
-            # Ray that is killed leaves files in the directory for temporary ones.
+            # A killed Ray leaves files in the directory for temporary files.
             "TMPDIR": str(self.directory / "tmp"),
             "PYTHONPATH": os.pathsep.join([str(AGENTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "RAY_ADDRESS": str(chosen.address),
@@ -131,11 +131,11 @@ class RayHead:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(chosen.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
-            # A raylet that waits for its agents less than that ends itself on a machine that is short of CPU.
+            # With a shorter limit for its agents, the raylet exits on a machine that is short of CPU.
             "RAY_agent_register_timeout_ms": "240000",
-            # Ray starts them at 15: the tests that run beside these would take their CPU.
+            # Ray's default is 15, and tests that run in parallel would take the workers' CPU.
             "RAY_worker_niceness": "0",
-            # Nobody's work: what a test starts has an environment of its own.
+            # No test uses prestarted workers, because each test starts its processes with a separate environment.
             "RAY_prestart_worker_first_driver": "0",
             "SEEDCORE_DASHBOARD_URL": chosen.dashboard_url,
             "SEEDCORE_HTTP_HOST": chosen.http_host,
@@ -192,7 +192,7 @@ class RayHead:
             eventually(self.alive, timeout_s=timeout_s, interval_s=0.2, what="a living head node")
 
     def add_node(self, name: str, *, num_cpus: int = 2, resources: str = "{}", labels: str = "") -> None:
-        """Start one more node of the cluster on this machine and wait until it works; ``kill`` ends it too."""
+        """Start one more node on this machine and wait until it works; ``kill`` also ends it."""
         self._nodes += 1
         address = f"127.0.0.{2 + self._nodes}"
         ports = free_ports(6)
@@ -222,7 +222,7 @@ class RayHead:
         ]
         log_path = self.directory / f"{name}.log"
 
-        # A raylet that finds the file with the port does not wait for its agent, as it does elsewhere; see _RAY.
+        # A raylet that finds the file with the port does not wait for its agent; see _RAY.
         def agent_listens() -> bool:
             assert process.poll() is None, self._last_words(log_path)
             with contextlib.suppress(OSError), socket.create_connection((address, ports[4]), timeout=1):
@@ -246,7 +246,7 @@ class RayHead:
             eventually(agent_listens, timeout_s=240, interval_s=0.2, what=f"the agent of node {name}")
 
     def kill(self) -> None:
-        """Kill every process of the cluster, as a power cut would."""
+        """Kill every process of the cluster at once, like a power cut."""
         end_all(self.mark)
         for process in (self.process, *self.nodes.values()):
             process.wait(timeout=10)
@@ -260,10 +260,10 @@ class RayHead:
         self._guardian.release()
 
     def keep(self, settings: Settings) -> str:
-        """Let everything run on after the tests; returns how a person looks at it, and ends it."""
+        """Keep everything running after the tests; return instructions to inspect and end it."""
         self.kept = True
         self._guardian.release()
-        # Without the mark: the shell that sources the file is not to be killed with the cluster.
+        # Leave out the mark, so that a shell that sources the file is not killed with the cluster.
         changed = {
             key: value for key, value in self.env(settings).items() if key != MARK and os.environ.get(key) != value
         }
@@ -278,7 +278,7 @@ class RayHead:
         )
 
     def alive(self) -> bool:
-        """Whether its node is alive; fails with what the process said if that has ended."""
+        """Return True if the node is alive; fail with the process's output if it has ended."""
         assert self.process.poll() is None, self._last_words(self.directory / "head.log")
         try:
             state = read_cluster(self.settings, token=self.settings.token(), timeout_s=2)
@@ -287,7 +287,7 @@ class RayHead:
         return bool(state.alive_node_ids)
 
     def _last_words(self, log_path: Path) -> str:
-        """Return the ends of what `ray start`, the raylets and their agents have written."""
+        """Return the last output of `ray start`, the raylets and their agents."""
         logs = self.directory / "t" / "session_latest" / "logs"
         paths = [log_path, *(logs / name for name in _LOGS)]
         ends = [(path.name, path.read_text(errors="replace")[-2000:]) for path in paths if path.exists()]
@@ -304,7 +304,7 @@ def _remove(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    # End a cluster that a failed test has left under --keep-ray; its directory names it.
+    # End a cluster that --keep-ray has kept after a failed test, by its directory.
     kept = Path(sys.argv[1])
     end_all((kept / "mark").read_text())
     _remove(kept)

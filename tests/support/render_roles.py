@@ -1,7 +1,7 @@
-"""Render everything that the roles say - variables, templates, arguments, conditions - without a host.
+"""Render all variables, templates, arguments and conditions of the roles without a host.
 
-Run as a program: a JSON document on a line of stdin says which variables are given (``-e``), a line on stdout says what
-comes of them, by place. In a process of its own, because Ansible's loader of collections is for good.
+The module runs as a program: each line on stdin is a JSON document with extra variables (``-e``), and a line on stdout
+is the result, by place. It runs in a separate process, because Ansible's collection loader cannot be unloaded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FACTS = {
     "service_mgr": "systemd", "user_id": "me", "user_uid": 1000, "user_gid": 1000, "all_ipv4_addresses": ["10.0.0.1"],
     "all_ipv6_addresses": [],
 }  # fmt: skip
-# What tasks have found out before.
+# Facts that earlier tasks have registered.
 KNOWN = {
     "deployment_host_report": {"stdout": json.dumps(REPORT)},
     "__ray_placed": {"different": [], "changed": False},
@@ -78,7 +78,7 @@ FIELDS = ("args", "environment", "changed_when", "failed_when", "until", "retrie
 
 
 def main() -> None:
-    """Answer each document on stdin, one a line, with a line on stdout."""
+    """Answer each line on stdin with a line on stdout."""
     from ansible.plugins.loader import init_plugin_loader  # noqa: PLC0415 - only as a program
 
     init_plugin_loader([str(ROOT / "collections")])
@@ -98,9 +98,9 @@ def main() -> None:
 
 
 def _do_nothing_twice() -> None:
-    """Take away most of what rendering costs: copies of strings, and compiling the same templates for each task.
+    """Avoid most of the cost of rendering: copies of strings, and compiling the same templates for each task.
 
-    Ansible copies each file that it has read, and all variables for each template, with every string and its tags.
+    Ansible copies each file that it has read, and all variables for each template, including every string and its tags.
     """
     from types import SimpleNamespace  # noqa: PLC0415
 
@@ -135,7 +135,7 @@ def _do_nothing_twice() -> None:
 
 
 class Renderer:
-    """Ansible's own engine, with hosts that have been looked at and no connection to them."""
+    """Ansible's template engine with hosts whose facts are given, without a connection to them."""
 
     def __init__(
         self, extra: dict[str, Any], facts: dict[str, Any], known: dict[str, Any], roles: list[str] | tuple[str, ...]
@@ -160,14 +160,14 @@ class Renderer:
         self.known = {**KNOWN, **known}
 
     def everything(self) -> dict[str, Any]:
-        """Return what each place becomes on each host; a fault is its text."""
+        """Return the rendered value of each place on each host; for an error, its text."""
         found: dict[str, Any] = {}
         for role in self.roles:
             for name in (HEAD, WORKER) if role in {"deployment", "ray"} else (HEAD,):
                 variables: dict[str, Any] = {}
                 for place, task, variables in self._tasks(role, name):
                     found.update({f"{place}: {key}": value for key, value in self._task(task, variables).items()})
-                # Who asks for some steps asks for what they say.
+                # A caller that names some steps wants only their values, not the private variables.
                 private = {} if self.steps else self._private(role, variables)
                 found.update({f"{name}: {role}: {key}": value for key, value in private.items()})
         return found
@@ -184,7 +184,7 @@ class Renderer:
         from ansible.playbook.play import Play  # noqa: PLC0415
 
         steps = self.steps or [path.stem for path in sorted((ROOT / "roles" / role / "tasks").glob("*.yml"))][:most]
-        # The first three are there for their variables.
+        # The first three are included for their variables.
         wanted = [
             ("ray", "layout"),
             ("seedcore", "layout"),
@@ -229,11 +229,11 @@ class Renderer:
         return found
 
     def _private(self, role: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """Render what a role calls its own."""
+        """Render the private variables of a role."""
         from ansible.template import Templar  # noqa: PLC0415
 
         templar = Templar(self.loader, variables=variables)
-        # What the deployment has, it has for the other roles.
+        # The role deployment defines variables named deployment_* for the other roles.
         own = (f"__{role}_", "deployment_") if role == "deployment" else (f"__{role}_",)
         given = {*self.known, *self.variables._extra_vars}
         names = [name for name in variables if name.startswith(own) and name not in given]
@@ -241,7 +241,7 @@ class Renderer:
 
 
 def asked_inventory() -> str:
-    """Write the inventory where Ansible can read it."""
+    """Write the inventory to a file that Ansible can read, and return its path."""
     import tempfile  # noqa: PLC0415
 
     with tempfile.NamedTemporaryFile("w", suffix=".ini", delete=False) as stream:

@@ -1,4 +1,4 @@
-"""Start one Ray head at a time: two that start at once on two cores can both exceed the 30 s that Ray gives them."""
+"""Start one Ray head at a time: two concurrent starts on two cores may both exceed Ray's limit of 30 s."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATH = Path(f"/tmp/seedcore-test-turn-{os.getuid()}")
 
 @contextmanager
 def turn(*, timeout_s: float = 300.0, path: Path = PATH) -> Iterator[None]:
-    """Wait until no other test session or xdist worker of this machine is in the block; enter it anyway in the end."""
+    """Wait until no other test session or xdist worker of this machine is in the block; enter it after the timeout."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + timeout_s
     try:

@@ -1,4 +1,4 @@
-"""Wait for a condition, never for a time."""
+"""Wait for a condition instead of a fixed time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def eventually(check: Callable[[], T | None], *, timeout_s: float = 60.0, interval_s: float = 0.1, what: str = "") -> T:
-    """Call ``check`` until it returns something true; fails with its last answer at the deadline."""
+    """Call ``check`` until it returns a true value, and return that; at the deadline fail with the last value."""
     deadline = time.monotonic() + timeout_s
     while True:
         answer = check()

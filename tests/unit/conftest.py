@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.loop_guard import guarded_loops
 
-# `make quick`: examples as many as a person has patience for. Tests that want more say so with `examples`.
-# How long an example takes is up to the machine.
+# `make quick` runs few examples. Tests that set their own number limit it with `examples`. There is no deadline for an
+# example, because its duration depends on the machine.
 settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("full"), max_examples=10)
 settings.load_profile("full")
@@ -19,7 +19,7 @@ settings.load_profile("full")
 
 @pytest.fixture(autouse=True)
 def loop_guard(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test in which a callback of the library blocks its event loop."""
+    """Fail a test if a callback of the library blocks its event loop."""
     marker = request.node.get_closest_marker("loop_limit")
     with guarded_loops(*marker.args if marker else ()) as guard:
         yield
@@ -28,7 +28,7 @@ def loop_guard(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
-    """Write a module that can be imported during this test; gives its name back."""
+    """Provide a function that writes a module for import during this test and returns its name."""
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
 

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 COLLECTIONS = ROOT / "collections"
-# The plugins import each other by the collection's name, as Ansible has it.
+# The plugins import each other by the collection's name, as under Ansible.
 sys.path.insert(0, str(COLLECTIONS))
 
 HEALTHY = {
@@ -56,23 +56,23 @@ _SCRIPT = """
 
 @dataclass
 class Executable:
-    """A real executable in place of the seedcore command line; remembers how it was called."""
+    """A real executable in place of the seedcore command line that records its calls."""
 
     path: Path
 
     def write(self, body: str) -> None:
-        """Say what it does; ``number`` is 1 in the first call, 2 in the second."""
+        """Set the code that it runs; ``number`` is 1 in the first call, 2 in the second."""
         source = textwrap.dedent(_SCRIPT) + textwrap.dedent(body)
         self.path.write_text(f"#!{sys.executable}\n{source}")
         self.path.chmod(0o755)
 
     def prints(self, *documents: Any, rc: int = 0) -> None:
-        """Print one of these each time, and the last one for ever."""
+        """Make each call print the next of these documents, and later calls the last one."""
         chosen = "documents[min(number, len(documents)) - 1]"
         self.write(f"documents = {documents!r}\nprint(json.dumps({chosen}))\nsys.exit({rc})\n")
 
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:
-        """Arguments and environment of each call so far."""
+        """Return arguments and environment of each call so far."""
         path = self.path.parent / "calls"
         return [tuple(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -86,7 +86,7 @@ def executable(tmp_path: Path) -> Executable:
 
 @pytest.fixture
 def common_place() -> Iterator[Path]:
-    """A directory of root's that other users can enter."""
+    """Provide a directory of root that other users can enter."""
     if os.geteuid() != 0:
         pytest.skip("only root can act as another user, and this is not root")
     with tempfile.TemporaryDirectory() as directory:
@@ -96,7 +96,7 @@ def common_place() -> Iterator[Path]:
 
 @pytest.fixture
 def run() -> Callable[..., dict[str, Any]]:
-    """Run a module as Ansible does on a host, in a process of its own."""
+    """Provide a function that runs a module in a separate process, as Ansible does on a host."""
 
     def run_module(name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
         done = subprocess.run(

@@ -16,8 +16,8 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def ask() -> Iterator[Ask]:
-    """Ask the program that renders, which is started once."""
-    # The order of a set is not what is looked at.
+    """Provide a function that sends a document to the rendering program, which starts once."""
+    # The order of a set does not matter.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     with subprocess.Popen(
         [sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
@@ -38,7 +38,7 @@ def ask() -> Iterator[Ask]:
 
 @pytest.fixture
 def rendered(ask: Ask) -> Callable[..., dict[str, Any]]:
-    """Render the tasks of one file of a role, by task and field: ``TASK: args``."""
+    """Provide a function that renders the tasks of one file of a role, by task and field: ``TASK: args``."""
 
     def render(role: str, step: str, *, facts: Any = None, **extra: Any) -> dict[str, Any]:
         found = ask({"roles": [role], "steps": [step], "facts": facts, "extra": extra})
@@ -49,7 +49,7 @@ def rendered(ask: Ask) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def variable(ask: Ask) -> Callable[..., Any]:
-    """Render one variable of a role on a host, and nothing else."""
+    """Provide a function that renders a single variable of a role on a host."""
 
     def render(
         name: str, role: str = "ray", *, host: str = "head-1", facts: Any = None, known: Any = None,

@@ -1,4 +1,4 @@
-"""One deployment from the checkout, which the tests of this directory carry from blank to gone, one after the other."""
+"""Fixtures for one deployment from the checkout; the tests of this directory run in order, from install to teardown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seedcore.core.settings import Settings
 from seedcore.status.state_api import read_cluster
 from tests.deploy.conftest import Deployment, Run, issue
 
-# What no run may touch that changes nothing; the rest (state, log, run, tmp) belongs to what is running.
+# Directories that a run without changes must not touch; the others (state, log, run, tmp) belong to running processes.
 WRITTEN = ("bin", "current", "etc", "libexec", "ray", "releases", "tools")
 AGENTS = """
 import asyncio
@@ -34,7 +34,7 @@ class Careful:
     async def execute(self, task):
         return {"model": self.text}
 """
-# Built without anything from an index.
+# A build backend that needs no package index.
 _BACKEND = """
 import zipfile
 from pathlib import Path
@@ -52,7 +52,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 
 
 class Site:
-    """A deployment that speaks TLS, with agents of its own: the organ ``first`` starts only if its model is there."""
+    """A deployment with TLS and test agents; the organ ``first`` starts only if its model file exists."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
@@ -74,12 +74,12 @@ class Site:
             "seedcore_http_tls_certificate": str(deployment.directory / "server.pem"),
             "seedcore_http_tls_key": str(deployment.directory / "server.key"),
             "seedcore_keep_releases": 1,
-            # Each costs a CPU-second, and actors with an environment of their own do not take them.
+            # A prestarted worker costs a CPU-second, and actors with a separate environment do not use it.
             "ray_environment": {"RAY_prestart_worker_first_driver": "0"},
         }
 
     def write(self, name: str, *, agent: str = "careful:Careful", **options: Any) -> Path:
-        """Write an organism.yaml with the organ ``first`` and another one that echoes."""
+        """Write an organism.yaml with the organ ``first`` and an echo organ."""
         first = {
             "id": "first",
             "type": "Test",
@@ -93,30 +93,30 @@ class Site:
         return path
 
     def run(self, playbook: str, *arguments: str, organism: Path | None = None, **variables: Any) -> Run:
-        """Run a playbook, with another organism if one is given."""
+        """Run a playbook, with ``organism`` if it is given."""
         config = {"seedcore_config": str(organism)} if organism else {}
         return self.deployment.run(playbook, *arguments, **config, **variables)
 
     def status(self) -> dict[str, Any]:
-        """What ``seedcore status`` reports."""
+        """Return the report of ``seedcore status``."""
         report: dict[str, Any] = json.loads(self.deployment.seedcore("status", "--json").stdout)
         return report
 
     def living_actors(self) -> list[str]:
-        """Names of the actors that Ray does not call dead."""
+        """Return the names of the actors that Ray does not list as dead."""
         lines = (self.deployment.prefix / "etc" / "seedcore.env").read_text().splitlines()
         settings = Settings.from_env(dict(line.split("=", 1) for line in lines if "=" in line))
         state = read_cluster(settings, token=settings.token(), timeout_s=10)
         return [str(row["name"]) for row in state.actors if row["state"] != "DEAD"]
 
     def seen(self) -> tuple[dict[str, tuple[int, int, str]], dict[int, str]]:
-        """What a run that changes nothing leaves as it is: the files that it would write, and what runs."""
+        """Return what a run without changes leaves alone: the files that it would write, and the processes."""
         return self.deployment.files(*WRITTEN), self.deployment.processes()
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A run, with what was seen before and after it."""
+    """A run, with the results of :meth:`Site.seen` before and after it."""
 
     run: Run
     before: tuple[dict[str, tuple[int, int, str]], dict[int, str]]
@@ -125,19 +125,19 @@ class Compared:
 
 @pytest.fixture(scope="session")
 def site(make_deployment: Callable[..., Deployment]) -> Site:
-    """The deployment of this directory, not yet made."""
+    """Provide the deployment of this directory, not yet installed."""
     return Site(make_deployment())
 
 
 @pytest.fixture(scope="session")
 def red(site: Site) -> Run:
-    """The first run, on a blank host: everything is made, but an organ does not start."""
+    """Run the first deployment on a blank host, which fails because an organ does not start."""
     return site.run("deploy", seedcore_bootstrap_wait_timeout=300)
 
 
 @pytest.fixture(scope="session")
 def first(site: Site, red: Run) -> Run:
-    """The first green run: the cause of the red one is gone, and there are old releases to remove."""
+    """Run the first successful deployment: the cause of the failure is gone, and old releases await removal."""
     assert red.returncode != 0
     site.model.write_text("small")
     releases = site.deployment.prefix / "releases"
@@ -157,7 +157,7 @@ def deployed(site: Site, first: Run) -> Site:
 
 @pytest.fixture(scope="session")
 def second_run(deployed: Site) -> Compared:
-    """A run that has nothing to do."""
+    """Run a deployment that has nothing to change."""
     before = deployed.seen()
     run = deployed.run("deploy").check()
     return Compared(run, before, deployed.seen())
@@ -165,6 +165,6 @@ def second_run(deployed: Site) -> Compared:
 
 @pytest.fixture(scope="session")
 def every_step(deployed: Site, second_run: Compared) -> Compared:
-    """A run that goes through every step though it has nothing to do, and prints all that it can."""
+    """Run every step, although there is nothing to change, with full output."""
     run = deployed.run("deploy", "-vvv", seedcore_every_step=True).check()
     return Compared(run, second_run.after, deployed.seen())

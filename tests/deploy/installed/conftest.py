@@ -1,4 +1,4 @@
-"""One deployment from the collection as users get it, on a network with no way out, for all tests of this directory."""
+"""Fixtures for one deployment from the built collection, on a network without internet, for this directory's tests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from tests.deploy.conftest import BIN, ROOT, Deployment, Run
 
-# A network of its own with nothing but loopback; for who is not root, with a user of its own, too.
+# Enter a network namespace with only loopback; without root also a user namespace.
 ROOTLESS = os.geteuid() != 0
 ALONE = ["unshare", "--net", *(["--map-root-user"] if ROOTLESS else [])]
 ENTER = ["nsenter", "--net", *(["--user", "--preserve-credentials"] if ROOTLESS else [])]
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; keyword arguments are variables of its environment."""
+    """Run a command and wait for its end; keyword arguments are environment variables."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     environment |= {"VENV": str(BIN.parent), **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=600)
@@ -27,7 +27,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.
 
 @pytest.fixture(scope="session")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The collection as `make collection` builds it."""
+    """Provide the collection that `make collection` builds."""
     done = run(ROOT / ".ci" / "collection", tmp_path_factory.mktemp("dist"))
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
@@ -35,7 +35,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make wheelhouse` collects."""
+    """Provide the archive that `make wheelhouse` collects."""
     out = tmp_path_factory.mktemp("wheelhouse")
     done = run(ROOT / ".ci" / "wheelhouse", out)
     assert done.returncode == 0, done.stderr
@@ -44,7 +44,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[Sequence[str]]:
-    """The command prefix that enters a network with no way out; empty where this machine does not permit one."""
+    """Provide the command prefix that enters a network without internet; empty if this machine forbids that."""
     # The network lives as long as this process.
     command = [*ALONE, "sh", "-c", "ip link set lo up && echo up && exec cat"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
@@ -56,7 +56,7 @@ def network() -> Iterator[Sequence[str]]:
 
 @dataclass
 class Installed:
-    """The deployment, and the collection that it comes from."""
+    """A deployment and the collection that it comes from."""
 
     deployment: Deployment
     collections: Path
@@ -66,28 +66,28 @@ class Installed:
 def installed(
     make_deployment: Callable[..., Deployment], artefact: Path, wheelhouse: Path, network: Sequence[str]
 ) -> Iterator[Installed]:
-    """The collection in an empty directory, which has nothing but what is in the artefact; nothing is deployed yet."""
+    """Provide the collection installed from the artefact alone into an empty directory; nothing is deployed yet."""
     deployment = make_deployment(ray_wheelhouse=str(wheelhouse))
     collections = deployment.directory / "collections"
     done = run(
         *(BIN / "ansible-galaxy", "collection", "install", "--offline", "--collections-path", collections, artefact),
-        # Where no ansible.cfg names a directory that has the collection already.
+        # Outside the checkout, whose ansible.cfg names a directory with the collection.
         cwd=deployment.directory,
         ANSIBLE_HOME=str(deployment.directory / "ansible"),
     )
     assert done.returncode == 0, done.stderr
     deployment.collections, deployment.wrapper = collections, network
     del deployment.variables["seedcore_package"]
-    # Nothing that this machine has downloaded before.
+    # Use none of the packages that this machine has already downloaded.
     deployment.variables["seedcore_uv_cache"] = str(deployment.directory / "cache")
     yield Installed(deployment, collections)
-    # As long as its network is there.
+    # Tear down while the network still exists.
     deployment.remove()
 
 
 @pytest.fixture(scope="session")
 def first(installed: Installed) -> Run:
-    """Its first run."""
+    """Run the first deployment."""
     return installed.deployment.run("deploy").check()
 
 

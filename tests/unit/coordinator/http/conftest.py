@@ -15,7 +15,7 @@ TOKEN = "sesame-7f3a"
 
 
 class View(ExampleCoordinator):
-    """A Coordinator in memory: what it says is what the test has put there."""
+    """An in-memory Coordinator that answers with the values that the test has set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def view() -> View:
 
 @pytest.fixture
 def until() -> Until:
-    """Wait for a condition that nobody announces."""
+    """Provide a function that polls a condition without an event."""
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(60):
@@ -65,7 +65,7 @@ def until() -> Until:
 
 @pytest.fixture
 async def start(view: View) -> AsyncIterator[Callable[..., Awaitable[HttpServer]]]:
-    """Start a real server on a free port of the loopback interface; stopped after the test."""
+    """Provide a function that starts a real server on a free loopback port; the server stops after the test."""
     async with AsyncExitStack() as stack:
 
         async def start_server(*, token: str | None = TOKEN, **options: Any) -> HttpServer:
@@ -79,13 +79,13 @@ async def start(view: View) -> AsyncIterator[Callable[..., Awaitable[HttpServer]
 
 @pytest.fixture
 async def serve(start: Callable[..., Awaitable[HttpServer]]) -> AsyncIterator[Serve]:
-    """Start a server and return a client of it, which knows the token."""
+    """Provide a function that starts a server and returns a client with its token."""
     async with AsyncExitStack() as stack:
 
         async def client_of_new_server(*, token: str | None = TOKEN, **options: Any) -> httpx.AsyncClient:
             server = await start(token=token, **options)
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-            # Plain HTTP: to read the system's certificates takes longer than most of these tests.
+            # Plain HTTP without TLS: loading the system's certificates takes longer than most of these tests.
             url = f"http://127.0.0.1:{server.port}"
             client = httpx.AsyncClient(base_url=url, headers=headers, timeout=60, verify=False)
             return await stack.enter_async_context(client)
