@@ -1,4 +1,4 @@
-"""What a user of the command line meets: output and exit codes. An HTTP server of the tests stands for the cluster."""
+"""Test output and exit codes of the command line against an HTTP server in place of the cluster."""
 
 from __future__ import annotations
 

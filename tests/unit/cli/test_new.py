@@ -1,4 +1,4 @@
-"""`seedcore new` writes a project whose own test passes and whose organism.yaml is valid."""
+"""Test that `seedcore new` writes a project whose test passes and whose organism.yaml is valid."""
 
 from __future__ import annotations
 

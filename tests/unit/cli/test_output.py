@@ -1,4 +1,4 @@
-"""What prints beside a command does not spoil what the command says on standard output."""
+"""Test that other prints do not mix with a command's results on standard output."""
 
 from __future__ import annotations
 

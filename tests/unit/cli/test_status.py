@@ -1,4 +1,4 @@
-"""What a person looks at: forms of the status, watching, top, help, completion."""
+"""Test what a user sees: output formats of the status, --watch, top, help and completion."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Terminal:
     def __init__(self, cluster: FakeCluster, *arguments: str, **environ: str) -> None:
         argv, env = command(cluster, *arguments)
         self.ours, theirs = pty.openpty()
-        # A pty has no size of its own.
+        # A new pty has no size.
         subprocess.run(["stty", "rows", "40", "cols", "100"], stdin=theirs, check=True)
         self.process = subprocess.Popen(
             argv, env={**env, "TERM": "xterm", **environ}, stdin=theirs, stdout=theirs, stderr=theirs

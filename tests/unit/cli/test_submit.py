@@ -1,4 +1,4 @@
-"""Work from standard input and from files: order, bounds, what is sent again and what is not, exit codes."""
+"""Test tasks from standard input and from files: order, limits, retries and exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 
 class Work:
-    """What the Coordinator of the tests does with tasks, and how many it has at once."""
+    """Executes the tasks of the fake Coordinator, and records how many are in flight at once."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()

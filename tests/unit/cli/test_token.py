@@ -1,4 +1,4 @@
-"""`seedcore token`: a token is shown once, listed without its text, and gone when it is revoked."""
+"""Test `seedcore token`: it shows a token once, lists tokens without their text, and removes a revoked one."""
 
 from __future__ import annotations
 

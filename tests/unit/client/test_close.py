@@ -1,4 +1,4 @@
-"""A client that is closed answers everything, and a stream is never read further ahead than allowed."""
+"""Test that a closed client answers every task, and that it never reads further ahead in a stream than allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seedcore.core.settings import Settings
 
 
 class _NoRoutes:
-    """A routing table that does not come."""
+    """A routing table that never arrives."""
 
     table = None
 
@@ -102,7 +102,7 @@ async def test_an_engine_that_was_closed_answers_at_once() -> None:
 
 
 class _Changing(dict[str, Any]):
-    """A task that another thread changes while it is read."""
+    """A task that another thread changes while the client reads it."""
 
     def values(self) -> Any:
         raise RuntimeError("dictionary changed size during iteration")
@@ -145,7 +145,7 @@ def test_an_engine_that_fails_answers_and_takes_the_next() -> None:
 
 
 class _SlowFirst:
-    """An engine whose first task is slow and all others are quick."""
+    """An engine whose first task is slow and whose other tasks are quick."""
 
     def __init__(self) -> None:
         self.first: Sink | None = None

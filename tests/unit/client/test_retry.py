@@ -1,4 +1,4 @@
-"""A task is tried again only after a sure no that can pass, and within its deadline."""
+"""Test that a task is retried only if it certainly did not run and the cause is temporary, within its deadline."""
 
 from __future__ import annotations
 

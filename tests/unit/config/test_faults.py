@@ -28,7 +28,7 @@ LABELS = (
     "each to a string: 'value', '!value', 'in(a,b)' or '!in(a,b)'"
 )
 
-# Everything that can be wrong with a file as YAML.
+# Faults of a file as YAML.
 YAML_CASES: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
     "empty": ("", [(1, 1, f"the file is empty, {NOT_THERE} 'seedcore'")]),
     "comments only": ("# a\n# b\n", [(1, 1, f"the file is empty, {NOT_THERE} 'seedcore'")]),
@@ -104,7 +104,7 @@ YAML_CASES: dict[str, tuple[str | bytes, list[tuple[int, int, str]]]] = {
 
 KEYS = ", ".join(config._Organ.model_fields)
 
-# Everything that can be wrong with what the YAML says.
+# Faults of the YAML's content.
 SCHEMA_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
     "no seedcore": ("{}", [(1, 1, f"the file lacks the key 'seedcore', {NOT_THERE} 'organism'")]),
     "no organism": ("seedcore: {}", [(1, 11, f"seedcore lacks the key 'organism', {NOT_THERE} 'organ_types'")]),
@@ -264,7 +264,7 @@ for own in ("CPU", "GPU", "memory", "object_store_memory"):
 TWO = f"{HEAD}        task_types: [a]\n      - id: two\n        type: Test\n        agent: {AGENT}\n"
 ONE_ORGAN = "expected one organ for each task type and domain"
 
-# Everything that is wrong only in its surroundings.
+# Faults that depend on the environment.
 CROSS_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
     "duplicate id": (
         TWO.replace("id: two", "id: one"),

@@ -18,7 +18,7 @@ SLOW = settings(deadline=None, max_examples=examples(100), suppress_health_check
 
 
 def read(data: bytes, *, check_imports: bool = True) -> None:
-    """Nothing but a spec or well-formed faults comes out."""
+    """Check that the loader returns a spec or raises well-formed faults."""
     try:
         parse_config(data, name="x.yaml", check_imports=check_imports)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The JSON schema agrees with the loader, as far as a schema can know."""
+"""Test that the JSON schema agrees with the loader as far as a schema can express it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 SCHEMA = config_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 ORGAN = SCHEMA["$defs"]["organ"]["properties"]
-# JSON knows no difference between 2 and 2.0.
+# JSON does not distinguish 2 and 2.0.
 BEYOND_A_SCHEMA = {"a count with a fraction"}
 
 

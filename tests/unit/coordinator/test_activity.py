@@ -1,4 +1,4 @@
-"""The last ten minutes, in memory."""
+"""Test the in-memory activity of the last ten minutes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def failed(error: str = "no such file", **keys: Any) -> dict[str, Any]:
 
 
 class Organ:
-    """Counts tasks as an organ does, and reports what it has counted."""
+    """Counts tasks and reports the counters like an organ."""
 
     def __init__(self, activity: Activity, organ_id: str = "one") -> None:
         self.activity = activity
@@ -141,9 +141,9 @@ def test_a_failure_is_counted_once_whatever_its_error_is_called(activity: Activi
     ("answer", "counted"),
     [
         (failed(), 0),
-        # An organ that is full has counted it.
+        # A full organ has counted it.
         (failed(agent_id=None, error_type="OverloadedError", executed="no"), 0),
-        # Nobody has counted what died with its process, or what no organ ever got.
+        # No organ has counted tasks that died with its process or that no organ received.
         (failed(agent_id=None, error_type="OrganUnavailableError", executed="unknown"), 1),
         (failed(agent_id=None, organ_id=None, error_type="UnknownTaskTypeError", executed="no"), 1),
     ],

@@ -1,4 +1,4 @@
-"""Why a process died, in one line, from what Ray keeps of it."""
+"""Test the one-line cause of a process's death, from Ray's record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random bad days of a whole organism, with real organs on a Ray that is faked and a clock that jumps.
+"""Test a whole organism under random faults, with real organs on a fake Ray and in virtual time.
 
 After every step: what is called healthy does its work; every task has one answer, and one that says it did not run did
 not; supervision has killed no process that was well.
@@ -183,7 +183,7 @@ class BadDays(RuleBasedStateMachine):
             assert began <= 1, answer
 
     async def check_health(self) -> None:
-        """A task that fails is not followed by a status that knows nothing of it."""
+        """Check that the status after a failed task reflects the failure."""
 
         def ready(kind: str) -> list[str] | None:
             """Actors of an organ that has all of its agents."""

@@ -1,4 +1,4 @@
-"""A whole Coordinator in this process, with real organs, HTTP and a client; only Ray is not there."""
+"""Test a whole Coordinator in this process with real organs, HTTP and a client, without Ray."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from seedcore.organ.organ import Organ
 
 
 class Method:
-    """A method of an actor."""
+    """A remote method of an actor."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.remote = function
 
 
 class Handle:
-    """An actor that lives here."""
+    """An actor in this process."""
 
     class _actor_id:  # noqa: N801 - Ray's name
         @staticmethod
@@ -50,7 +50,7 @@ class Handle:
 
 
 class Runtime:
-    """Starts organs as plain objects."""
+    """Starts organs as local objects."""
 
     def __init__(self) -> None:
         self.living: dict[str, Handle] = {}
@@ -88,7 +88,7 @@ class Runtime:
 
 
 class Record:
-    """Keeps nothing."""
+    """Stores nothing."""
 
     async def read(self) -> None:
         return None
@@ -98,7 +98,7 @@ class Record:
 
 
 def work(task: Task) -> str:
-    """Do a task, as an agent."""
+    """Execute a task like an agent."""
     if task.type == "fail":
         raise OSError("no such file")
     return task.type
@@ -133,7 +133,7 @@ async def client(coordinator: Coordinator) -> AsyncIterator[AsyncClient]:
 
 
 async def lately(coordinator: Coordinator, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Wait for what the last ten minutes say."""
+    """Wait until the activity meets a condition, and return it."""
     async with asyncio.timeout(60):
         while not condition(said := coordinator.activity()):  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""When dying is a crash loop."""
+"""Test when repeated deaths count as a crash loop."""
 
 from __future__ import annotations
 

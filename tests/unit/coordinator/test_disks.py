@@ -1,4 +1,4 @@
-"""Room on the disks of the nodes, as Ray's head was told of it."""
+"""Test the free space on the nodes' disks, from the data of Ray's head."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_each_living_node_has_its_disks(watched: Disks, cluster: FakeClust
     cluster.summary = [
         node("head", opt=(4, 6)),
         node("gone", state="DEAD", opt=(1, 1)),
-        # Its agent has not said anything yet.
+        # Its agent has not reported anything yet.
         {"raylet": {"nodeName": "new", "state": "ALIVE"}},
     ]
     entry = {"node_name": "head", "path": "/opt", "free": 4, "size": 10}

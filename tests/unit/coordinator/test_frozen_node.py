@@ -1,4 +1,4 @@
-"""A whole organism on nodes that freeze and come back, on a Ray that is faked and a clock that jumps."""
+"""Test a whole organism on nodes that freeze and come back, on a fake Ray and in virtual time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "seedcore_organ.organ.0"
 
 
 class World:
-    """One organ of one replica, on the first of three nodes."""
+    """Start an organ with one replica on the first of three nodes."""
 
     def __init__(self) -> None:
         self.cluster = FakeCluster()
@@ -57,7 +57,7 @@ class World:
 
 
 def vanish(manager: OrganismManager) -> None:
-    """Let a Coordinator die without a word."""
+    """Kill a Coordinator without a shutdown."""
     manager._watch.stop()
     tasks: list[asyncio.Task[None] | None] = []
     for replica in manager._all():
@@ -88,7 +88,7 @@ def test_a_connection_that_is_back_later_than_its_node_costs_no_process() -> Non
             await asyncio.sleep(20 + offset / 2)
             world.cluster.freeze(node)
             await asyncio.sleep(5.5)
-            # A new connection is there at once; the old one sends again when its pause, which has doubled, is over.
+            # A new connection works at once; the old one retransmits only after its pause, which has doubled.
             world.cluster.change(frozen=frozenset())
             await asyncio.sleep(5.5)
             world.cluster.freeze()
@@ -153,7 +153,7 @@ def test_a_process_that_was_told_to_stop_and_killed_while_it_was_frozen_ends_by_
         process = world.actor.process
         assert process is not None
         world.cluster.freeze(process.node_id)
-        # It is overdue only later: it is still told to stop.
+        # It becomes overdue only later, so it is still told to stop.
         await world.manager.shutdown()
         world.cluster.freeze()
         await world.until(process.died.is_set, within_s=30)
@@ -303,7 +303,7 @@ def test_a_coordinator_that_is_away_costs_no_work_and_a_head_that_is_away_ends_i
 
 
 def test_an_organ_outside_ray_does_not_guard_the_children_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A guard is a shell that lives as long as the process, and looks at all of /proc when that ends.
+    # A guard is a shell that lives as long as the process and then searches /proc.
     guards: list[str] = []
     monkeypatch.setattr(organ_module, "end_children_with_this_process", lambda: guards.append("one"))
 

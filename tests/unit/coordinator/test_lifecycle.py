@@ -1,4 +1,4 @@
-"""The organism's life: what each event does in each phase, and what is written down for the next process."""
+"""Test the organism's life cycle: the effect of each event in each phase, and the state saved for the next process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEW = OrganismSpec(organs=(OrganSpec(id="new", type="T", agent="a:b"),), source=
 
 
 class Manager:
-    """Stands for the organism; ``gate`` holds what the test wants to hold, ``faults`` are raised one by one."""
+    """Fake organism; ``gate`` blocks the calls that the test chooses, ``faults`` are raised one by one."""
 
     made: list[Manager]
     faults: list[Exception]
@@ -90,7 +90,7 @@ async def settled(life: Lifecycle) -> None:
 
 
 async def bring_to(life: Lifecycle, phase: Phase) -> None:
-    """Let the life be in ``phase``, with nothing under way but what that means."""
+    """Return a life cycle in ``phase``, with only the work in progress that the phase implies."""
     if phase is Phase.STARTING:
         Manager.gate.clear()
         life._work = asyncio.create_task(life.start())
@@ -99,7 +99,7 @@ async def bring_to(life: Lifecycle, phase: Phase) -> None:
     if phase is Phase.RELOADING:
         Manager.gate.clear()
         reload = asyncio.create_task(life.reload(NEW, timeout_s=60))
-        # Who asked for it first is told as well if it is shut down; that is another test's matter.
+        # The first caller is also told about a shutdown; another test covers that.
         reload.add_done_callback(lambda done: done.exception())
     elif phase is Phase.FAILED:
         Manager.faults = [ValueError("no")]
@@ -170,7 +170,7 @@ async def happens(life: Lifecycle, event: str) -> None:
 
 async def test_a_start_that_fails_at_its_very_beginning_can_be_asked_for_again(life: Lifecycle) -> None:
     await life.start()
-    # The head is away just when the organs of before are to be stopped.
+    # The head is unreachable at the moment when the previous organs must be stopped.
     Manager.faults = [ConnectionError("the head is away")]
     life.start_again()
     await settled(life)
@@ -203,7 +203,7 @@ async def test_a_start_that_was_asked_for_while_a_shutdown_drains_comes_after_it
 
 
 class Store:
-    """Ray's key-value store; ``slow_s`` is how long the head does not answer."""
+    """Fake key-value store of Ray; the head does not answer for ``slow_s`` seconds."""
 
     def __init__(self) -> None:
         self.kept: dict[bytes, bytes] = {}
@@ -275,7 +275,7 @@ async def test_what_is_written_last_stays(store: Store, monkeypatch: pytest.Monk
 
 
 class Nowhere:
-    """A runtime whose head is away."""
+    """A runtime whose head is unreachable."""
 
     async def others(self, keep: set[str]) -> dict[str, Any]:
         raise ConnectionError("the head is away")

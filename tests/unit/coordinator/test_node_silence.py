@@ -1,4 +1,4 @@
-"""Which nodes are silent, as a table; and the question that is put to a node's agent."""
+"""Test which nodes count as silent, as a table, and the request to a node's agent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NODES = ("a", "b")
 
 
 class Watch:
-    """Lets seconds pass, in each of which some processes report and some agents answer."""
+    """Advances the time by seconds, in each of which some processes report and some agents answer."""
 
     def __init__(self) -> None:
         self.silence = NodeSilence()
@@ -118,7 +118,7 @@ def test_only_what_an_agent_says_is_a_sign_of_life(agent: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             if agent == "accepts and is silent":
-                # The kernel makes the connection, and the process behind it stands still.
+                # The kernel accepts the connection while the process is suspended.
                 return await agent_answers("127.0.0.1", port, timeout_s=0.1)
             listener.close()
             if agent == "refuses":
@@ -152,7 +152,7 @@ def test_a_node_whose_agent_is_always_slow_may_not_be_out_of_reach_for_ever() ->
     watch = Watch()
     reached = 0
     for _ in range(20):
-        # Its process hangs, and the agent takes its time each time that it is asked.
+        # Its process hangs, and the agent answers each request slowly.
         watch.passes(4, reporting="b", answering="b")
         watch.passes(1, reporting="b", answering="ab")
         reached += "a" not in watch.silence.unreachable

@@ -1,4 +1,4 @@
-"""Names for the places of the organs' processes."""
+"""Test the node names of the organs' processes."""
 
 from __future__ import annotations
 

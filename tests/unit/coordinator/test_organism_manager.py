@@ -1,4 +1,4 @@
-"""A whole organism on a faked Ray: what its start waits for, what a reload undoes, what is said to be missing."""
+"""Test a whole organism on a fake Ray: its start, the rollback of a reload, and the messages about missing organs."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def moves_of(cluster: FakeCluster) -> list[str]:
 
 
 async def rebalance(manager: OrganismManager) -> list[str]:
-    """Carry out the plan of the manager; returns it in words."""
+    """Execute the manager's plan and return it as text."""
     moves = await manager.moves()
     for move in moves:
         assert await manager.move(move.organ_id, move.replica, timeout_s=60.0) == move.target.node_id

@@ -1,4 +1,4 @@
-"""Which node a replica goes to, and what a rebalance moves."""
+"""Test which node a replica is placed on, and what a rebalance moves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def organ(name: str = "one", **keys: Any) -> OrganSpec:
 
 
 def occupants(spec: OrganSpec, nodes: str) -> list[Occupant]:
-    """One replica on each node of ``nodes``, whose names are single letters."""
+    """Return one replica on each node of ``nodes``, whose names are single letters."""
     return [Occupant(spec=spec, index=index, node_id=name) for index, name in enumerate(nodes)]
 
 
@@ -35,7 +35,7 @@ def chosen(spec: OrganSpec, nodes: list[Node], there: list[Occupant] | None = No
 
 
 def started(organs: list[OrganSpec], nodes: list[Node]) -> list[Occupant]:
-    """Where the replicas of these organs come to be, placed one after the other."""
+    """Return the nodes of these organs' replicas, placed one after the other."""
     there: list[Occupant] = []
     for spec in organs:
         for index in range(spec.replicas):
@@ -97,7 +97,7 @@ def test_what_others_have_taken_is_no_room() -> None:
     alone = Occupancy([busy], []).choose(organ(num_cpus=1))
     assert alone is not None
     assert not alone.has_room
-    # Ray has counted the organ's own replica, which is no stranger.
+    # Ray counts the organ's own replica, which is not foreign load.
     own = Occupancy([node("a", available={"CPU": 1.0})], occupants(organ(num_cpus=1), "a")).choose(organ(num_cpus=1))
     assert own is not None
     assert own.has_room

@@ -1,4 +1,4 @@
-"""What is decided about an organ's process, as a table of what happens to it."""
+"""Test the decisions about an organ's process, as a table of events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def report(boot: str = "A", *, ready: int = 2, **more: Any) -> Snapshot:
 
 
 class Story:
-    """Tells a process one event after the other, one second apart."""
+    """Feeds events to a replica's state, one second apart."""
 
     def __init__(self) -> None:
         self.process = process = Process()

@@ -1,4 +1,4 @@
-"""A replica with a real organ on a Ray that is faked, and a clock that jumps."""
+"""Test a replica with a real organ on a fake Ray, in virtual time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "seedcore_organ.organ.0"
 
 
 class World:
-    """One replica, where it runs, and everything that was said of it with the time."""
+    """One replica, its cluster, and all reports about it with their times."""
 
     def __init__(self, **spec: Any) -> None:
         self.cluster = FakeCluster()
@@ -45,7 +45,7 @@ class World:
         return self.cluster.actors[NAME]
 
     async def until(self, check: Callable[[], object], *, within_s: float = 300) -> float:
-        """Wait for something; returns the seconds that it took."""
+        """Wait for a condition and return the seconds that it took."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         while not check():
@@ -68,7 +68,7 @@ class World:
 
 
 def story(body: Callable[[World], Any], **spec: Any) -> World:
-    """Run a test in a world of its own, in which no failure may end unheard: Python would log it as an error."""
+    """Run a test in a separate virtual loop, and fail on any exception that Python would only log."""
     unheard: list[dict[str, Any]] = []
 
     async def tell() -> World:

@@ -1,4 +1,4 @@
-"""Whose process may start, and who waits for its turn."""
+"""Test which process may start and which ones wait for their turn."""
 
 from __future__ import annotations
 

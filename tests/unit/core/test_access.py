@@ -1,4 +1,4 @@
-"""The file of named tokens: what is in it, who may read it, and what is refused."""
+"""Test the file of named tokens: its content, its permissions, and the rejected input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pauses between retries."""
+"""Test the pauses between retries."""
 
 from __future__ import annotations
 

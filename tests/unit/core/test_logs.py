@@ -1,4 +1,4 @@
-"""One event is one line, whatever text somebody puts into it."""
+"""Test that an event is one line, whatever text it contains."""
 
 from __future__ import annotations
 

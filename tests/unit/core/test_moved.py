@@ -57,13 +57,13 @@ def test_what_is_imported_from_a_package_that_loads_its_names_late_is_there() ->
     [(b"seedcore.actor\nCoordinatorActor", CoordinatorActor), (b"seedcore.organism.organ\nOrgan", Organ)],
 )
 def test_the_class_of_an_actor_that_an_older_release_has_started_is_found(name: bytes, actor: type) -> None:
-    # As Ray keeps it. The methods of a class that is not found take no arguments, and an upgrade ended with just that.
+    # The form in which Ray stores it. If Ray finds no class, its methods accept no arguments, which broke an upgrade.
     assert pickle.loads(b"c" + name + b"\n.") is actor
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_the_class_of_an_older_release_loads_though_a_method_has_gone(method: str) -> None:
-    # As Ray's pickle refers to a method of a class.
+    # The form in which Ray pickles a reference to a method.
     pickled = b"\x80\x04" + b"".join(
         b"\x8c" + bytes([len(text)]) + text
         for text in (b"seedcore.coordinator.coordinator", f"Coordinator.{method}".encode())

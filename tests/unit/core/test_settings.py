@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without an entry in passwd and without HOME, as a service may have it."""
+    """Simulate a user without an entry in passwd and without HOME, as in a service."""
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("os.getuid", lambda: 4_000_000)
 
@@ -114,7 +114,7 @@ def test_every_wrong_variable_is_named() -> None:
 def test_the_authentication_mode_is_read_as_ray_reads_it() -> None:
     assert Settings.from_env({"RAY_AUTH_MODE": "TOKEN"}).auth_enabled
     assert not Settings.from_env({"RAY_AUTH_MODE": "Disabled"}).auth_enabled
-    # Ray takes this for "disabled": whoever wrote it meant something else.
+    # Ray would read this as "disabled", which the author did not mean.
     (message,) = messages({"RAY_AUTH_MODE": "token "})
     assert message == "environment: RAY_AUTH_MODE is 'token ', expected token or disabled"
 
@@ -220,7 +220,7 @@ def test_without_authentication_the_loopback_interface_is_allowed(host: str) -> 
 
 @pytest.fixture
 def fresh_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A shell that knows nothing of the deployment below its home; returns the file with the settings."""
+    """Simulate a shell whose home has a deployment but which has not sourced it; return the settings file."""
     monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
     path = tmp_path / ".local" / "share" / "seedcore" / "etc" / "seedcore.env"
     path.parent.mkdir(parents=True)
@@ -237,7 +237,7 @@ def test_a_fresh_shell_finds_the_deployment_of_its_user(fresh_shell: Path) -> No
     assert (settings.address, settings.namespace) == ("127.0.0.2:26379", "team-a")
     assert settings.dashboard_url == "http://127.0.0.1:28265"
     assert settings.token_path == Path("/my home/token")
-    # Ray reads it there.
+    # Ray reads the token from there.
     assert os.environ["RAY_ADDRESS"] == "127.0.0.2:26379"
 
 
@@ -266,7 +266,7 @@ def test_without_a_deployment_there_are_the_defaults(fresh_shell: Path) -> None:
 def test_a_script_under_a_python_without_its_packages_says_what_to_type(script: str) -> None:
     path = Path(__file__).parents[3] / "scripts" / script
 
-    # -S: as the Python of a checkout that has deployed and nothing else.
+    # -S: like the Python of a checkout in which only a deployment has run.
     run = subprocess.run([sys.executable, "-S", str(path)], capture_output=True, text=True, timeout=60, check=False)
 
     assert run.returncode == 1

@@ -34,7 +34,7 @@ from seedcore.core.task import (
 
 
 class Anything:
-    """Has every attribute there is."""
+    """Has every attribute that is looked up."""
 
     def __getattr__(self, name: str) -> object:
         return name

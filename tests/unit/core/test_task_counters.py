@@ -1,4 +1,4 @@
-"""Counting answers, within bounds."""
+"""Test the bounded counters of answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bootstrap converges: its decisions as a table, its loop against a cluster that is faked, on a clock that is set."""
+"""Test bootstrap: its decisions as a table, and its loop against a fake cluster with a fake clock."""
 
 from __future__ import annotations
 
@@ -50,34 +50,34 @@ OTHER = "its configuration differs"
 @pytest.mark.parametrize(
     ("report", "action", "why"),
     [
-        # Nothing is there.
+        # No Coordinator exists.
         (seen("absent", told=False), "create", ""),
         (seen("not_installed", told=False), "create", ""),
         (seen("init_failed", told=False, state="DEAD"), "create", ""),
-        # It is ours: only look.
+        # The Coordinator is ours: only wait.
         (seen("ready", "healthy"), "wait", ""),
         (seen("degraded", "healthy"), "wait", ""),
         (seen("organs_down"), "wait", ""),
         (seen("starting", **STARTS), "wait", ""),
-        # It is not ours.
+        # The Coordinator is not ours.
         (seen("ready", "healthy", release="r2"), "replace", "it has release r2, not r1"),
         (seen("ready", "healthy", release=None), "replace", "it has release None, not r1"),
         (seen("ready", "healthy", fingerprint="f2"), "reload", OTHER),
         (seen("ready", "healthy", fingerprint=None), "reload", OTHER),
         (seen("starting", fingerprint="f2", **STARTS), "replace", OTHER),
         (seen("organs_down", fingerprint="f2", organism_initialized=False), "replace", OTHER),
-        # It has not said what it is: what is not known is not equal, and not different either.
+        # It has not reported its identity: an unknown value is neither equal nor different.
         (seen("starting", "initializing", told=False, state="PENDING_CREATION"), "wait", ""),
         (seen("restarting", "initializing", told=False, state="RESTARTING"), "wait", ""),
         (seen("unschedulable", "initializing", told=False, pid=0), "wait", ""),
-        # It is about to become another one.
+        # It is changing into another one.
         (seen("reloading", "initializing", fingerprint="f2"), "wait", ""),
-        # It is ours, and broken beyond waiting.
+        # It is ours, and waiting cannot repair it.
         (seen("not_responding", told=False), "replace", "m"),
         (seen("not_responding", told=False, evidence={"zombie": True}), "replace", "m"),
         (seen("init_failed"), "replace", "m"),
         (seen("organs_down", organism_initialized=False), "replace", "m"),
-        # Nothing to decide on.
+        # Nothing is known, so nothing is decided.
         (seen("unreachable", told=False), "give_up", "m"),
         (seen("unauthorized", told=False), "give_up", "m"),
         (seen("state_damaged", told=False), "give_up", "m"),
@@ -103,7 +103,7 @@ def test_a_certificate_that_is_not_believed_is_an_operators_to_replace_and_no_su
 
 
 class Clock:
-    """Stands for the module ``time``: who sleeps lets it go on, and what was planned for then happens."""
+    """Fake module ``time``: a sleep advances the clock and triggers the events planned until then."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -124,7 +124,7 @@ class Clock:
 
 
 class Hands:
-    """Stands for the driver: does to the fake cluster what Ray would do to a real one."""
+    """Fake driver that does to the fake cluster what Ray would do to a real one."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
@@ -178,7 +178,7 @@ class Hands:
         return []
 
     def runs(self, spec: OrganismSpec, *, release: str = "", actor_id: str = "a1") -> None:
-        """Let a healthy Coordinator of this organism be there."""
+        """Put a healthy Coordinator of this organism into the cluster."""
         self.cluster.coordinator = {
             "actor_id": actor_id, "name": "seedcore_coordinator", "class_name": "Coordinator", "state": "ALIVE",
             "pid": 4_000_001, "node_id": self.cluster.nodes[0]["node_id"], "num_restarts": "0",
@@ -242,7 +242,7 @@ def test_one_that_is_right_is_left_alone_and_ray_is_not_joined(cluster: FakeClus
 def test_a_coordinator_that_was_restarting_is_asked_what_it_is(
     cluster: FakeCluster, hands: Hands, clock: Clock, silent_s: float
 ) -> None:
-    # Ray has started its process again; until that is up nobody knows which organism it is.
+    # Ray has restarted its process; until that is up, its organism is unknown.
     hands.runs(OLD)
     assert cluster.coordinator is not None
     row = cluster.coordinator

@@ -1,4 +1,4 @@
-"""What `seedcore dev` imports, watches and shows; tests/integration/test_dev.py runs the whole of it."""
+"""Test what `seedcore dev` imports, watches and prints; tests/integration/test_dev.py runs the whole command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def organism(*agents: str) -> OrganismSpec:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A directory with organism.yaml, a project beside it, a module, and an environment."""
+    """Create a directory with organism.yaml, a project, a module and a virtual environment."""
     (tmp_path / "organism.yaml").touch()
     for path in ("mine/pyproject.toml", "mine/mine.py", "beside.py", "venv/pyvenv.cfg", "venv/lib/installed.py"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

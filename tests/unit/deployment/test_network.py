@@ -1,4 +1,4 @@
-"""What the nodes can send each other, without nodes: who asks whom, and what is said of what does not come."""
+"""Test the network check without nodes: which node fetches from which, and the messages about missing objects."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_port_is_closed_if_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(network, "CONNECT_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0), backlog=1) as full:
         port, crowded = server.getsockname()[1], full.getsockname()[1]
-        # A queue that is full drops what comes, as a firewall does.
+        # A full accept queue drops connections, as a firewall does.
         waiting = [socket.socket() for _ in range(4)]
         for end in waiting:
             end.setblocking(False)
@@ -83,7 +83,7 @@ def test_a_port_is_closed_if_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_node_can_pass_on_an_object_that_another_one_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Ray fetches an object from any node that has it, so a firewall between two nodes would not show.
+    # Ray fetches an object from any node that has it, which would hide a firewall between two nodes.
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(put=lambda data: [len(data)]))
 
     offers = Peer().offer(["n01", "n03"])

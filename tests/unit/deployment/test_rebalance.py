@@ -1,4 +1,4 @@
-"""``seedcore rebalance``: what it prints, how it ends, and that it stops where something is not as planned."""
+"""Test ``seedcore rebalance``: its output, its exit codes, and that it stops at a deviation from the plan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAN = [
 
 
 class Driver:
-    """Answers as the Coordinator would; ``broken`` cannot be moved."""
+    """Answers like the Coordinator; the organ ``broken`` cannot be moved."""
 
     def __init__(self) -> None:
         self.plan = PLAN

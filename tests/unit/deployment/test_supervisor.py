@@ -1,4 +1,4 @@
-"""The supervisor: its decisions with the time passed in, its knife on real processes, its loop against real HTTP."""
+"""Test the supervisor: its decisions as pure functions, its kills on real processes, its loop against real HTTP."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ READY = report("ready", "healthy")
 
 
 class Clock:
-    """Feeds a judge one report every two seconds."""
+    """Feeds one report to a judge every two seconds."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
         self.now = 1000.0
 
     def feed(self, what: Report, *, seconds: float, wanted: bool = True, step: float = 2.0) -> Action | None:
-        """Feed for so long, or until there is something to do."""
+        """Feed reports for some seconds, or until the judge decides to act."""
         end = self.now + seconds
         while self.now < end:
             self.now += step
@@ -124,7 +124,7 @@ def test_another_process_is_another_matter(clock: Clock) -> None:
 
 
 def test_few_probes_prove_nothing_however_far_apart(clock: Clock) -> None:
-    # A machine that was asleep: the clock has moved on, but nobody was looking.
+    # The machine was suspended: the clock has advanced without any probe.
     for _ in range(100):
         assert clock.feed(HUNG, seconds=1, step=POLICY.gap_s + 1) is None
 
@@ -168,7 +168,7 @@ def test_a_moment_of_absence_is_not_acted_on(clock: Clock) -> None:
 @pytest.mark.parametrize("trouble", [HUNG, ABSENT, report("init_failed")], ids=lambda each: each.reason)
 def test_nothing_is_done_that_nobody_wants(clock: Clock, trouble: Report) -> None:
     assert clock.feed(trouble, seconds=10_000, wanted=False) is None
-    # And wanting it later does not count the time before.
+    # A later desired state does not count the time before it.
     assert clock.feed(trouble, seconds=POLICY.absent_timeout_s) is None
 
 
@@ -245,7 +245,7 @@ def test_each_kind_of_silence_has_its_own_answer(clock: Clock, seen: Report, rem
 def test_what_two_kills_did_not_mend_is_replaced_with_the_present_settings(clock: Clock, seen: Report) -> None:
     remedies: list[str | None] = []
     for pid in range(100, 107):
-        # Each is another process of the same actor, and no better.
+        # Each process of the same actor is new and fails in the same way.
         action = clock.feed(replace(seen, coordinator={**seen.coordinator, "pid": pid}), seconds=10_000)
         assert action is not None
         remedies.append(action.remedy)
@@ -325,7 +325,7 @@ def test_a_state_directory_that_cannot_be_is_a_fault_of_the_configuration(tmp_pa
         write_desired(Settings(state_dir=tmp_path / "file" / "state"), "running")
 
 
-# A process that calls itself what Ray's do, below one that names its node as a raylet does.
+# A process with a title like Ray's actors, whose parent names its node like a raylet.
 _ACTOR = 'exec -a "$1" sleep 300'
 _RAYLET = '(exec bash -c "$0" actor "$1") & echo $!; wait'
 
@@ -429,7 +429,7 @@ def test_the_watchdog_is_fed_only_by_the_process_it_is_meant_for(monkeypatch: py
     assert watchdog_s() is None
 
 
-# Stands for `seedcore bootstrap`: writes down how it was called, then does what the test put into a file.
+# Fake `seedcore bootstrap`: records its call, then runs the code that the test has put into a file.
 _BOOTSTRAP = """
 import json, os, sys, time
 here = sys.argv[1]
@@ -448,7 +448,7 @@ QUICK = Policy(
 
 
 class Running:
-    """A supervisor at work in a thread."""
+    """A supervisor that runs in a thread."""
 
     def __init__(self, cluster: FakeCluster, directory: Path, policy: Policy = QUICK) -> None:
         self.directory = directory
@@ -477,7 +477,7 @@ class Running:
         return sum(path == "/coordinator/status" for _, path, _, _ in self.cluster.seen)
 
     def watched(self, more: int = 20) -> None:
-        """Wait until it has had so many chances to act."""
+        """Wait until the supervisor has made ``more`` probes, so many chances to act."""
         before = self.probes()
         eventually(lambda: self.probes() >= before + more, what="probes")
 
@@ -634,7 +634,7 @@ def test_a_coordinator_that_ray_calls_alive_on_a_dead_node_is_left_to_bootstrap(
     cluster: FakeCluster, running: Running
 ) -> None:
     with actor() as pid:
-        # Whoever has the number now, it is not the Coordinator of a node that is dead.
+        # The process that has this pid now is not the Coordinator, whose node is dead.
         assert cluster.coordinator is not None
         cluster.coordinator |= {"pid": pid, "node_id": "dead"}
         cluster.hang.set()
@@ -685,7 +685,7 @@ def test_the_service_ends_at_once_even_while_a_probe_waits(cluster: FakeCluster,
     process.send_signal(sent)
     _, err = process.communicate(timeout=30)
 
-    # Well below the nine seconds that the probe may take, and with room for a machine that has much to do.
+    # Well below the nine seconds that the probe may take, with a margin for a busy machine.
     assert time.monotonic() - began < 3
     assert process.returncode == 0
     assert err.splitlines()[-1].endswith("stopped")

@@ -1,4 +1,4 @@
-"""The routing table's epoch names one table, and who waits for the next is told of it at once."""
+"""Test that an epoch identifies one routing table, and that waiters get the next table at once."""
 
 from __future__ import annotations
 

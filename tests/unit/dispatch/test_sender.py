@@ -1,4 +1,4 @@
-"""What a task is answered whose call to its organ's process fails, and who is told of it."""
+"""Test the answer to a task whose call to the organ's process fails, and who is notified."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TABLE: dict[str, tuple[Any, int, str, str, list[Miss]]] = {
 
 
 class Handle:
-    """An actor whose calls end as the test says."""
+    """An actor whose calls end as the test decides."""
 
     def __init__(self, outcome: Any, state: int) -> None:
         self.outcome, self.state = outcome, state

@@ -1,4 +1,4 @@
-"""Answers of a batch go back as they come, all of them once, and are not kept for ever."""
+"""Test that each answer of a batch is returned once, as soon as it is ready, and is not kept for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an organ's process has spawned ends when the process is killed."""
+"""Test that the child processes of an organ's process end when it is killed."""
 
 from __future__ import annotations
 

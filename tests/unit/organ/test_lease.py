@@ -1,4 +1,4 @@
-"""Whether a process may take work, as a table of what it hears."""
+"""Test whether a process may accept work, as a table of the messages that it receives."""
 
 from __future__ import annotations
 

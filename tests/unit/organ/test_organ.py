@@ -1,4 +1,4 @@
-"""One organ in this process, without Ray: slots, queue, deadlines, failing and healing agents."""
+"""Test one organ in this process, without Ray: slots, queue, deadlines, agents that fail and recover."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ let_go = threading.Event()
 
 
 class Waits:
-    """Works until the test lets it."""
+    """Works until the test releases it."""
 
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
@@ -37,7 +37,7 @@ class Waits:
 
 
 class Moody:
-    """Healthy until told otherwise, and healthy again in its next life."""
+    """Healthy until the test makes it ill, and healthy again after a restart."""
 
     unwell = False
 
@@ -52,7 +52,7 @@ class Moody:
 
 
 class StartsSlowly:
-    """Its first life is short; the next ones take as long to start as the test likes."""
+    """Ill if the test says so; its restarts wait until the test releases them."""
 
     lives: ClassVar[dict[str, int]] = {}
     ill: ClassVar[set[str]] = set()
@@ -73,7 +73,7 @@ class StartsSlowly:
 
 
 class Threaded:
-    """Says in which thread everything of it runs; sync, as what uses sqlite3 or Playwright has to be."""
+    """Records the thread of each of its methods; it is sync, like agents that use sqlite3 or Playwright."""
 
     threads: ClassVar[list[tuple[str, str, int]]] = []
 
@@ -101,7 +101,7 @@ class Threaded:
 
 
 class AtWork:
-    """Says that it is ill while it works, and minds when it is stopped meanwhile."""
+    """Reports itself ill while it works, and records when it is stopped."""
 
     def __init__(self, agent_id: str) -> None:
         started.append("born")
@@ -120,7 +120,7 @@ class AtWork:
 
 
 class Ends:
-    """Ends the process, as far as it can, when somebody looks for its method."""
+    """Raises SystemExit when its method is looked up."""
 
     def __init__(self, agent_id: str) -> None:
         pass
@@ -135,7 +135,7 @@ class Ends:
 
 
 class Plain:
-    """Cannot be asked how it is."""
+    """Has no health check."""
 
     def __init__(self, agent_id: str) -> None:
         pass
@@ -145,7 +145,7 @@ class Plain:
 
 
 def holds(task: Task) -> str:
-    """Hangs as C code does, which no exception reaches."""
+    """Hangs like C code, which no exception can interrupt."""
     if task.params.get("hold"):
         let_go.wait()
     return "done"
@@ -205,7 +205,7 @@ async def running(agent: str, **spec: Any) -> AsyncIterator[Organ]:
         await until(organ, lambda snapshot: snapshot.first_round_over)
         yield organ
     finally:
-        # The loop waits at its end for the threads of its tasks, also where a test has failed.
+        # The loop waits at its end for the threads of its tasks, even after a failed test.
         let_go.set()
         await organ.stop()
 
@@ -214,7 +214,7 @@ async def until(organ: Organ, check: Callable[[Snapshot], bool]) -> Snapshot:
     boot, version = "", -1
     async with asyncio.timeout(20):
         while True:
-            # What is not worth a report of its own, a queue for one, shows at the next.
+            # A change that triggers no report, such as the queue length, appears in the next one.
             snapshot = Snapshot.from_dict(await organ.watch(boot, version, 0.1))
             if check(snapshot):
                 return snapshot
@@ -301,7 +301,7 @@ async def test_an_agent_with_less_to_do_comes_first() -> None:
 async def test_python_code_in_a_thread_ends_with_its_deadline() -> None:
     async with running("spins") as organ:
         assert (await organ.execute(task(), 0.2))["error_type"] == "TimeoutError"
-        # Its only place is free again, and its thread too.
+        # Its only slot is free again, and so is its thread.
         second = await organ.execute(task(), 0.2)
         assert (second["error_type"], second["agent_id"]) == ("TimeoutError", "organ_agent_0")
 

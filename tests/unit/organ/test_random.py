@@ -1,4 +1,4 @@
-"""Random organs, tasks and faults in one process: every task is answered exactly once, in the documented shape."""
+"""Test random organs, tasks and faults in one process: every task gets exactly one answer in the documented shape."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST: Counter[str] = Counter()
 
 
 class Anything:
-    """Does what its task says, and writes down that it has."""
+    """Does what its task asks for, and records it."""
 
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
@@ -140,5 +140,5 @@ async def test_every_task_has_one_answer(
     assert max(MOST.values(), default=0) <= at_a_time
     snapshot = organ.snapshot()
     assert (snapshot.in_flight, snapshot.queued) == (0, 0)
-    # A caller may give up in the very turn of the loop in which its answer is made, and counted.
+    # A caller may give up in the same iteration of the loop in which its answer is created and counted.
     assert answered <= sum(entry["count"] for entry in snapshot.tasks) <= len(tasks)

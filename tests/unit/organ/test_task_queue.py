@@ -1,4 +1,4 @@
-"""Which agent takes the next task, and what becomes of tasks that nobody awaits or that come too late."""
+"""Test which agent gets the next task, and the fate of cancelled and late tasks."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def report(prefix: Path, user: str = "", python: str = sys.executable) -> dict[s
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that everybody may enter."""
+    """Provide a directory that every user may enter."""
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
     directory.chmod(0o755)
     yield directory

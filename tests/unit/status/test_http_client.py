@@ -1,4 +1,4 @@
-"""One request to a server that does not do as it should."""
+"""Test one request to a faulty server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nhalf
 
 
 def sockets() -> int:
-    """Open sockets of this process."""
+    """Return the number of open sockets of this process."""
     return sum("socket:" in str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
 
 
@@ -37,7 +37,7 @@ def test_an_answer_that_does_not_end_leaves_no_socket_open(answer: bytes) -> Non
             before = sockets()
             with pytest.raises(OSError) as caught:  # noqa: PT011 - several kinds
                 request(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_s=0.3)
-            # That of the server's side, which waits, is one of them.
+            # One of them is the server's listening socket.
             assert sockets() <= before + 1
             ended.set()
             serving.join()

@@ -1,4 +1,4 @@
-"""The truth table: what is judged from rows of the State API and the Coordinator's answer."""
+"""Test the truth table: the verdict for rows of the State API and answers of the Coordinator."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def refused() -> OSError:
         (judge(row(), Response(200, body(pid=99)), organ_row()), "unhealthy", "not_responding"),
         (judge(row(), Response(404, {"detail": "somebody else"})), "unhealthy", "not_responding"),
         (judge(row(), Response(200, [1]), organ_row()), "unhealthy", "not_responding"),
-        # Another host's clock says nothing about the Coordinator.
+        # The clock of another host proves nothing about the Coordinator.
         (judge(row(), Response(200, body(snapshot_at=time.time() - 60)), organ_row()), "healthy", "ready"),
         (judge(row(), None, organ_row(state="RESTARTING")), "unhealthy", "organs_down"),
         (judge(row(), None, organ_row() | {"pid": 21}), "unhealthy", "organs_down"),
@@ -203,7 +203,7 @@ def test_every_node_that_is_alive_is_asked(cluster: FakeCluster) -> None:
     cluster.nodes.append({"node_id": "beef", "node_name": "worker", "state": "ALIVE"})
     assert check_nodes(cluster.settings, probe(cluster.settings)).healthy
 
-    # The dashboard's cache does not know the node yet, or knows nothing at all.
+    # The dashboard's cache lacks the node, or is empty.
     cluster.summary = [entry for entry in cluster._summary() if entry["raylet"]["nodeId"] != "beef"]
     report = check_nodes(cluster.settings, probe(cluster.settings))
     assert (report.healthy, report.reason) == (False, "nodes_missing")
@@ -213,7 +213,7 @@ def test_every_node_that_is_alive_is_asked(cluster: FakeCluster) -> None:
 
 
 def test_another_actor_with_the_coordinators_pid_on_this_host_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Asked from another host than the head: pid 10 here is an actor of another node, pid 20 is nobody.
+    # Seen from another host than the head: pid 10 here is an actor of another node, pid 20 does not exist.
     monkeypatch.setattr(processes, "is_living_actor", lambda pid: pid == 10)
     monkeypatch.setattr("seedcore.status.verdict.is_living_actor", lambda pid: pid == 10)
     monkeypatch.setattr(processes, "_raylet_above", lambda _: "another node")
@@ -300,7 +300,7 @@ def test_an_organ_that_is_just_being_started_is_not_unschedulable() -> None:
 def test_a_wait_gives_up_early_only_on_what_no_node_could_ever_hold(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, asks: dict[str, float], gives_up_after_s: float
 ) -> None:
-    # A worker that starts slowly has no pid for a while, either.
+    # A worker that starts slowly has no pid for a while either.
     assert cluster.coordinator is not None
     cluster.nodes[0] |= {"resources_total": BIG["resources_total"]}
     cluster.coordinator |= {"state": "PENDING_CREATION", "pid": 0, "required_resources": asks}
@@ -351,7 +351,7 @@ def test_a_store_that_the_head_cannot_open_is_told_by_its_own_log(cluster: FakeC
         "Ray's head cannot open its store: Failed to open RocksDB at /x/state/gcs/tables: "
         "Corruption: MANIFEST-000005 may be corrupted"
     )
-    # The next start has a log of its own; and a head that answers is not asked for its log.
+    # The next start writes a new log; and no log is read if the head answers.
     assert probe(replace(cluster.settings, ray_logs=logs)).healthy
     (logs / "gcs_server.out").write_text("[2026-11-26 10:00:00,123 I 42 42] (gcs_server) gcs_server.cc:100: starting\n")
     assert probe(away).reason == "unreachable"
@@ -360,7 +360,7 @@ def test_a_store_that_the_head_cannot_open_is_told_by_its_own_log(cluster: FakeC
 def test_of_several_dead_coordinators_the_one_that_ended_last_is_told(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The newest was never started: its runtime environment could not be made.
+    # The newest worker never started, because its runtime environment could not be created.
     times = {"old": {"startTime": 1000, "endTime": 5000}, "new": {"startTime": 0, "endTime": "9000"}}
     monkeypatch.setattr("seedcore.status.state_api._get", lambda *_, **__: {"data": {"actors": times}})
     rows = [{"actor_id": "old"}, {"actor_id": "new"}]

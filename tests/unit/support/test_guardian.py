@@ -11,7 +11,7 @@ from tests.support.guardian import ROOT
 from tests.support.processes import kill, marked
 from tests.support.waiting import eventually
 
-# A session with a head: one marked process. It tells that it is ready, and waits.
+# A session with a head, which is one marked process. It reports that it is ready and waits.
 SESSION = """
 import os, subprocess, sys
 from pathlib import Path

@@ -11,13 +11,13 @@ from tests.support import ports
 from tests.support.ports import free_ports, free_range
 
 ROOT = Path(__file__).parents[3]
-# A small space, in which another process would meet every port of this one.
+# A range so small that another process would try every port of this one.
 SMALL = "from tests.support import ports; ports.FIRST, ports._RANGES_FROM, ports.LAST = 31_000, 31_100, 31_400; "
 
 
 @pytest.fixture(autouse=True)
 def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Claims of this test alone: other sessions of this machine may have any port of the small space."""
+    """Use a private claims file: other sessions of this machine may hold any port of the small range."""
     path = tmp_path / "claims"
     monkeypatch.setattr(ports, "CLAIMS", str(path))
     monkeypatch.setattr(ports, "_descriptor", None)
@@ -27,7 +27,7 @@ def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def all_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens anywhere: only claims count."""
+    """Pretend that all ports are free, so that only claims count."""
     monkeypatch.setattr(ports, "_is_free", lambda _: True)
 
 

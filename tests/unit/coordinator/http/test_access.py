@@ -1,4 +1,4 @@
-"""Every route with every scope; named tokens that come, expire and go while the server runs."""
+"""Test every route with every scope, and named tokens that are added, expire or are revoked while the server runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Client = Callable[[str], httpx.AsyncClient]
 OPERATE = sorted(OPERATE_TYPES)
-# That of the cluster.
+# The cluster's own token.
 TOKEN = "sesame-7f3a"
 
 
@@ -32,13 +32,13 @@ def named(tmp_path: Path) -> NamedTokens:
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> dict[Scope, str]:
-    """A token of each scope."""
+    """Return one token per scope."""
     return {scope: TokenFile(tmp_path).add(str(scope), scope, now=time.time()) for scope in Scope}
 
 
 @pytest.fixture
 async def by(view: View, named: NamedTokens, tokens: dict[Scope, str]) -> Client:
-    """Return a client with a token, without a network."""
+    """Return a client with a token that needs no network."""
     await named.refresh()
     app = create_app(view, token=TOKEN, named=named.access)
 
@@ -50,7 +50,7 @@ async def by(view: View, named: NamedTokens, tokens: dict[Scope, str]) -> Client
 
 
 def calls(view: View) -> list[tuple[str, str, Any, Scope]]:
-    """Every route, with a body where it takes one, and the scope that it needs."""
+    """Return every route, with a body if it accepts one, and the required scope."""
     app = create_app(view, token=None)
     found: list[tuple[str, str, Any, Scope]] = []
     for route in app.routes:

@@ -1,4 +1,4 @@
-"""The client against a real server: what travels together, what waits for whom, and what a bad day makes of a task."""
+"""Test the client against a real server: batching, slow tasks beside quick ones, and answers after failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Start = Callable[..., Awaitable[HttpServer]]
 
 
 class Worker(View):
-    """Does tasks: ``hold`` waits until the test lets it go, anything else is done at once."""
+    """Executes tasks: ``hold`` waits until the test releases it, any other task ends at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def view() -> Worker:
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Bodies of the requests that clients send."""
+    """Return the bodies of the requests that clients have sent."""
     sent: list[bytes] = []
     post = wire.Wire.post
 
@@ -220,7 +220,7 @@ async def test_a_connection_that_breaks_leaves_only_unanswered_tasks_unknown(
         wires[0].close()
         answer = await slow
         assert (answer["success"], answer["executed"]) == (False, "unknown")
-        # The next task finds another connection.
+        # The next task uses a new connection.
         assert (await client.submit(echo(2)))["success"]
     assert sum(task["type"] == "hold" for task in view.tasks) == 1
 
@@ -284,7 +284,7 @@ async def test_the_certificate_of_the_settings_is_believed(start: Start, tmp_pat
     believing = _settings(server, tmp_path, token, http_tls_cert=certificate)
     async with AsyncClient(believing, transport="http") as client:
         assert (await client.submit(echo(1)))["result"] == 1
-        # On the connection that is there already.
+        # On the existing connection.
         assert (await client.submit(echo(2)))["result"] == 2
 
 

@@ -1,4 +1,4 @@
-"""The client's side of a connection, against the real server."""
+"""Test the client's side of a connection against the real server."""
 
 from __future__ import annotations
 

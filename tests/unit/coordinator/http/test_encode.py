@@ -1,4 +1,4 @@
-"""Results as JSON: equal to the json module where that is defined, honest where it is not."""
+"""Test the encoding of results: equal to the json module where it accepts a value, and marked where it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gauge sees the same in a text whatever pieces it comes in."""
+"""Test that the gauge gives the same result for a text however it is split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET /metrics says what the view says, in both text formats."""
+"""Test that GET /metrics exports the view's values in both text formats."""
 
 from __future__ import annotations
 

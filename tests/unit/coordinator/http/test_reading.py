@@ -1,4 +1,4 @@
-"""The endpoints that only read, and the token."""
+"""Test the read-only endpoints and their authentication."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seedcore.coordinator.http import create_app
 if TYPE_CHECKING:
     from tests.unit.coordinator.http.conftest import Serve, View
 
-# A route that is added is checked like the others.
+# A new route is checked like the others.
 ROUTES = create_app(ExampleCoordinator(), token="any").openapi()["paths"]
 READABLE = [*(path for path, methods in ROUTES.items() if "get" in methods), "/", "/docs", "/openapi.json"]
 OPEN = ["/livez", "/readyz"]

@@ -1,4 +1,4 @@
-"""A request can be followed: its id comes in, goes to the agent, into the log, and out again."""
+"""Test that a request id reaches the agent, the log and the answer."""
 
 from __future__ import annotations
 

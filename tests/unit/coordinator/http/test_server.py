@@ -1,4 +1,4 @@
-"""uvicorn on a loop that runs already: where it listens, how it ends, and what clients cannot do to it."""
+"""Test uvicorn on a running event loop: its address, its shutdown, and its protection against clients."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_a_body_that_does_not_arrive_is_408(start: Start, view: View, monk
 async def test_an_answer_that_nobody_reads_is_given_up(start: Start, view: View, until: Until) -> None:
     server = await start(token=None, stalled_s=0.2)
     view.organs = [{"organ_id": "x" * 8_000_000}]
-    # So small a window of the reader's that the answer does not fit into the buffers between them.
+    # A receive window so small that the answer does not fit into the buffers in between.
     reading = socket.socket()
     reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reading.setblocking(False)

@@ -1,4 +1,4 @@
-"""POST /coordinator/tasks: what an API user sees."""
+"""Test POST /coordinator/tasks from the point of view of an API user."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_a_task_arrives_and_its_answer_comes_back(client: httpx.AsyncClien
         ("TimeoutError", True, 504),
         ("RayTaskError", False, 500),
         ("ValueError", True, 500),
-        # What an agent raises is the agent's failure, whatever it is called.
+        # An exception of an agent is the agent's failure, whatever its type.
         ("TaskError", True, 500),
         ("OverloadedError", True, 500),
         ("UnknownTaskTypeError", True, 500),
@@ -148,7 +148,7 @@ async def test_a_body_above_the_limit_is_413_and_never_held(
     _assert_failure(answer, "PayloadTooLargeError")
     assert longest <= body.MAX_BODY_BYTES
     assert not view.tasks
-    # The rest of the body was thrown away and the connection is still good.
+    # The server discarded the rest of the body, and the connection is still usable.
     assert (await client.post(PATH, json={"type": "echo"})).status_code == 200
 
 
@@ -197,7 +197,7 @@ async def test_what_all_bodies_hold_together_is_bounded(
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     view.gate.set()
     assert (await first).status_code == 200
-    # Given back, also by the requests that were refused.
+    # The memory is released, also by refused requests.
     assert (await client.post(PATH, content=_text_of(2 * MIB), headers=JSON)).status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""TLS with a certificate of an authority of the test's own: who is believed, who is not, and what a renewal does."""
+"""Test TLS with a private certificate authority: trusted and untrusted servers, and the renewal of a certificate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Files:
-    """An authority, and files for what it issues."""
+    """A certificate authority, and the files of its certificates."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = trustme.CA()
@@ -80,7 +80,7 @@ async def test_another_certificate_is_not_believed_not_even_of_the_same_authorit
     other.issue()
 
     for believed in (other.certificate, None):
-        # The fault is on the side that asks: a supervisor that took it for a hang would kill a healthy Coordinator.
+        # The client is at fault: a supervisor that took this for a hang would kill a healthy Coordinator.
         with pytest.raises(CannotAskError, match="is not trusted: certificate verify failed") as caught:
             await ask(server, believed)
         assert caught.value.untrusted
