@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from seedcore.coordinator.activity import Activity
+from seedcore.coordinator.inbox_view import InboxView, NoInbox
 from seedcore.core.task_counters import BUCKETS_S
 
 
@@ -82,6 +83,8 @@ class ExampleCoordinator:
             "uptime_s": 12.5,
         }
         self.disks = [{"node_name": "worker-1", "path": "/opt/seedcore/tmp", "free": 7, "size": 9}]
+        self.durable = [{"task_type": "echo", "state": "parked", "count": 8}]
+        self.inbox: InboxView = NoInbox()
         self.lately = Activity(lambda: 1_795_555_924.0)
 
     def status(self) -> dict[str, Any]:
@@ -97,8 +100,8 @@ class ExampleCoordinator:
         return self.lately.to_dict()
 
     def metrics(self) -> dict[str, Any]:
-        """Return the input of ``GET /metrics``: counters, organs and disks."""
-        return {**self.figures, "organs": self.organs, "disks": self.disks}
+        """Return the input of ``GET /metrics``: counters, organs, disks and durable tasks."""
+        return {**self.figures, "organs": self.organs, "disks": self.disks, "inbox": self.durable}
 
     async def handle(self, _task: Any, /) -> dict[str, Any]:
         """Return the same successful answer for every task."""

@@ -11,6 +11,7 @@ from seedcore.cli.bootstrap import bootstrap, rebalance, shutdown, supervise
 from seedcore.cli.completion import completion
 from seedcore.cli.config import config
 from seedcore.cli.dev import dev, new
+from seedcore.cli.durable import task, tasks
 from seedcore.cli.network import network
 from seedcore.cli.render import out
 from seedcore.cli.status import ping, status, top
@@ -64,6 +65,7 @@ def cli() -> None:
 
 
 for command in (
-    new, dev, bootstrap, status, top, ping, network, submit, token, config, supervise, rebalance, shutdown, completion
+    new, dev, bootstrap, status, top, ping, network, submit, tasks, task, token, config, supervise, rebalance, shutdown,
+    completion,
 ):  # fmt: skip
     cli.add_command(command)

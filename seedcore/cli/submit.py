@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import uuid
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 DEFAULT_IN_FLIGHT = 16
+# A Coordinator that is being restarted is awaited so long.
+ACCEPTED_WITHIN_S = 30.0
+WAIT_S = 3600.0
 
 
 class TaskType(Text):
@@ -52,10 +57,11 @@ class TaskType(Text):
             ("seedcore submit keywords --params - < params.json", "read params from standard input"),
             ("seedcore submit - < task.json", "read a task: type, params, domain, ..."),
             ("seedcore submit --jsonl tasks.jsonl > outcomes.jsonl", "submit many tasks, one per line"),
+            ("seedcore submit pay --durable --key order-17", "put it into the inbox; do not wait for its end"),
             ("generate | seedcore submit --jsonl - --in-flight 64", "submit tasks as they arrive"),
         ],
         codes=(
-            "0  the task succeeded; with --jsonl, all tasks",
+            "0  the task succeeded, or a durable one was accepted; with --jsonl, all tasks",
             "1  the task failed; with --jsonl, at least one",
             "2  usage or configuration; nothing was sent",
             "4  the Coordinator does not answer; with --jsonl, some tasks were not sent",
@@ -88,6 +94,9 @@ class TaskType(Text):
     type=Seconds(zero=True),
     help="Seconds to wait for a Coordinator that is away or busy; needs --jsonl. [default: 60]",
 )
+@click.option("--durable", is_flag=True, help="Put the task into the inbox, and return once it is on disk.")
+@click.option("--key", type=Text(), help="Idempotency key: sent again with it, it is the same task; needs --durable.")
+@click.option("--wait", is_flag=True, help="Wait for the end of a durable task, also across restarts; needs --durable.")
 def submit(
     *,
     task_type: str | None,
@@ -98,6 +107,9 @@ def submit(
     in_flight: int | None,
     unordered: bool,
     patience: float | None,
+    durable: bool,
+    key: str | None,
+    wait: bool,
 ) -> int:
     """Submit one task, or many, and print the answers as JSON.
 
@@ -106,7 +118,11 @@ def submit(
     """
     given = {"domain": domain, "timeout_s": timeout}
     defaults = {key: value for key, value in given.items() if value is not None}
+    check_together("--durable", given=durable, needing={"--key": key is not None, "--wait": wait})
+    send = partial(_durable, key=key, wait=wait) if durable else _one
     if jsonl is not None:
+        if durable:
+            raise click.UsageError('--jsonl excludes --durable; write "durable" and "key" into the tasks')
         if task_type is not None or params is not None:
             raise click.UsageError("--jsonl excludes TYPE and --params")
         return _many(
@@ -120,14 +136,14 @@ def submit(
             "Missing argument TYPE; give - to read one task from standard input, --jsonl to read many"
         )
     if task_type != "-":
-        return _one(Settings.from_env(), {"type": task_type, "params": params or {}, **defaults})
+        return send(Settings.from_env(), {"type": task_type, "params": params or {}, **defaults})
     if params is not None:
         raise click.UsageError("--params and - exclude each other: the task on standard input has its own params")
     try:
         task = parse_object(read_stdin())
     except ValueError as error:
         raise click.UsageError(f"standard input: {error}") from None
-    return _one(Settings.from_env(), {**defaults, **task})
+    return send(Settings.from_env(), {**defaults, **task})
 
 
 def _one(settings: Settings, task: dict[str, Any]) -> int:
@@ -139,6 +155,27 @@ def _one(settings: Settings, task: dict[str, Any]) -> int:
         return OK
     say(f"{plain(answer.get('error_type', 'error'))}: {plain(answer.get('error', ''))}")
     return FAILED
+
+
+def _durable(settings: Settings, task: dict[str, Any], *, key: str | None, wait: bool) -> int:
+    """Submit a durable task; wait for it as long as it takes, whatever happens to the Coordinator meanwhile."""
+    from seedcore.client import Client
+    from seedcore.client.http_transport import NoAnswer
+
+    # An unreadable token is a configuration error.
+    settings.token()
+    with Client(settings, transport="http") as client:
+        key = key or task.get("key") or uuid.uuid4().hex
+        answer = client.submit(task, durable=True, key=key, wait=False, timeout_s=ACCEPTED_WITHIN_S)
+        if answer.get("accepted") and wait:
+            say(f"accepted as task {answer['id']}, waiting for its end")
+            while answer.get("accepted"):
+                answer = client.submit(task, durable=True, key=key, timeout_s=WAIT_S)
+    out_json(answer)
+    if answer["success"] is True or answer.get("accepted"):
+        return OK
+    say(f"{plain(answer.get('error_type', 'error'))}: {plain(answer.get('error', ''))}")
+    return UNKNOWN if isinstance(answer, NoAnswer) else FAILED
 
 
 def _many(

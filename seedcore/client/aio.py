@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from seedcore.client.durable import Submission, submissions
 from seedcore.client.http_transport import HttpEngine
 from seedcore.client.retry import MAX_IN_FLIGHT, Engine
 from seedcore.client.transport import Connected, Transport
@@ -76,14 +78,35 @@ class AsyncClient(Connected):
             return await asyncio.to_thread(self._http.ping, limit_s)
         return str(await self._ray.ask("ping", limit_s))
 
-    async def submit(self, task: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Submit one task and return its answer."""
+    async def submit(
+        self,
+        task: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        durable: bool = False,
+        key: str | None = None,
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Submit one task and return its answer; see ``Client.submit``."""
+        if durable:
+            (one,) = submissions([task], [key], wait=wait, timeout_s=self._limit(timeout_s))
+            return await self._pursue(one)
         return await (await self._start(task, self._timeout_s if timeout_s is None else timeout_s))
 
     async def submit_many(
-        self, tasks: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], *, timeout_s: float | None = None
+        self,
+        tasks: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        timeout_s: float | None = None,
+        durable: bool = False,
+        keys: Iterable[str | None] | None = None,
+        wait: bool = True,
     ) -> list[dict[str, Any]]:
-        """Submit many tasks at once; return their answers in the order of the tasks."""
+        """Submit many tasks at once; return their answers in the order of the tasks; see ``Client.submit_many``."""
+        if durable:
+            all_tasks = [task async for task in _each(tasks)]
+            each = submissions(all_tasks, keys, wait=wait, timeout_s=self._limit(timeout_s))
+            return list(await asyncio.gather(*(self._pursue(one) for one in each)))
         return [answer async for answer in self.map(tasks, timeout_s=timeout_s)]
 
     async def map(
@@ -105,6 +128,15 @@ class AsyncClient(Connected):
         self._engine.close()
         if self._routes is not None:
             self._routes.close()
+
+    async def _pursue(self, one: Submission) -> dict[str, Any]:
+        """Send a durable task until it is accepted, and wait for its answer."""
+        while True:
+            task, limit_s = one.request(time.monotonic())
+            pause = one.take(await (await self._start(task, limit_s)), time.monotonic())
+            if pause is None:
+                return one.answer
+            await asyncio.sleep(pause)
 
     async def _start(self, task: Any, limit_s: float | None) -> asyncio.Future[dict[str, Any]]:
         await self._room.acquire()

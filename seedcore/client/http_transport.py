@@ -105,15 +105,18 @@ class HttpEngine:
             sink(parsed)
             return
         task, size = parsed
+        is_durable = raw.get("durable") is True
         try:
-            document = _document(raw)
+            # The limit of a durable task is that of each attempt, and not of this request.
+            document = _document(raw, without=frozenset() if is_durable else _LIMIT)
         except Exception as error:
             # A mapping of the caller may raise anything when it is read.
             text = f"the task is not JSON: {describe(error)}"
             sink(failure(text, error_type="TaskError", task_type=task.type, executed="no"))
             return
-        attempts = Attempts(timeout_s, task.timeout_s, patience_s=self._patience_s)
+        attempts = Attempts(timeout_s, None if is_durable else task.timeout_s, patience_s=self._patience_s)
         entry = _Entry(task.type, document, size, attempts, sink)
+        entry.is_whole = is_durable
         self._open.add(entry)
         self._watch(entry)
         self._queue(entry)
@@ -240,7 +243,7 @@ class HttpEngine:
         """Mark a task as sent; return it as JSON with its remaining time."""
         entry.is_sent = True
         self._watch(entry)
-        if entry.limit_s is None:
+        if entry.limit_s is None or entry.is_whole:
             return entry.document
         return b'%s,"timeout_s":%s}' % (entry.document[:-1], repr(max(0.001, round(entry.limit_s, 3))).encode())
 
@@ -283,7 +286,7 @@ class HttpEngine:
 class _Entry:
     """One task in the engine."""
 
-    __slots__ = ("attempts", "document", "is_sent", "limit_s", "sink", "size", "timer", "type")
+    __slots__ = ("attempts", "document", "is_sent", "is_whole", "limit_s", "sink", "size", "timer", "type")
 
     def __init__(self, kind: str, document: bytes, size: int, attempts: Attempts, sink: Sink) -> None:
         self.type = kind
@@ -291,7 +294,7 @@ class _Entry:
         self.size = size
         self.attempts = attempts
         self.sink = sink
-        self.is_sent = False
+        self.is_sent = self.is_whole = False
         self.limit_s: float | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -299,9 +302,12 @@ class _Entry:
 _BATCH = b'{"type":"execute_many","params":{"tasks":[%s]}}'
 
 
-def _document(raw: Mapping[str, Any]) -> bytes:
-    """Write a task as JSON, without ``timeout_s``, which is computed when the task is sent."""
-    kept = {key: value for key, value in raw.items() if key != "timeout_s"}
+_LIMIT = frozenset({"timeout_s"})
+
+
+def _document(raw: Mapping[str, Any], *, without: frozenset[str]) -> bytes:
+    """Write a task as JSON, without ``timeout_s`` if that is computed when the task is sent."""
+    kept = {key: value for key, value in raw.items() if key not in without}
     # Encode it now: half a surrogate pair has no UTF-8, and NaN is not JSON.
     return json.dumps(kept, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -142,6 +142,9 @@ class RayEngine:
             sink(parsed)
         else:
             entry = _Entry(*parsed, timeout_s, sink)
+            if raw.get("durable") is True:
+                # The Coordinator has the inbox; the task's own limit is that of each attempt.
+                entry.durable, entry.attempts = dict(raw), Attempts(timeout_s)
             self._open.add(entry)
             self._try(entry)
 
@@ -170,7 +173,7 @@ class RayEngine:
 
     def _try(self, entry: _Entry) -> None:
         self._patient.pop(entry, None)
-        if entry.task.type in BUILTIN_TASK_TYPES:
+        if entry.task.type in BUILTIN_TASK_TYPES or entry.durable is not None:
             self._run(self._builtin(entry))
             return
         try:
@@ -210,7 +213,7 @@ class RayEngine:
         reference = None
         try:
             coordinator = await asyncio.to_thread(self._routes.coordinator)
-            reference = _send(coordinator, "handle", entry.task.to_dict())
+            reference = _send(coordinator, "handle", entry.durable or entry.task.to_dict())
         except Exception as error:
             # Nothing has left this process.
             answer = unsent(error, entry.task, None)
@@ -250,10 +253,11 @@ class RayEngine:
 class _Entry:
     """One task in the engine."""
 
-    __slots__ = ("attempts", "limit_s", "sink", "size", "task")
+    __slots__ = ("attempts", "durable", "limit_s", "sink", "size", "task")
 
     def __init__(self, task: Task, size: int, timeout_s: float | None, sink: Sink) -> None:
         self.task = task
+        self.durable: dict[str, Any] | None = None
         self.size = size
         self.attempts = Attempts(timeout_s, task.timeout_s)
         self.sink = sink

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from seedcore.client.background import Background
+from seedcore.client.durable import Submission, submissions
 from seedcore.client.http_transport import HttpEngine
 from seedcore.client.retry import MAX_IN_FLIGHT, Engine, closed_answer
 from seedcore.client.transport import Connected, Transport
@@ -81,10 +84,30 @@ class Client(Connected):
         limit_s = self._limit(timeout_s)
         return self._http.ping(limit_s) if self._direct is None else str(self._direct.ask("ping", limit_s))
 
-    def submit(self, task: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Submit one task and return its answer."""
+    def submit(
+        self,
+        task: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        durable: bool = False,
+        key: str | None = None,
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Submit one task and return its answer.
+
+        Args:
+            task: The task.
+            timeout_s: Time limit in seconds. For a durable task it limits only this call; the task goes on.
+            durable: Whether to put it into the inbox: see docs/durable.md. It is sent again until it is accepted.
+            key: Idempotency key of a durable task; default: a new one.
+            wait: Whether to wait for the answer of a durable task, or only until it is accepted. If the time ends
+                before, the acceptance is returned: ``success`` is None, ``accepted`` True.
+        """
         if self._closed:
             return closed_answer(task)
+        if durable:
+            (answer,) = self.submit_many([task], timeout_s=timeout_s, durable=True, keys=[key], wait=wait)
+            return answer
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         if self._direct is not None:
             return self._direct.submit(task, limit_s)
@@ -93,13 +116,32 @@ class Client(Connected):
         return slot.get()
 
     def submit_many(
-        self, tasks: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None
+        self,
+        tasks: Iterable[Mapping[str, Any]],
+        *,
+        timeout_s: float | None = None,
+        durable: bool = False,
+        keys: Iterable[str | None] | None = None,
+        wait: bool = True,
     ) -> list[dict[str, Any]]:
         """Submit many tasks at once; return their answers in the order of the tasks.
 
-        The time of each task starts when it is taken from ``tasks``, see :meth:`map`.
+        The time of each task starts when it is taken from ``tasks``, see :meth:`map`. ``durable``, ``keys`` (one for
+        each task) and ``wait`` are as in :meth:`submit`.
         """
-        return list(self.map(tasks, timeout_s=timeout_s))
+        if not durable:
+            return list(self.map(tasks, timeout_s=timeout_s))
+        answers: list[dict[str, Any]] = []
+        each = submissions(tasks, keys, wait=wait, timeout_s=self._limit(timeout_s))
+        while window := list(islice(each, self._max_in_flight)):
+            slots = [self._send(one) for one in window]
+            for one, first in zip(window, slots, strict=True):
+                slot = first
+                while (pause := one.take(slot.get(), time.monotonic())) is not None:
+                    time.sleep(pause)
+                    slot = self._send(one)
+                answers.append(one.answer)
+        return answers
 
     def map(self, tasks: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
         """Submit many tasks at once; yield each answer, in the order of the tasks, as soon as possible.
@@ -128,6 +170,14 @@ class Client(Connected):
             engine.close()
         if self._routes is not None:
             self._routes.close()
+
+    def _send(self, one: Submission) -> _Slot:
+        slot = _Slot()
+        if self._closed:
+            slot.put(closed_answer(one.task))
+        else:
+            self._bulk().add(*one.request(time.monotonic()), slot.put)
+        return slot
 
     def _bulk(self) -> Engine:
         with self._lock:

@@ -172,8 +172,12 @@ class Coordinator(metaclass=ActorClass):
             parsed = Task.parse(task)
             kind = parsed.type
             if task.get("durable"):
-                # Counted when it is executed.
-                return await self.inbox.submit(task, parsed)
+                # It is counted where it is executed; its waiter is no work of this process.
+                self._answered()
+                try:
+                    return await self.inbox.submit(task, parsed)
+                finally:
+                    self._in_flight += 1
             builtin = BUILTINS.get(kind)
             if builtin is None:
                 # Built-in types have no limit, so that an overloaded Coordinator can still be monitored.

@@ -7,7 +7,9 @@
     |-- TaskError              a task does not have the documented shape
     |   |-- UnknownTaskTypeError    no organ accepts it
     |   |-- PayloadTooLargeError
-    |   `-- KeyConflictError        its idempotency key belongs to another task
+    |   |-- KeyConflictError        its idempotency key belongs to another task
+    |   |-- NoTaskError             there is no such durable task
+    |   `-- WrongStateError         the state of a durable task does not allow an order
     |-- OverloadedError        a limit is reached; retry later
     |-- OrganUnavailableError  the organ for the task is not available
     |   `-- InboxUnavailableError   the inbox for durable tasks is not available
@@ -75,6 +77,14 @@ class PayloadTooLargeError(TaskError):
 
 class KeyConflictError(TaskError):
     """The idempotency key belongs to a durable task with another type, domain or params."""
+
+
+class NoTaskError(TaskError):
+    """There is no such durable task."""
+
+
+class WrongStateError(TaskError):
+    """The state of a durable task does not allow an order."""
 
 
 class OverloadedError(SeedCoreError):

@@ -46,6 +46,8 @@ _EXECUTED: dict[str, Executed] = {
     "TaskError": "no",
     "UnknownTaskTypeError": "no",
     "KeyConflictError": "no",
+    "NoTaskError": "no",
+    "WrongStateError": "no",
     "PayloadTooLargeError": "no",
     "OverloadedError": "no",
     "UnserializableResultError": "yes",

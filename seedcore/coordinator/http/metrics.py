@@ -253,6 +253,22 @@ METRICS = (
     ),
     _gauge("seedcore_node_disk_size_bytes", "File system size without root's reserve, bytes.", _disks("size")),
     _gauge(
+        "seedcore_inbox_tasks",
+        "Durable tasks in the inbox by state; those that have ended are deleted after seven days.",
+        Source(
+            ("task_type", "state"),
+            lambda figures: [((one["task_type"], one["state"]), one["count"]) for one in figures.get("inbox") or ()],
+        ),
+        [
+            _lines(
+                "Tasks",
+                "Durable tasks that have not ended",
+                8,
+                {'sum by (state) (seedcore_inbox_tasks{state=~"ready|later|leased|parked|failed"})': "{{state}}"},
+            )
+        ],
+    ),
+    _gauge(
         "seedcore_organ_ready",
         "1 if the organ has its minimum of ready agents.",
         _organ("ready"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from seedcore.coordinator.inbox_view import InboxView
 
 
 class CoordinatorView(Protocol):
@@ -23,6 +26,11 @@ class CoordinatorView(Protocol):
         """Return the last ten minutes and the last failures: see :class:`seedcore.coordinator.activity.Activity`."""
         ...
 
+    @property
+    def inbox(self) -> InboxView:
+        """The durable tasks."""
+        ...
+
     async def handle(self, task: Any, /) -> dict[str, Any]:
         """Execute a task from untrusted input; never raise, and answer in the documented shape."""
         ...
@@ -33,7 +41,8 @@ class CoordinatorView(Protocol):
         Shape: ``{"tasks": [{"task_type": str, "outcome": "success" | <error_type>, "count": int, "seconds_sum":
         float, "buckets": [int, ...]}], "in_flight": int, "init_seconds": float | None, "init_attempts": int,
         "restarts": int, "reloads": int, "uptime_s": float, "organs": [<entries of organism(), with agents, stuck,
-        queue_limit and tasks of their own>], "disks": [<entries of Disks.to_list()>]}``; ``buckets`` are those of
+        queue_limit and tasks of their own>], "disks": [<entries of Disks.to_list()>], "inbox": [<entries of
+        InboxView.figures()>]}``; ``buckets`` are those of
         :data:`seedcore.core.task_counters.BUCKETS_S`.
         """
         ...

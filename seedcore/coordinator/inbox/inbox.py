@@ -26,9 +26,10 @@ from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.errors import (
     InboxUnavailableError,
     KeyConflictError,
+    NoTaskError,
     OverloadedError,
     SeedCoreError,
-    TaskError,
+    WrongStateError,
 )
 from seedcore.core.reason import Reason
 from seedcore.core.task import Task, describe, payload_bytes
@@ -268,14 +269,6 @@ class Inbox:
             recovering=recovering,
             full=pump.last.is_full if pump.last is not None else "",
         )
-
-
-class NoTaskError(TaskError):
-    """There is no such durable task."""
-
-
-class WrongStateError(TaskError):
-    """The state of a durable task does not allow what somebody wants of it."""
 
 
 _NEEDS = {

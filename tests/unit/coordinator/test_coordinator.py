@@ -11,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
-from seedcore.client import AsyncClient
+from seedcore.client import AsyncClient, Client
 from seedcore.coordinator.coordinator import STALE_AFTER_S, Coordinator
 from seedcore.coordinator.organ_actors import organ_name
 from seedcore.coordinator.placement import Node
@@ -306,3 +307,51 @@ async def test_an_inbox_that_cannot_be_opened_makes_the_status_unhealthy_and_spa
         "unhealthy", "inbox_unavailable", "the inbox is not open: why"
     )  # fmt: skip
     assert (await durable.handle({"type": "do"}))["success"]
+
+
+async def test_a_client_submits_durable_tasks_and_waits_for_them(durable: Coordinator) -> None:
+    async with AsyncClient(Settings(http_port=durable._http.port), transport="http") as client:
+        accepted = await client.submit({"type": "do"}, durable=True, key="one", wait=False)
+        answer = await client.submit({"type": "do", "timeout_s": 5}, durable=True, key="one")
+        many = await client.submit_many([{"type": "do"}] * 50, durable=True)
+        refused = await client.submit({"type": "nope"}, durable=True)
+        conflict = await client.submit({"type": "do", "params": {"other": 1}}, durable=True, key="one")
+
+    assert (accepted["accepted"], answer["success"], answer["id"]) == (True, True, accepted["id"])
+    assert all(one["success"] for one in many)
+    assert len({one["id"] for one in many}) == 50
+    assert (refused["error_type"], refused["executed"]) == ("UnknownTaskTypeError", "no")
+    assert (conflict["error_type"], conflict["executed"]) == ("KeyConflictError", "no")
+
+
+async def test_a_blocking_client_does_so_as_well(durable: Coordinator) -> None:
+    def use() -> list[dict[str, Any]]:
+        with Client(Settings(http_port=durable._http.port), transport="http") as client:
+            return [
+                client.submit({"type": "do"}, durable=True, key="two"),
+                *client.submit_many([{"type": "do"}] * 5, durable=True, keys=[f"k{number}" for number in range(5)]),
+                client.submit({"type": "fail"}, durable=True, timeout_s=30),
+            ]
+
+    answers = await asyncio.to_thread(use)
+
+    assert [answer["success"] for answer in answers] == [True] * 6 + [False]
+    assert answers[-1]["state"] == "failed"
+
+
+async def test_a_durable_task_is_listed_shown_and_decided_over_http(durable: Coordinator) -> None:
+    url = f"http://127.0.0.1:{durable._http.port}/coordinator/tasks"
+    async with httpx.AsyncClient() as http:
+        accepted = await http.post(url, json={"type": "fail", "durable": True, "key": "k"})
+        task_id = accepted.json()["id"]
+        shown = await http.get(f"{url}/{task_id}?wait_s=30")
+        listed = await http.get(f"{url}?state=failed,parked")
+        settled = await http.post(f"{url}/{task_id}/done")
+        again = await http.post(f"{url}/{task_id}/retry")
+
+    assert (accepted.status_code, shown.json()["state"], shown.json()["answer"]["error"][:12]) == (
+        202, "failed", "no such file"
+    )  # fmt: skip
+    assert [task["id"] for task in listed.json()] == [task_id]
+    assert (settled.json()["state"], again.status_code) == ("done", 409)
+    assert durable.metrics()["inbox"] == [{"task_type": "fail", "state": "done", "count": 1}]

@@ -24,6 +24,7 @@ from seedcore.coordinator.http.answers import INITIALIZING_RETRY_S, Failed, as_j
 from seedcore.coordinator.http.body import BODY_TIMEOUT_S, Intake, RefusedError
 from seedcore.coordinator.http.encode import UnserializableResultError, encode, encode_own
 from seedcore.coordinator.http.middleware import access_of, lacking, request_id
+from seedcore.coordinator.http.routes.inbox import StateWord
 from seedcore.core.access import OPERATE_TYPES, Scope
 from seedcore.core.errors import SeedCoreError
 from seedcore.core.reason import Status
@@ -41,12 +42,16 @@ _BEFORE_ANY_AGENT = {
     "PayloadTooLargeError": 413,
     "OverloadedError": 429,
     "OrganUnavailableError": 503,
+    "InboxUnavailableError": 503,
+    "KeyConflictError": 409,
+    "ExpiredError": 504,
     "InitializationError": 503,
 }
 # Additional meanings of the codes, for people.
 _MEANINGS = {
     400: "The body is not JSON, nested too deeply, or not a task.",
     404: "No organ accepts this type; the error lists the known types.",
+    409: "The key of a durable task belongs to another task.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "Not application/json.",
@@ -69,6 +74,14 @@ class TaskIn(BaseModel):
     drift_score: Annotated[float | None, Field(description="Passed to agents unchanged.")] = None
     id: Annotated[str | None, Field(description="Your own id of the task.")] = None
     timeout_s: Annotated[float | None, Field(gt=0, description="Time limit in seconds.")] = None
+    durable: Annotated[bool | None, Field(description="Whether to put it into the inbox; the next keys need it.")] = (
+        None
+    )
+    key: Annotated[str | None, Field(description="Idempotency key: sent again with it, it is the same task.")] = None
+    wait_s: Annotated[float | None, Field(ge=0, description="Seconds to wait for the answer, at most 600.")] = None
+    priority: Annotated[int | None, Field(ge=-100, le=100, description="Higher ones begin first.")] = None
+    repeatable: Annotated[bool | None, Field(description="Whether it may run twice. Default: the organ's.")] = None
+    deadline_s: Annotated[float | None, Field(gt=0, description="Seconds within which it has to begin.")] = None
 
 
 class Done(BaseModel):
@@ -90,9 +103,20 @@ class Done(BaseModel):
     duration_s: Annotated[float, Field(description="Seconds.")]
 
 
+class Accepted(BaseModel):
+    """A durable task that is on disk and has not ended."""
+
+    success: Annotated[None, Field(description="null: nobody knows yet.")]
+    accepted: Literal[True]
+    id: Annotated[str, Field(description="Its id in the inbox.")]
+    state: Annotated[StateWord, Field(description="See durable.md.")]
+    duplicate: Annotated[bool, Field(description="Whether its key was there already.")]
+
+
 _TASKS = {
     "no params": {"type": "node_facts"},
     "with params": {"type": "echo", "params": {"text": "hi"}, "timeout_s": 5},
+    "durable": {"type": "echo", "params": {"text": "hi"}, "durable": True, "key": "greeting-1"},
     "on one organ": {
         "type": "execute_on_organ",
         "params": {"organ_id": "utility_organ_1", "task_data": {"type": "echo", "params": {"text": "hi"}}},
@@ -109,6 +133,12 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
             "task_type": "keywords",
             "duration_s": 0.000677,
         }
+    },
+    202: {"durable": {"success": None, "accepted": True, "id": "1000000", "state": "ready", "duplicate": False}},
+    409: {
+        "another task": failed(
+            "the key 'order-17' belongs to task 1000000, which has another type, domain or params", "KeyConflictError"
+        )
     },
     400: {
         "not JSON": failed("the body is not JSON: expected value at line 1 column 1", "TaskError"),
@@ -161,6 +191,7 @@ def router(view: CoordinatorView) -> APIRouter:
     responses: dict[int | str, dict[str, Any]] = {
         code: {"model": Failed, "description": text} for code, text in _MEANINGS.items()
     }
+    responses[202] = {"model": Accepted, "description": "A durable task is accepted and has not ended."}
     responses[200] = {"content": {LINES_MEDIA_TYPE: {"schema": {"type": "string"}}}}
 
     @routes.post(
@@ -225,6 +256,8 @@ def status_code(answer: Mapping[str, Any]) -> int:
     """Return the HTTP status code of a task's answer: see ``_MEANINGS``."""
     if answer.get("success") is True:
         return 200
+    if answer.get("accepted") is True:
+        return 202
     error_type = answer.get("error_type")
     if error_type == "TimeoutError":
         return 504

@@ -60,6 +60,8 @@ def calls(view: View) -> list[tuple[str, str, Any, Scope]]:
                 continue
             if method in {"GET", "HEAD"}:
                 found.append((method, path, None, Scope.READ))
+            elif "{task_id}" in path:
+                found.append((method, path, None, Scope.OPERATE))
             else:
                 found.append((method, path, {"type": "echo"}, Scope.SUBMIT))
                 found += [(method, path, {"type": kind}, Scope.OPERATE) for kind in OPERATE]
