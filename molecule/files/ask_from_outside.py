@@ -1,8 +1,8 @@
-"""Ask ports of other hosts without a token, as somebody would who is on the same network, and print what they say.
+"""Ask ports of other hosts without a token, like a host on the same network, and print their answers.
 
-Each port is asked over HTTP for what it may have, and over gRPC for the list of nodes.
+Each port gets HTTP requests for the known paths, and a gRPC request for the list of nodes.
 Usage: ask_from_outside.py HOST:PORT...
-Fails if an answer has data: anything but an error, a demand for a token, or a health check's word.
+Fails if an answer contains data. An error, a demand for a token or the word of a health check is not data.
 """  # noqa: INP001
 
 import socket
@@ -14,12 +14,12 @@ PATHS = ("/metrics", "/api/v0/nodes", "/nodes?view=summary", "/coordinator/statu
 METHOD = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
 TIMEOUT_S = 3.0
 MAX_BYTES = 65536
-# What only somebody with the token may learn: names of nodes and actors, figures.
+# Data that only a client with the token may read: names of nodes and actors, figures.
 DATA = (b"head-1", b"worker-", b"seedcore_coordinator", b"# TYPE", b"ray_node", b"python_info")
 
 
 def talk(host: str, port: int, message: bytes) -> bytes:
-    """Send bytes, and return what comes back until it ends or the time is over."""
+    """Send bytes; return the answer up to its end or the timeout."""
     answer = b""
     with socket.create_connection((host, port), timeout=TIMEOUT_S) as end:
         end.sendall(message)
@@ -52,7 +52,7 @@ def grpc_request(authority: str) -> bytes:
 
 
 def ask(host: str, port: int) -> tuple[list[str], bytes]:
-    """Return what a port says to each question, in short, and all of it."""
+    """Return a short form of the answer to each request, and all answers."""
     said, everything = [], b""
     questions = [(f"GET {path}", f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode()) for path in PATHS]
     for name, message in [*questions, ("gRPC", grpc_request(f"{host}:{port}"))]:
@@ -72,7 +72,7 @@ def ask(host: str, port: int) -> tuple[list[str], bytes]:
 
 
 def main() -> None:
-    """Ask them all."""
+    """Ask all ports at once."""
     leaks = 0
     places = [(place, *place.rpartition(":")[::2]) for place in sys.argv[1:]]
     with ThreadPoolExecutor(len(places)) as together:

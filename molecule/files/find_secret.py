@@ -1,4 +1,4 @@
-"""Look for the content of a file wherever others than its owner could see it, and print each such place.
+"""Search every place that other users can see for the content of a file, and print each match.
 
 Usage: find_secret.py FILE
 """  # noqa: INP001
@@ -20,7 +20,7 @@ COMMANDS = (
 
 
 def open_to_all(path: Path) -> bool:
-    """Say whether everybody may read a file, the directories above it included."""
+    """Return whether everybody may read a file and enter the directories above it."""
     state = path.lstat()
     if not stat.S_ISREG(state.st_mode) or not state.st_mode & stat.S_IROTH or state.st_size > MAX_BYTES:
         return False
@@ -28,14 +28,14 @@ def open_to_all(path: Path) -> bool:
 
 
 def files() -> Iterator[Path]:
-    """Walk through everything that is not the distribution's own."""
+    """Return every file outside of the directories of the distribution."""
     for top, directories, names in os.walk("/"):
         directories[:] = [name for name in directories if not f"{top.rstrip('/')}/{name}".startswith(SKIPPED)]
         yield from (Path(top, name) for name in names)
 
 
 def places() -> Iterator[tuple[str, bytes]]:
-    """Return what there is to see: a name and the content."""
+    """Return the name and the content of each place."""
     for path in files():
         try:
             if open_to_all(path):
@@ -52,14 +52,14 @@ def places() -> Iterator[tuple[str, bytes]]:
 
 
 def main() -> None:
-    """Look everywhere, and count what was looked at."""
+    """Search every place, and count the places."""
     secret = Path(sys.argv[1]).read_bytes().strip()
     looked, found = 0, []
     for name, content in places():
         looked += 1
         if secret in content:
             found.append(name)
-    print(f"{looked} places looked at")  # noqa: T201
+    print(f"{looked} places searched")  # noqa: T201
     print("\n".join(found))  # noqa: T201
     sys.exit(bool(found))
 

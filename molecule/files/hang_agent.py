@@ -1,4 +1,4 @@
-"""Stop the dashboard agent of this host's Ray node, so that the node runs and is not well."""  # noqa: INP001
+"""Stop the dashboard agent of this host's Ray node with SIGSTOP, so that the node runs but is unhealthy."""  # noqa: INP001
 
 import os
 import signal

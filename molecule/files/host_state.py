@@ -1,4 +1,4 @@
-"""Print what a host is, one fact a line: files with their content and mode, users, services, processes, open ports."""  # noqa: INP001
+"""Print the state of a host, one fact a line: files with mode, owner and digest, processes, open ports."""  # noqa: INP001
 
 import hashlib
 import os
@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 PLACES = ("/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/local", "/var")  # noqa: S108
-# What lives by itself, or is the connection's own: logs, timers, Ansible's directories, the cache all hosts share,
-# systemd's private directories; and backups that useradd makes.
+# Files that change without a deployment: logs, timers, directories of Ansible and of systemd, the shared cache.
+# The backups that useradd makes are ignored as well.
 IGNORED = (
     "/etc/.pwd.lock",
     "/etc/mtab",
@@ -21,7 +21,7 @@ IGNORED = (
     "/var/log",
     "/var/tmp/systemd-private-",  # noqa: S108
 )
-# 127.0.0.11, where Docker answers for names on a port that is another one after a restart.
+# 127.0.0.11: Docker's name server, whose port changes with a restart.
 DOCKER = "0B00007F"
 BACKUPS = {f"/etc/{name}-" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")}
 
@@ -48,7 +48,7 @@ def files() -> list[str]:
 
 
 def processes() -> list[str]:
-    """Return one line for each program that runs, but for this one and what systemd starts when it likes."""
+    """Return one line for each running program, except this one and those that systemd starts by itself."""
     names = set()
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and int(directory.name) != os.getpid():

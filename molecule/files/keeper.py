@@ -1,4 +1,4 @@
-"""Start, or ask, a detached actor on one node that counts: with its pid it shows whether it has lived on.
+"""Start or ask a detached actor on one node; its pid and its count show whether it survived.
 
 Usage: keeper.py start NODE | keeper.py ask
 """  # noqa: INP001
@@ -16,7 +16,7 @@ TIMEOUT_S = 120
 
 @ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)
 class Keeper:
-    """Counts how often it was asked."""
+    """Counts its calls."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""Kill every process of Ray on this host at once, as a crash would; its service starts it again."""  # noqa: INP001
+"""Kill every process of Ray on this host at once, like a crash; the service starts Ray again."""  # noqa: INP001
 
 import os
 import signal
@@ -9,7 +9,7 @@ TEMP_DIR = "/opt/seedcore/tmp"
 
 
 def is_of_ray(words: list[str]) -> bool:
-    """Say whether a command line is that of a process of the node."""
+    """Return whether a command line belongs to a process of the node."""
     return words[0].startswith("ray::") or any(
         word in {f"--temp-dir={TEMP_DIR}", f"--temp_dir={TEMP_DIR}"} or f"{TEMP_DIR}/session_" in word for word in words
     )

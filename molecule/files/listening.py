@@ -1,4 +1,4 @@
-"""Print the TCP ports that something listens on at an address other hosts reach, one a line."""  # noqa: INP001
+"""Print the TCP ports that other hosts can reach, one a line."""  # noqa: INP001
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ LOOPBACK = "7F"
 
 
 def main() -> None:
-    """Read the kernel's tables."""
+    """Read the kernel's tables of TCP sockets."""
     found = set()
     for name in ("tcp", "tcp6"):
         for line in Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]:
             local, _, state = line.split()[1:4]
             address, _, port = local.rpartition(":")
-            # An IPv4 address is one word, its first byte the last two digits.
+            # The first byte of an IPv4 address is the last two of its eight digits.
             loopback = address[-2:] == LOOPBACK if len(address) == 8 else address.endswith("01000000")  # noqa: PLR2004
             if state == LISTEN and not loopback:
                 found.add(int(port, 16))

@@ -1,6 +1,6 @@
 """Plant links, hard links and pipes wherever this user can write; print how many, and where.
 
-With `replace`, what is below the directories of a deployment is moved aside, and links stand in its place.
+With `replace`, it moves aside the content of the topmost of these directories, and puts links in its place.
 Usage: plant.py VICTIM_DIRECTORY {around|beside|replace} PLACE...
 """  # noqa: INP001
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VICTIM, HOW, PLACES = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
-# Below a directory that is closed to this user: Ray's log monitor ends the node at a log that it sees and may not open.
+# Below a directory that this user may not enter: Ray's log monitor ends the node over a log that it may not open.
 SECRET = VICTIM / "inside" / "shadow"
 # Names that a deployment, Ansible or Ray might use one day.
 NAMES = ("seedcore", "seedcore-0123456789ab", "ray", "ansible-tmp-1", "job", "planted", "-rf", "line\nfeed")
 
 
 def writable() -> Iterator[Path]:
-    """Return the directories below the places in which this user may make and rename something."""
+    """Return the directories below the places in which this user may create and rename files."""
     for place in PLACES:
         for top, _directories, _names in os.walk(place):
             if os.access(top, os.W_OK | os.X_OK):
@@ -26,7 +26,7 @@ def writable() -> Iterator[Path]:
 
 
 def put(path: Path, target: Path) -> int:
-    """Make a link if there is nothing yet; say how many were made."""
+    """Make a link if the path is free; return the number of links made."""
     with contextlib.suppress(OSError):
         path.symlink_to(target)
         return 1
@@ -34,7 +34,7 @@ def put(path: Path, target: Path) -> int:
 
 
 def beside(here: Path) -> int:
-    """Plant whatever the kernel allows beside what is in a directory."""
+    """Plant links, hard links and pipes beside the files of a directory."""
     made = sum(put(here / name, target) for name, target in zip(NAMES, [VICTIM, SECRET] * 4, strict=True))
     made += put(here / "worker-hostile-1.err", SECRET)
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Print the pid and the start of every process of the deployment, one a line.
+"""Print the pid, the start time and the name of every process of the deployment, one a line.
 
 Usage: process_starts.py [PREFIX]
 """  # noqa: INP001
@@ -10,7 +10,7 @@ PREFIX = f"{(sys.argv[1:] or ['/opt/seedcore'])[0]}/"
 
 
 def line(directory: Path) -> str:
-    """Return the line of one process, empty if it is none of the deployment or gone."""
+    """Return the line of one process; empty if it has ended or is not of the deployment."""
     try:
         words = (directory / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         fields = (directory / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -18,7 +18,7 @@ def line(directory: Path) -> str:
         return ""
     name = words[0]
     if name.startswith("ray::"):
-        # An actor's process is named after the method it is in; idle workers come and go by themselves.
+        # The name of an actor's process contains the running method; idle workers start and end by themselves.
         name = name.split(".")[0]
     mine = name.startswith(PREFIX) or (name.startswith("ray::") and name != "ray::IDLE")
     return f"{directory.name} {fields[19]} {name}" if mine else ""

@@ -1,4 +1,4 @@
-"""Run a task on each living node of the cluster, and print as JSON what host each one ran on."""  # noqa: INP001
+"""Run a task on each living node of the cluster, and print as JSON the host that each one ran on."""  # noqa: INP001
 
 import json
 import socket
@@ -9,7 +9,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 @ray.remote(num_cpus=0.1)
 def hostname() -> str:
-    """Return where this runs."""
+    """Return the name of this host."""
     return socket.gethostname()
 
 

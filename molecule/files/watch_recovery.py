@@ -1,6 +1,6 @@
-"""Watch the status on the head until it is healthy again, and print what it said meanwhile, as JSON.
+"""Watch the status on the head until it is healthy again, and print the reasons in between, as JSON.
 
-Fails if it says healthy while it names a process of the pids in the arguments, or is not healthy again in time.
+Fails if a healthy report names one of the given pids, or if the status is not healthy in time.
 Usage: watch_recovery.py SECONDS PID...
 """  # noqa: INP001
 
@@ -13,7 +13,7 @@ SEEDCORE = "/opt/seedcore/bin/seedcore"
 
 
 def status() -> dict[str, object]:
-    """Return the report of this moment."""
+    """Return the current report."""
     done = subprocess.run([SEEDCORE, "status", "--json"], capture_output=True, check=False, timeout=60)  # noqa: S603
     report = json.loads(done.stdout)
     if (done.returncode == 0) is not report["healthy"]:
@@ -22,7 +22,7 @@ def status() -> dict[str, object]:
 
 
 def claimed(report: dict[str, object]) -> set[int]:
-    """Return every pid that a report calls well."""
+    """Return every pid that a report names."""
     coordinator = report["coordinator"]
     return {coordinator["pid"], *(replica["pid"] for organ in coordinator["organs"] for replica in organ["replicas"])}
 

@@ -1,10 +1,10 @@
-"""An agent that does not come up as it should."""  # noqa: INP001
+"""An agent for tests that starts slowly or not at all."""  # noqa: INP001
 
 import asyncio
 
 
 class Stubborn:
-    """Takes its time to start, or refuses to."""
+    """Starts after a delay, or fails to start."""
 
     def __init__(self, agent_id: str, *, start_s: float = 0.0, error: str = "") -> None:
         self.agent_id = agent_id
@@ -12,11 +12,11 @@ class Stubborn:
         self.error = error
 
     async def start(self) -> None:
-        """Start, or not."""
+        """Wait, then start or fail."""
         await asyncio.sleep(self.start_s)
         if self.error:
             raise ValueError(self.error)
 
     async def execute(self, task: object) -> str:
-        """Say who did it."""
+        """Return the id of this agent and the task."""
         return f"{self.agent_id}: {task}"
