@@ -1,4 +1,4 @@
-"""``python -m seedcore`` is the command line."""
+"""Run the command line: ``python -m seedcore``."""
 
 from seedcore.cli import main
 

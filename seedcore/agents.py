@@ -104,7 +104,7 @@ class PlanExecutor:
         ``{"op": "set", "key", "value"}``, ``{"op": "add", "key", "value": number}``,
         ``{"op": "append", "key", "value"}``, ``{"op": "delete", "key"}``,
         ``{"op": "render", "key", "template"}`` (fills ``$name`` from the state) and
-        ``{"op": "require", "key", "value"}`` (fails unless the state says so). A step that fails fails the plan.
+        ``{"op": "require", "key", "value"}`` (fails unless the state has this value). A failed step fails the plan.
 
         ``render_template``: params ``template: str, values: dict = {}``; gives ``text``, with every ``$name`` filled.
 
@@ -182,7 +182,7 @@ async def utility(task: Task, *, max_sleep_s: float = 60.0, max_echo_chars: int 
         ``node_facts``: no params; gives ``host, pid, python, system, cpus, load_1m, disk_total_bytes`` and
         ``disk_free_bytes`` (of the file system of ``/``) of the node that did the task.
 
-        ``sleep``: params ``seconds: float``; gives ``slept_s``; for seeing what a slow task does.
+        ``sleep``: params ``seconds: float``; gives ``slept_s``; for trying out a slow task.
 
     Args:
         task: What to do.
@@ -212,7 +212,7 @@ def _content_words(text: str) -> list[str]:
 
 
 def _is_filler(word: str) -> bool:
-    # "it's" and "they'll" say no more than "it" and "they".
+    # Treat "it's" and "they'll" like the stop words "it" and "they".
     return word.partition("'")[0] in _STOP_WORDS or word.endswith("n't")
 
 
@@ -244,14 +244,14 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
     try:
         return string.Template(template).substitute(values)
     except KeyError as error:
-        raise BadTaskError(f"the template wants {error.args[0]!r}, which has no value") from error
+        raise BadTaskError(f"the template uses {error.args[0]!r}, which has no value") from error
     except ValueError as error:
         raise BadTaskError(f"the template is not well-formed: {error} ($$ stands for a dollar sign)") from error
 
 
 def _set(state: dict[str, Any], key: str, step: Mapping[str, Any]) -> str:
     if "value" not in step:
-        raise BadTaskError("'set' wants a 'value'")
+        raise BadTaskError("'set' requires a 'value'")
     state[key] = step["value"]
     return f"set {key}"
 
@@ -260,16 +260,16 @@ def _add(state: dict[str, Any], key: str, step: Mapping[str, Any]) -> str:
     old, new = state.get(key, 0), step.get("value")
     for value in (old, new):
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadTaskError(f"'add' wants numbers, {key} has {old!r} and 'value' is {new!r}")
+            raise BadTaskError(f"'add' requires numbers, {key} has {old!r} and 'value' is {new!r}")
     state[key] = old + new
     return f"added {new} to {key}"
 
 
 def _append(state: dict[str, Any], key: str, step: Mapping[str, Any]) -> str:
     if "value" not in step:
-        raise BadTaskError("'append' wants a 'value'")
+        raise BadTaskError("'append' requires a 'value'")
     if not isinstance(state.setdefault(key, []), list):
-        raise BadTaskError(f"'append' wants a list, {key} is a {type(state[key]).__name__}")
+        raise BadTaskError(f"'append' requires a list, {key} is a {type(state[key]).__name__}")
     state[key] = [*state[key], step["value"]]
     return f"appended to {key}"
 
@@ -288,7 +288,7 @@ def _render(state: dict[str, Any], key: str, step: Mapping[str, Any]) -> str:
 
 def _require(state: dict[str, Any], key: str, step: Mapping[str, Any]) -> str:
     if state.get(key) != step.get("value"):
-        raise BadTaskError(f"{key} is {state.get(key)!r}, required is {step.get('value')!r}")
+        raise BadTaskError(f"{key} is {state.get(key)!r}, expected {step.get('value')!r}")
     return f"found {key} as required"
 
 

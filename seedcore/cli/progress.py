@@ -111,12 +111,12 @@ class TaskBar(_Line):
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
+        """Return the seconds since the beginning."""
         return time.monotonic() - self._began
 
     @property
     def per_s(self) -> float:
-        """Tasks per second, from the beginning."""
+        """Return the tasks per second, from the beginning."""
         return self.done / max(1e-3, self.elapsed_s)
 
     def text(self) -> str:

@@ -14,7 +14,7 @@ from seedcore.core.task import failure, task_type_of
 
 logger = logging.getLogger(__name__)
 
-# What has been taken is sent before more is taken: the organ works meanwhile.
+# Send the tasks that were taken before taking more, so that the organ works meanwhile.
 _AT_ONCE = 250
 
 

@@ -55,7 +55,7 @@ class Wire:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it can be used for another request: the server has not closed it and is not about to."""
+        """Return whether it can be used for another request: the server has not closed it and is not about to."""
         idle_s = time.monotonic() - self._used
         return self._h11.our_state is h11.IDLE and not self._reader.at_eof() and idle_s < MAX_IDLE_S
 

@@ -1,4 +1,4 @@
-"""How long a client retries a task, and after which answers."""
+"""Decide after which answers, and for how long, a client retries a task."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Attempts:
         return not doubted
 
     def remaining(self, limit_s: float = DEFAULT_TIMEOUT_S) -> float:
-        """Seconds for the next attempt; ``limit_s`` applies to each attempt, and to all without another limit."""
+        """Return the seconds for the next attempt, at most ``limit_s``; without any other limit it covers all attempts."""
         now = time.monotonic()
         deadline = self._started + limit_s if self._deadline is None else self._deadline
         return max(0.0, min(deadline - now, limit_s))
 
     def limit(self) -> float | None:
-        """Seconds for the next attempt, or None if nobody has set a limit and that of the organ applies."""
+        """Return the seconds for the next attempt, or None if no limit is set, so that the organ's limit applies."""
         if self._limit_s is None or self._patience_s is not None:
             return self._limit_s
         return max(0.0, self._started + self._limit_s - time.monotonic())

@@ -61,7 +61,7 @@ class Table:
 
     @property
     def organs(self) -> Mapping[str, OrganEntry]:
-        """All organs by id."""
+        """Return all organs by id."""
         return self._organs
 
     def route(self, kind: str, domain: str | None) -> OrganEntry:
@@ -147,7 +147,7 @@ class Routes:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody uses the table any more."""
+        """Return whether the table has no more users."""
         return self._closed
 
     def _later(self, delay_s: float) -> None:

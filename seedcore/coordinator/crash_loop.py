@@ -22,7 +22,7 @@ class CrashLoop:
 
     @property
     def deaths(self) -> int:
-        """Deaths since the process last lived for LOOP_WINDOW_S."""
+        """Return the number of deaths since the process last lived for LOOP_WINDOW_S."""
         return self._total
 
     def died(self, now: float) -> float:

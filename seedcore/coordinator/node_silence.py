@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Collection, Iterable
 
-# The most that one step may add to a silence: if more time has passed, nobody was asked meanwhile.
+# Upper limit of the silence that one step adds: if more time has passed, no node was asked meanwhile.
 MAX_STEP_S = 3.0
 # After this silence, ask the agents of all nodes.
 SUSPECT_AFTER_S = 2.5
@@ -78,19 +78,19 @@ class NodeSilence:
 
     @property
     def has_suspects(self) -> bool:
-        """Whether to ask the agents."""
+        """Return whether to ask the agents."""
         return any(self.silent_s(node) >= SUSPECT_AFTER_S for node in self._heard)
 
     @property
     def silent(self) -> frozenset[str]:
-        """Nodes without an answer of a process or the agent, as long as Ray may not have detected it yet."""
+        """Return the nodes without an answer of a process or the agent, as long as Ray may not have detected it yet."""
         return frozenset(
             node for node in self._unanswered if SUSPECT_AFTER_S <= self.silent_s(node) < RAY_DECIDES_AFTER_S
         )
 
     @property
     def unreachable(self) -> frozenset[str]:
-        """Nodes that are silent, or were just now, so that connections to their processes may not be back yet."""
+        """Return the nodes that are or were just silent, so that connections to their processes may still be broken."""
         return self.silent | self._reconnects_until.keys()
 
     def is_lost(self, node: str | None, limit_s: float) -> bool:

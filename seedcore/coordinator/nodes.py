@@ -41,7 +41,7 @@ class NodeList:
 
     @property
     def draining(self) -> frozenset[str]:
-        """Ids of draining nodes: Ray places nothing there any more."""
+        """Return the ids of draining nodes: Ray places nothing there any more."""
         return frozenset(node_id for node_id, node in self._alive.items() if node.get("draining"))
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def state(replicas: Sequence[Replica], *, is_starting: bool) -> ReplicaState:
 
 
 def stage(states: Mapping[str, ReplicaState], coming: Iterable[str], *, waits: int) -> str:
-    """Return how far the organs are, for people.
+    """Return the progress of the organs as text for people.
 
     Args:
         states: The state of each organ.
@@ -114,7 +114,7 @@ def figures(replicas: Sequence[Replica], agent_count: int) -> dict[str, Any]:
         for name, count in snapshot.agents.items():
             agents[name] += count
     return {
-        # Those of a process that is not there.
+        # The agents of a process that is down.
         "agents": {**agents, "down": agent_count - sum(agents.values())},
         "stuck": sum(snapshot.stuck_tasks for snapshot in living),
         "queue_limit": sum(replica.spec.queue_limit for replica in replicas),

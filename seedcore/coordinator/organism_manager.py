@@ -76,18 +76,18 @@ class OrganismManager:
 
     @property
     def stage(self) -> str:
-        """Progress of the organs, for people: ``2 of 3 organs ready; starting: utility_organ_1``.
+        """Return the progress of the organs, for people: ``2 of 3 organs ready; starting: utility_organ_1``.
 
         If more processes start than may at a time: ``...; 36 processes wait for their turn to start``.
         """
         states = {organ_id: self._state(organ_id) for organ_id in self._organs}
-        # Of a reload: their new processes are not all there yet, whatever the old ones do.
+        # During a reload, not all new processes have started, whatever the state of the old ones.
         coming = [key for key, ones in self._coming.items() if not all(one.settled for one in ones)]
         return organ_reports.stage(states, coming, waits=sum(replica.waits for replica in self._all()))
 
     @property
     def progress(self) -> dict[str, int]:
-        """Numbers of ready and configured organs and agents."""
+        """Return the numbers of ready and configured organs and agents."""
         return {
             "organs_ready": sum(self._state(i) in {ReplicaState.READY, ReplicaState.DEGRADED} for i in self._organs),
             "organs": len(self._organs),
@@ -190,7 +190,7 @@ class OrganismManager:
         return [one for key in self._organs if key not in self._away for one in self._replicas[key] if one.usable]
 
     def placed(self) -> list[str]:
-        """Names of the actors that have a node with room and are starting there."""
+        """Return the names of the actors that have a node with room and are starting there."""
         return [replica.name for replica in self._all() if replica.has_turn]
 
     async def moves(self) -> list[Move]:
@@ -319,7 +319,7 @@ class OrganismManager:
 
     @property
     def known_types(self) -> frozenset[str]:
-        """All task types that some organ accepts."""
+        """Return all task types that some organ accepts."""
         return self._known_types
 
     def routes(self) -> dict[str, Any]:

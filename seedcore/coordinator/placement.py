@@ -43,12 +43,12 @@ class Node:
 
     @property
     def is_head(self) -> bool:
-        """Whether Ray's head runs there."""
+        """Return whether Ray's head runs on this node."""
         return HEAD_RESOURCE in self.resources
 
     @property
     def cores(self) -> int:
-        """How many processes may start there at a time; for a node without CPUs, as many as on this host."""
+        """Return how many processes may start at a time; for a node without CPUs, use this host's number of cores."""
         offered = self.resources.get("CPU", 0.0)
         return max(1, int(offered)) if offered else os.cpu_count() or 1
 

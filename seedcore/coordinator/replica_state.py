@@ -90,7 +90,7 @@ class Process:
 
     @property
     def state(self) -> ReplicaState:
-        """State of the replica."""
+        """Return the state of the replica."""
         if self.phase is Phase.ENDED:
             return ReplicaState.STOPPED
         if self.phase is Phase.ANSWERING and self.snapshot is not None:
@@ -101,7 +101,7 @@ class Process:
 
     @property
     def error(self) -> str | None:
-        """One line that tells why the replica is not ready."""
+        """Return one line that tells why the replica is not ready."""
         if self.phase is Phase.ENDED or self.state is ReplicaState.READY:
             return None
         if self.phase is Phase.ANSWERING and self.snapshot is not None:
@@ -114,17 +114,17 @@ class Process:
 
     @property
     def deaths(self) -> int:
-        """Deaths since the last long life."""
+        """Return the number of deaths since the last long life."""
         return self._crashes.deaths
 
     @property
     def has_given_up(self) -> bool:
-        """Whether it has died so often before it was ever ready that a first start does not wait for it."""
+        """Return whether it has died so often before it was ever ready that a first start does not wait for it."""
         return self._never_settled and self.deaths >= MAX_DEATHS_WHILE_STARTING
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the answer may take as long as Ray needs to place and start a process."""
+        """Return whether the answer may take as long as Ray needs to place and start a process."""
         return self.phase not in {Phase.ANSWERING, Phase.OVERDUE}
 
     def wait(self, why: str | None) -> None:

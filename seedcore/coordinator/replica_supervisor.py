@@ -104,21 +104,21 @@ class Replica(ReplicaView):
 
     @property
     def epoch(self) -> str | None:
-        """The epoch that calls must carry, see :class:`seedcore.organ.lease.Lease`."""
+        """Return the epoch that calls must carry, see :class:`seedcore.organ.lease.Lease`."""
         return self._lane.epoch
 
     @property
     def in_flight(self) -> int:
-        """Tasks from the Coordinator that are not answered yet."""
+        """Return the number of tasks from the Coordinator that are not answered yet."""
         return self._lane.load + self._streams
 
     @property
     def tasks_in_flight(self) -> int:
-        """Tasks in the process by its last report, but at least those from the Coordinator."""
+        """Return the number of tasks in the process by its last report, but at least those from the Coordinator."""
         return max(self.in_flight, self.snapshot.in_flight if self.snapshot and self.usable else 0)
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Task counts by the last report, over all of its processes."""
+        """Return the task counts by the last report, over all of its processes."""
         last = self._last_tasks if self._last_tasks is not None else self.snapshot.tasks if self.snapshot else ()
         return merge([self._past_tasks, last])
 
@@ -234,12 +234,12 @@ class Replica(ReplicaView):
 
     @property
     def name(self) -> str:
-        """Name of its actor."""
+        """Return the name of its actor."""
         return organ_name(self.spec.id, self.index, self.generation)
 
     @property
     def has_turn(self) -> bool:
-        """Whether its process is being started, on a node that had room for it."""
+        """Return whether its process is being started, on a node that had room for it."""
         return self._placer.has_turn(self._request)
 
     @property

@@ -40,7 +40,7 @@ class Request:
 
     @property
     def key(self) -> Key:
-        """Names the replica."""
+        """Return the key of the replica."""
         return (self.spec.id, self.index, self.generation)
 
 
@@ -112,9 +112,9 @@ class Starts:
         return turns
 
     def reason(self, nodes: Iterable[Node]) -> str:
-        """Say what those wait for who have no turn: ``waits for its turn: 3 processes are starting (2 on a, 1 on b)``.
+        """Return why replicas without a turn wait: ``waits for its turn: 3 processes are starting (2 on a, 1 on b)``.
 
-        Names at most MAX_NAMED nodes.
+        The reason names at most MAX_NAMED nodes.
         """
         starting = Counter(held.node_id for held in self._held.values())
         names = {node.node_id: node.name for node in nodes}
@@ -184,7 +184,7 @@ class Placer:
         return Occupancy(await self.places(), ()).choose(spec) is not None
 
     async def fits_now(self, requests: Sequence[Request]) -> bool:
-        """Say whether all of these replicas have room beside everything that runs."""
+        """Return whether all of these replicas have room beside all running processes."""
         occupancy = Occupancy(await self.places(), self._occupants())
         for request in requests:
             choice = occupancy.choose(request.spec)

@@ -90,7 +90,7 @@ class Snapshot:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether only a new process helps: no agent is ready or starting, and stuck code holds slots."""
+        """Return whether only a new process helps: no agent is ready or starting, and stuck code holds slots."""
         return bool(self.stuck and not self.ready and not self.starting)
 
     @property

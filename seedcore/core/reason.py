@@ -94,7 +94,7 @@ class Reason(StrEnum):
     )  # fmt: skip
     INBOX_IN_USE = (
         "inbox_in_use", Status.UNHEALTHY, ExitCode.FAILED,
-        "Give each deployment a state directory of its own, and end the process that the message names.",
+        "Give each deployment its own state directory, and end the process that the message names.",
     )  # fmt: skip
     INBOX_STUCK = (
         "inbox_stuck", Status.UNHEALTHY, ExitCode.FAILED,

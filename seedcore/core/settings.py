@@ -144,7 +144,7 @@ class Settings:
         faults.extend(_log_level_faults(log_level))
         tls_cert, tls_key = path("SEEDCORE_HTTP_TLS_CERT"), path("SEEDCORE_HTTP_TLS_KEY")
         if tls_key is not None and tls_cert is None:
-            faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path where SEEDCORE_HTTP_TLS_KEY is one"))
+            faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path, because SEEDCORE_HTTP_TLS_KEY is set"))
         inbox = (text("SEEDCORE_INBOX") or "none").lower()
         faults.extend(_inbox_faults(inbox))
         config, ray_logs = path("SEEDCORE_CONFIG"), path("SEEDCORE_RAY_LOGS")
@@ -185,7 +185,7 @@ class Settings:
 
     @property
     def http_url(self) -> str:
-        """Base URL of the Coordinator's HTTP server, seen from its own host."""
+        """Return the base URL of the Coordinator's HTTP server, seen from its own host."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http_host, self.http_host)
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"

@@ -131,17 +131,17 @@ class OrganSpec:
 
     @property
     def silence_s(self) -> float:
-        """Seconds of silence after which a replica's node is given up; never sooner than a slow process is."""
+        """Return the seconds of silence after which to give up a replica's node, never sooner than a slow process."""
         hang_s = max(2, self.failure_threshold) * (self.health_interval_s + self.health_timeout_s)
         return max(self.node_silence_s, hang_s)
 
     @property
     def lease_s(self) -> float:
-        """Seconds for which a process may accept tasks without a confirmation; less than ``silence_s``."""
+        """Return the seconds for which a process may accept tasks without a confirmation; less than ``silence_s``."""
         return self.silence_s * LEASE_SHARE
 
     def all_task_types(self) -> frozenset[str]:
-        """Task types that the organ accepts in some domain or without one."""
+        """Return the task types that the organ accepts in some domain or without one."""
         return frozenset({*self.task_types, *(kind for kinds in self.domains.values() for kind in kinds)})
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ MAX_BATCH = 1_000
 SENT_TOGETHER, SENT_TOGETHER_BYTES = 250, 1024 * 1024
 """Largest number of tasks, and their estimated size in bytes, that a sender puts into one call or request."""
 LINES_MEDIA_TYPE = "application/x-ndjson"
-"""An HTTP client that accepts this type gets each answer as its own line, as soon as it is there."""
+"""An HTTP client that accepts this type gets each answer as its own line, as soon as it is ready."""
 
 BUILTIN_TASK_TYPES = frozenset(
     {

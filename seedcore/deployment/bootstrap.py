@@ -29,7 +29,7 @@ from seedcore.status import host_processes
 from seedcore.status.probing import check_canary, probe, wait
 from seedcore.status.report import Report, report_of
 
-# A restarting process does not answer either; replace only a process that stays silent for so long.
+# A restarting process does not answer either, so replace only a process that stays silent for this long.
 PATIENCE_S = 10.0
 PATIENCE_SHARE = 0.25
 # The time must also suffice to undo a failed reload.
@@ -212,7 +212,7 @@ class _Run:
         self.deadline = self._started + timeout_s
 
     def remaining(self) -> float:
-        """Seconds left, never negative."""
+        """Return the seconds left, never negative."""
         return max(0.0, self.deadline - time.monotonic())
 
     def probe(self) -> Report:

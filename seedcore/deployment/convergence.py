@@ -1,4 +1,4 @@
-"""The next step of bootstrap: pure decisions over reports."""
+"""Decide the next step of bootstrap with pure functions of reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the supervisor acts: pure decisions over reports, with the time passed in."""
+"""Decide when the supervisor acts: pure functions of reports, with the time passed in."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Policy:
     Attributes:
         interval_s: Time between probes.
         probe_timeout_s: Time limit of each request of a probe.
-        hang_timeout_s: A Coordinator without an answer for so long hangs, or is not at the address in the settings.
+        hang_timeout_s: A Coordinator that is silent for this long hangs, or is not at the address in the settings.
         init_stall_timeout_s: The same for one that initializes without progress. The organism's own start timeouts
             are the real limit; this one applies if they fail.
-        absent_timeout_s: A Coordinator that is absent for so long is not about to start.
+        absent_timeout_s: A Coordinator that is absent for this long is not about to start.
         min_probes: Number of probes in a row that must agree, in addition to the time.
         max_kills: Kills for one kind of trouble; after that, the Coordinator is replaced with the present settings.
         backoff: Pauses between actions; after ``reset_after_s`` of health, earlier trouble no longer counts.
@@ -46,7 +46,7 @@ class Policy:
 
     @property
     def gap_s(self) -> float:
-        """Largest gap between probes; after a longer one, earlier observations no longer count."""
+        """Return the largest gap between probes; after a longer one, earlier observations no longer count."""
         return 2 * (self.interval_s + 4 * self.probe_timeout_s)
 
 
@@ -72,7 +72,7 @@ class _Trouble:
 
     @property
     def kind(self) -> object:
-        """The kind of trouble, in any process."""
+        """Return the kind of trouble, in any process."""
         return self.key[0]
 
 
@@ -96,7 +96,7 @@ class Judge:
 
     @property
     def actions(self) -> int:
-        """Actions since the last healthy period."""
+        """Return the number of actions since the last healthy period."""
         return self._actions
 
     def observe(self, report: Report, *, now: float, wanted: bool) -> Action:

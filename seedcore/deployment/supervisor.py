@@ -49,7 +49,7 @@ BOOTSTRAP_MARGIN_S = 45.0
 CHILD_STOP_S = 0.5
 TICK_S = 0.5
 IDLE_S = 5.0
-# A probe that takes so much longer than its limits does not end any more; systemd's watchdog must detect that.
+# A probe that exceeds its limits by this much will never end; systemd's watchdog must detect that.
 PROBE_OVERDUE_S = 60.0
 _STOP = object()
 

@@ -34,7 +34,7 @@ class RoutingTable:
 
     @property
     def known_types(self) -> list[str]:
-        """All task types that some organ accepts, sorted."""
+        """Return all task types that some organ accepts, sorted."""
         return sorted({*self._by_type, *(kind for kind, _ in self._by_domain)})
 
     def route(self, kind: str, domain: str | None) -> str:

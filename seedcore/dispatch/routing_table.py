@@ -25,7 +25,7 @@ class TableNews:
 
     @property
     def epoch(self) -> str:
-        """Identifies the table: it changes whenever the table does."""
+        """Return the id of the table, which changes whenever the table does."""
         return f"{self._boot}.{self._number}"
 
     def publish(self, table: Mapping[str, Any]) -> None:

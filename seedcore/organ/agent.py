@@ -41,12 +41,12 @@ class Kind:
 
     @property
     def is_class(self) -> bool:
-        """Whether each agent is a separate object."""
+        """Return whether each agent is a separate object."""
         return inspect.isclass(self.target)
 
     @property
     def is_sync(self) -> bool:
-        """Whether tasks run in threads."""
+        """Return whether tasks run in threads."""
         work = self.target.execute if inspect.isclass(self.target) else self.target  # type: ignore[attr-defined]
         return not (is_async(work) or inspect.isasyncgenfunction(work))
 
@@ -119,17 +119,17 @@ class AgentRunner:
 
     @property
     def state(self) -> AgentState:
-        """State of the agent."""
+        """Return the state of the agent."""
         return self._state
 
     @property
     def has_thread(self) -> bool:
-        """Whether all of its code runs in one thread."""
+        """Return whether all of its code runs in one thread."""
         return self._care is self._executor
 
     @property
     def has_health(self) -> bool:
-        """Whether it has a health check."""
+        """Return whether it has a health check."""
         return self._instance is not None and getattr(self._instance, "check_health", None) is not None
 
     async def start(self, *, timeout_s: float) -> bool:
@@ -212,7 +212,7 @@ class AgentRunner:
 
     @property
     def is_left_behind(self) -> bool:
-        """Whether code of its start, health check or stop still runs after its time limit."""
+        """Return whether code of its start, health check or stop still runs after its time limit."""
         return bool(self._left_behind)
 
     async def ended(self, *, but: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""End all processes that agents have spawned when their organ's process ends, even those in a session of their own.
+"""End all processes that agents have spawned when their organ's process ends, even those in separate sessions.
 
 The process marks its children with an environment variable, which programs inherit, and with an open file, which forks
 inherit. A guard, a detached shell of 1 MB, waits on a pipe for the end of the process and then kills the marked

@@ -1,7 +1,7 @@
 """The organ's side of durable tasks: no attempt begins twice, and an answer is kept until it is recorded.
 
-An organ's process outlives the Coordinator. The next Coordinator asks it what became of the attempts that the last one
-had sent. A new Coordinator opens a new epoch of the inbox; the process refuses what comes from an older one.
+An organ's process outlives the Coordinator. The next Coordinator asks it for the outcome of the attempts that the last
+one had sent. A new Coordinator opens a new epoch of the inbox; the process refuses orders of an older epoch.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Ledger:
         self.boot = boot
         self.epoch = 0
         self._held: dict[str, _Held] = {}
-        # Attempts that the Coordinator takes for never begun, so they must not begin any more.
+        # Attempts that the Coordinator believes never began, so they must not begin later.
         self._closed: dict[str, int] = {}
         self._bytes = 0
 
     def raise_epoch(self, epoch: int) -> bool:
-        """Accept orders of this epoch from now on; return False if it is older than another one that was here."""
+        """Accept orders of this epoch from now on; return False if it is older than a known one."""
         if epoch < self.epoch:
             return False
         self.epoch = epoch

@@ -32,11 +32,11 @@ class Lease:
 
     @property
     def epoch(self) -> str:
-        """The epoch that a call must carry."""
+        """Return the epoch that a call must carry."""
         return f"{self._boot}.{self._number}"
 
     def age_s(self, now: float) -> float:
-        """Seconds since the last confirmation."""
+        """Return the seconds since the last confirmation."""
         return now - self._confirmed_at
 
     def lapses(self, now: float) -> bool:

@@ -218,7 +218,7 @@ class Organ:
                 work.cancel()
 
     async def canary(self, nonce: str) -> dict[str, Any]:
-        """Return a nonce that has gone the way of a task, through the queue and an agent's thread.
+        """Return a nonce that has taken the path of a task, through the queue and an agent's thread.
 
         Returns:
             ``nonce, organ_id, replica, pid``, and ``error`` if no agent can take a task.
@@ -228,9 +228,9 @@ class Organ:
         return answer if error is None else {**answer, "error": error}
 
     async def stop(self) -> list[dict[str, Any]]:
-        """Take no more tasks, let those that are here end, and stop the agents; the caller ends the process.
+        """Accept no more tasks, let those in flight end, and stop the agents; the caller ends the process.
 
-        What has not ended after ``drain_timeout_s`` is cancelled, and answered so.
+        Tasks that have not ended after ``drain_timeout_s`` are cancelled and get an error as their answer.
 
         Returns:
             All tasks that the process has counted, as :meth:`TaskCounts.to_list` does.

@@ -47,19 +47,19 @@ class Seats:
 
     @property
     def count(self) -> int:
-        """Number of tasks that can be executed at a time."""
+        """Return the number of tasks that can be executed at a time."""
         places = len(self._of) * self._capacity
         return places if self.limit is None else min(places, self.limit)
 
     @property
     def stuck_agents(self) -> int:
-        """Number of agents whose slots, or all threads, are held by code that does not end."""
+        """Return the number of agents whose slots, or all threads, are held by code that does not end."""
         blocked = self.limit is not None and self._stuck >= self.limit
         return self._agents if blocked else self._stuck_agents
 
     @property
     def able(self) -> int:
-        """Number of agents that can execute a task, now or later."""
+        """Return the number of agents that can execute a task, now or later."""
         return self._agents - self.stuck_agents
 
     def add(self, agent: AgentRunner) -> None:

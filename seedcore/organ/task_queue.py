@@ -24,7 +24,7 @@ from seedcore.organ.user_code import Raised
 
 logger = logging.getLogger(__name__)
 
-# Code that still runs so long after its cancellation counts as stuck.
+# Code that still runs this long after its cancellation counts as stuck.
 STUCK_AFTER_S = 1.0
 # Retry hint before the duration of tasks is known, and limits of the hint after that.
 RETRY_AFTER_S = 1.0
@@ -288,7 +288,7 @@ class WorkQueue:
 
     @property
     def queued(self) -> int:
-        """Tasks that wait for an agent."""
+        """Return the number of tasks that wait for an agent."""
         return len(self._waiting)
 
     def submit(
@@ -310,7 +310,7 @@ class WorkQueue:
             emit: Gets each item of an agent that is a generator, before ``done``.
             direct: Whether a client sends it; its type must then be one of the organ's, because its routes may be
                 stale.
-            deadlines: Of the tasks that have come with it.
+            deadlines: The deadlines of the tasks that arrived with it.
 
         Returns:
             The work, or None if its shape or its type was refused (``done`` has been called).
@@ -350,7 +350,7 @@ class WorkQueue:
         self.seats.remove(agent)
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more tasks, and let those that are here end; what has not ended in time is cancelled and told so."""
+        """Accept no more tasks and let those in flight end; cancel those that have not ended in time."""
         self._closed = True
         if self.in_flight:
             try:
@@ -379,7 +379,7 @@ class WorkQueue:
         self._serve()
 
     async def prove(self) -> str | None:
-        """Take the way of a task to the thread of an agent; return why that is impossible, or None.
+        """Take the path of a task to the thread of an agent; return why that is impossible, or None.
 
         If all agents are busy, one that is not stuck is enough.
         """

@@ -36,12 +36,12 @@ class Report:
 
     @property
     def case(self) -> Reason:
-        """The reason; ``UNKNOWN`` for a reason of another release."""
+        """Return the reason; ``UNKNOWN`` for a reason of another release."""
         return Reason.of(self.reason)
 
     @property
     def exit_code(self) -> ExitCode:
-        """Exit code of a command with this report."""
+        """Return the exit code of a command with this report."""
         if self.healthy:
             return ExitCode.OK
         if self.status == Status.INITIALIZING:
@@ -50,22 +50,22 @@ class Report:
 
     @property
     def help(self) -> str:
-        """The section of the documentation; a reason of another release is kept as it is."""
+        """Return the section of the documentation; a reason of another release is kept as it is."""
         return "" if self.case is Reason.READY else f"docs/status.md#{self.reason}"
 
     @property
     def absent(self) -> bool:
-        """Whether there is no Coordinator."""
+        """Return whether there is no Coordinator."""
         return self.case.exit_code is ExitCode.NOT_RUNNING
 
     @property
     def unknown(self) -> bool:
-        """Whether the probe learned nothing about the Coordinator, so that no decision can be based on it."""
+        """Return whether the probe learned nothing about the Coordinator, so that no decision can be based on it."""
         return self.case.blind
 
     @property
     def terminal(self) -> bool:
-        """Whether waiting cannot help."""
+        """Return whether waiting cannot help."""
         return self.case.terminal
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class ClusterState:
 
     @property
     def alive_names(self) -> list[str]:
-        """Names of the living nodes, sorted."""
+        """Return the names of the living nodes, sorted."""
         return sorted(str(node.get("node_name")) for node in self.nodes if node.get("state") == "ALIVE")
 
     def actor(self, actor_id: str | None) -> dict[str, Any] | None:
@@ -53,7 +53,7 @@ class ClusterState:
         return next((row for row in self.actors if row.get("actor_id") == actor_id), None)
 
     def coordinator_rows(self) -> list[dict[str, Any]]:
-        """Rows of all Coordinators, dead ones included; a living one comes first."""
+        """Return the rows of all Coordinators, dead ones included; a living one comes first."""
         rows = [row for row in self.actors if row.get("name") == COORDINATOR_NAME]
         return sorted(rows, key=lambda row: row.get("state") not in _LIVE_STATES)
 

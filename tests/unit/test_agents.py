@@ -132,14 +132,14 @@ async def test_an_empty_plan_does_nothing() -> None:
         ({"op": "shell"}, "'op' is 'shell', expected one of: add, append, delete, render, require, set"),
         ({"op": ["set"], "key": "a"}, "'op' is ['set'], expected one of: add, append, delete, render, require, set"),
         ({"op": "set", "value": 1}, "params key 'key' must be a string, got NoneType"),
-        ({"op": "set", "key": "a"}, "'set' wants a 'value'"),
-        ({"op": "append", "key": "a"}, "'append' wants a 'value'"),
-        ({"op": "append", "key": "n", "value": 1}, "'append' wants a list, n is a int"),
-        ({"op": "add", "key": "n", "value": "1"}, "'add' wants numbers, n has 1 and 'value' is '1'"),
-        ({"op": "add", "key": "n", "value": True}, "'add' wants numbers, n has 1 and 'value' is True"),
+        ({"op": "set", "key": "a"}, "'set' requires a 'value'"),
+        ({"op": "append", "key": "a"}, "'append' requires a 'value'"),
+        ({"op": "append", "key": "n", "value": 1}, "'append' requires a list, n is a int"),
+        ({"op": "add", "key": "n", "value": "1"}, "'add' requires numbers, n has 1 and 'value' is '1'"),
+        ({"op": "add", "key": "n", "value": True}, "'add' requires numbers, n has 1 and 'value' is True"),
         ({"op": "delete", "key": "x"}, "there is no 'x' to delete"),
-        ({"op": "require", "key": "n", "value": 2}, "n is 1, required is 2"),
-        ({"op": "render", "key": "t", "template": "$x"}, "the template wants 'x', which has no value"),
+        ({"op": "require", "key": "n", "value": 2}, "n is 1, expected 2"),
+        ({"op": "render", "key": "t", "template": "$x"}, "the template uses 'x', which has no value"),
     ],
 )
 async def test_a_step_that_fails_fails_the_whole_plan(step: Any, problem: str) -> None:
@@ -157,7 +157,7 @@ async def test_a_plan_that_is_none_or_too_long_is_refused(steps: Any) -> None:
 async def test_a_template_is_filled() -> None:
     values = {"name": "Ada", "n": 3}
     assert await act("render_template", template="Hello $name, ${n}$$", values=values) == {"text": "Hello Ada, 3$"}
-    with pytest.raises(BadTaskError, match="the template wants 'name', which has no value"):
+    with pytest.raises(BadTaskError, match="the template uses 'name', which has no value"):
         await act("render_template", template="$name")
     with pytest.raises(BadTaskError, match="is not well-formed: Invalid placeholder"):
         await act("render_template", template="5 $ each")

@@ -49,7 +49,7 @@ class LogReader:
             raise FileNotFoundError(f"{self.agent_id} cannot read the directory {self.directory}")
 
     def check_health(self) -> bool:
-        """Say whether the logs can still be read."""
+        """Return whether the logs can still be read."""
         return os.access(self.directory, os.R_OK | os.X_OK)
 
     def execute(self, task: Task) -> dict[str, Any]:

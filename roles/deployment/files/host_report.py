@@ -29,7 +29,7 @@ COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json")
 
 
 def unreachable(address: str, port: int) -> str:
-    """Say why a packet to the head does not arrive or has no answer; a port that nobody listens on yet has one."""
+    """Return why a packet to the head does not arrive or gets no answer; a refused connection is an answer."""
     try:
         socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S).close()
     except ConnectionRefusedError:
@@ -40,7 +40,7 @@ def unreachable(address: str, port: int) -> str:
 
 
 def not_local(address: str) -> str:
-    """Say why an address is none of this host's."""
+    """Return why an address does not belong to this host."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as end:
             end.bind((address, 0))
@@ -50,7 +50,7 @@ def not_local(address: str) -> str:
 
 
 def unresolved(name: str) -> str:
-    """Say why a name has no address."""
+    """Return why a name has no address."""
     try:
         socket.getaddrinfo(name, None)
     except OSError as error:
@@ -59,7 +59,7 @@ def unresolved(name: str) -> str:
 
 
 def runs(venv: Path) -> bool:
-    """Say whether the Python that a virtual environment was made from is still there."""
+    """Return whether the Python that a virtual environment was made from is still there."""
     return os.access(str(venv / "bin" / "python"), os.X_OK)
 
 
@@ -183,7 +183,7 @@ def layers(prefix: Path) -> "dict[str, str]":
 
 
 def user_namespaces() -> bool:
-    """Say whether the host allows them; a unit that asks for one where it does not would not start."""
+    """Return whether the host allows user namespaces, without which a unit that needs one would not start."""
     try:
         return int(Path("/proc/sys/user/max_user_namespaces").read_text(encoding="ascii")) > 0
     except (OSError, ValueError):

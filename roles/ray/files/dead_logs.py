@@ -117,7 +117,7 @@ def _remove(temp_dir: str, file: _File) -> bool:
 
 
 def _writes(pid: int, files: list[_File]) -> bool:
-    """Say whether the process of these files may live."""
+    """Return whether the process of these files may live."""
     written = max(file.written for file in files)
     if time.time() - written < MIN_AGE_S:
         return True

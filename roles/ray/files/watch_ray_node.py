@@ -40,7 +40,7 @@ def trouble(url: str) -> str:
 
 
 def is_away(head: list[str]) -> bool:
-    """Say whether the head does not listen; a head has none but itself."""
+    """Return whether the head does not listen; False on the head itself."""
     if not head:
         return False
     try:

@@ -36,7 +36,7 @@ def create_app(view: CoordinatorView, *, token: str | None, named: FindAccess = 
     Args:
         view: The Coordinator.
         token: The cluster's token, which allows everything; None without authentication.
-        named: Gives who another token is from, and what it allows.
+        named: Returns the origin and scope of any other token.
 
     Raises:
         ValueError: The token is empty, which would let every request pass.

@@ -104,7 +104,7 @@ class Intake:
         self._held = 0
 
     async def read(self, request: Request) -> tuple[Any, int]:
-        """Return the parsed body and its bytes, which :meth:`release` must give back when the task is done.
+        """Return the parsed body and its number of bytes, to :meth:`release` when the task is done.
 
         Raises:
             RefusedError: It is not a JSON text within the limits.
@@ -141,14 +141,14 @@ class Intake:
             raise RefusedError(429, "OverloadedError", "too much is being received at once", (("Retry-After", "1"),))
 
     def release(self, size: int) -> None:
-        """Give back the bytes of :meth:`read`."""
+        """Release the bytes that :meth:`read` has reserved."""
         self._held -= size
 
 
 def _check_headers(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    # Also what keeps a page of another site from sending tasks where no token is asked for: a browser sends this
-    # type across sites only after asking the server first.
+    # This also stops a page of another site from sending tasks if there is no authentication: a browser sends this
+    # type across sites only after a preflight request.
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):

@@ -1,7 +1,7 @@
 """Encode any result of an agent as JSON.
 
-Plain data is written by :mod:`json` in C, in slices where there is much of it, so that the loop turns meanwhile. JSON
-has fewer types than Python; what it lacks is written like this:
+:mod:`json` encodes plain data in C. Large data is encoded in slices, so that the event loop is not blocked. JSON has
+fewer types than Python; other values are encoded as follows:
 
 =====================================  ==============================================
 NaN, infinities                        the strings "NaN", "Infinity", "-Infinity"
@@ -37,10 +37,10 @@ from seedcore.core.errors import SeedCoreError
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
 # Deeper than any useful document, and within the limits of common parsers; it also ends a cycle.
 MAX_RESPONSE_DEPTH = 200
-# What has no more entries, and no longer text, is written in one go.
+# A value with at most this many entries, and no longer text, is encoded in one call.
 _SMALL_ENTRIES = 100
 _SMALL_CHARS = 64 * 1024
-# A large list is written in slices, of as many items as make a piece of about this length.
+# A large list is encoded in slices of about this length.
 _PIECE_CHARS = 64 * 1024
 _SLICE_S = 0.005
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -176,7 +176,7 @@ def _scalar(item: Any) -> Any:  # noqa: PLR0911 - a table
     if item is None or isinstance(item, bool | str):
         return item
     if isinstance(item, int):
-        int.__repr__(item)  # one of too many digits has no text
+        int.__repr__(item)  # raises for an integer with too many digits
         return item
     if isinstance(item, float):
         return item if math.isfinite(item) else "NaN" if math.isnan(item) else f"{'' if item > 0 else '-'}Infinity"

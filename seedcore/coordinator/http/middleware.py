@@ -39,11 +39,11 @@ _ALWAYS = {
 _SCOPE_KEY = "seedcore.request_id"
 _ACCESS_KEY = "seedcore.access"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-# Who is asked without authentication.
+# The access of every request without authentication.
 _ANYBODY = Access("anybody", Scope.OPERATE)
 
 FindAccess = Callable[[bytes], Access | None]
-"""Returns whose named token some credentials are."""
+"""Returns the origin of some credentials, None if they match no named token."""
 
 # Methods whose errors are logged; GET answers 503 as long as something is wrong.
 _WORTH_A_LINE = 400
@@ -55,13 +55,13 @@ def request_id(scope: Scope_) -> str:
 
 
 def access_of(scope: Scope_) -> Access:
-    """Return who a request is from that has passed the Gate."""
+    """Return the origin and scope of a request that has passed the Gate."""
     access: Access = scope[_ACCESS_KEY]
     return access
 
 
 def lacking(access: Access, needed: Scope) -> str:
-    """Say why a token is not enough."""
+    """Return the error text for a token whose scope is not sufficient."""
     return f"the token {access.name!r} has the scope {access.scope}; this needs {needed}"
 
 
@@ -81,9 +81,9 @@ class Gate:
     Programs (which do not accept text/html explicitly) get the error as JSON.
 
     Args:
-        app: What is behind the gate.
-        token: The cluster's token, which may do everything; None lets everybody pass.
-        named: Gives who another token is from, and what it may do.
+        app: The application behind the gate.
+        token: The cluster's token, which permits everything; None turns authentication off.
+        named: Returns the origin and scope of any other token.
         pages: Path to the page that asks for the token there.
     """
 

@@ -1,4 +1,4 @@
-"""The named tokens that are valid now, followed without a restart."""
+"""Keep the valid named tokens in memory and follow changes of their file without a restart."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ REFRESH_S = 1.0
 
 
 class NamedTokens:
-    """Knows the tokens in the file; a change counts at most REFRESH_S later.
+    """The tokens in the file; a change applies at most REFRESH_S seconds later.
 
     Args:
-        state_dir: Where the file is.
+        state_dir: Directory of the file.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -28,11 +28,11 @@ class NamedTokens:
         self._fault = ""
 
     def access(self, credentials: bytes) -> Access | None:
-        """Return whose token the credentials are; None if they are nobody's."""
+        """Return the origin and scope of the credentials; None if they match no valid token."""
         return find(self._tokens, credentials, time.time())
 
     async def refresh(self) -> None:
-        """Read the file. A damaged one lets nobody in: it may have lost a revocation."""
+        """Read the file; a damaged one admits no token, because it may have lost a revocation."""
         try:
             self._tokens, fault = await asyncio.to_thread(self._file.read), ""
         except ConfigError as error:
@@ -42,7 +42,7 @@ class NamedTokens:
         self._fault = fault
 
     async def watch(self) -> None:
-        """Follow the file for ever."""
+        """Reload the file for ever."""
         while True:
             await asyncio.sleep(REFRESH_S)
             await self.refresh()

@@ -102,7 +102,7 @@ class HttpServer:
 
     @property
     def failed(self) -> bool:
-        """Whether the server ended without a stop."""
+        """Return whether the server ended without a stop."""
         return self._serving is not None and self._serving.done() and not self._stopping
 
     async def start(self, *, timeout_s: float = 15.0) -> None:

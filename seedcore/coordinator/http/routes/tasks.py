@@ -231,10 +231,10 @@ def router(view: CoordinatorView) -> APIRouter:
 
 
 def _check_scope(request: Request, task: Any) -> None:
-    """Let only those change the organism who may, and write down who does.
+    """Check that the token permits a task that changes the organism, and log the token's name.
 
     Raises:
-        RefusedError: The token does not suffice.
+        RefusedError: The scope of the token is not sufficient.
     """
     types = {task_type_of(task)}
     if "execute_many" in types:
