@@ -47,7 +47,7 @@ class Attempts:
         return not doubted
 
     def remaining(self, limit_s: float = DEFAULT_TIMEOUT_S) -> float:
-        """Return the seconds for the next attempt, at most ``limit_s``; without any other limit it covers all attempts."""
+        """Return the seconds for the next attempt, at most ``limit_s``, which also limits the total by default."""
         now = time.monotonic()
         deadline = self._started + limit_s if self._deadline is None else self._deadline
         return max(0.0, min(deadline - now, limit_s))
