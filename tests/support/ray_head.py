@@ -143,6 +143,7 @@ class RayHead:
             "SEEDCORE_HTTP_TLS_CERT": str(chosen.http_tls_cert or ""),
             "SEEDCORE_HTTP_TLS_KEY": str(chosen.http_tls_key or ""),
             "SEEDCORE_STATE_DIR": str(chosen.state_dir),
+            "SEEDCORE_INBOX": chosen.inbox,
             "SEEDCORE_LOG_LEVEL": chosen.log_level,
         }
 

@@ -9,4 +9,8 @@ which imports only those above it::
     schema      the tables
     store       one transaction for all that came up in a turn
     writer      the thread that calls the store
+    pump        gathers what comes up, and tells the results once they are on disk
+    floor       gives tasks to the processes of organs, and finds out what became of each
+    session     one epoch: pump, floor, adoption, and whoever waits for a task
+    inbox       opens sessions, and answers the Coordinator; ``wish``, ``documents`` and ``health`` help it
 """

@@ -20,6 +20,7 @@ from seedcore.coordinator.http.encode import UnserializableResultError, encode
 from seedcore.coordinator.inbox.decisions import Answer
 from seedcore.coordinator.inbox.ids import to_text
 from seedcore.coordinator.inbox.messages import Claimed, Ending, Leased, Room, lane_of
+from seedcore.coordinator.inbox.store import FencedError
 from seedcore.core.errors import Executed
 from seedcore.core.settings import ORGAN_NAME_PREFIX
 from seedcore.core.spec import OrganSpec
@@ -32,6 +33,7 @@ ASK_TIMEOUT_S = 5.0
 _ASK_WAIT_S = 10.0
 _ASK_AGAIN_S = (0.05, 0.2, 1.0, 2.0)
 ACK_AFTER_S = 0.5
+FENCED = "an organ takes orders of another Coordinator's inbox"
 # A task may wait in its organ only where tasks are so short that it does not lose its own time there.
 _SHORT = 20.0
 _MOST_AT_ONCE = 500
@@ -99,7 +101,7 @@ class WorkFloor:
         epoch: The epoch of the inbox.
         replicas: Returns the processes to which tasks may be sent now.
         end: Records an outcome; :meth:`recorded` is called when it is on disk.
-        fenced: Called when an organ knows of a newer epoch.
+        failed: Called with the error that ends the epoch: an organ knows of a newer one, or there is a bug.
     """
 
     def __init__(
@@ -108,12 +110,12 @@ class WorkFloor:
         *,
         replicas: Callable[[], Iterable[ReplicaLike]],
         end: Callable[[Ending], None],
-        fenced: Callable[[], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self.epoch = epoch
         self._replicas = replicas
         self._end = end
-        self._fenced = fenced
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._processes: dict[tuple[str, str], OrganProcess] = {}
         self._by_task: dict[int, OrganProcess] = {}
@@ -286,8 +288,7 @@ class WorkFloor:
                 continue
             failures = 0
             if reply["fenced"]:
-                self._fenced()
-                return
+                raise FencedError(FENCED)
             if reply["boot"] != process.boot:
                 self._lose(process, *pairs)
                 return
@@ -340,8 +341,14 @@ class WorkFloor:
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Without it, tasks would stay leased for ever. The next epoch asks the organs again.
+            self._failed(error)
 
 
 def lanes_of(spec: OrganSpec) -> list[str]:

@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError
 
 from seedcore.coordinator.inbox import ids
 from seedcore.coordinator.inbox.decisions import ENDED
-from seedcore.coordinator.inbox.floor import OrganProcess, ReplicaLike, WorkFloor, now_ms
+from seedcore.coordinator.inbox.floor import FENCED, OrganProcess, ReplicaLike, WorkFloor, now_ms
 from seedcore.coordinator.inbox.messages import Leased, Opened, Told
 from seedcore.coordinator.inbox.pump import Pump
 from seedcore.coordinator.inbox.store import FencedError, SqliteStore
@@ -55,14 +55,14 @@ class Session:
         self._leased = opened.leased
         self._numbers = 0
         self._waiters: dict[int, list[asyncio.Future[Told]]] = {}
-        self._fenced = asyncio.get_running_loop().create_future()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.held_until = 0.0
         self._replicas = replicas
         self.floor = WorkFloor(
             opened.epoch,
             replicas=self._open_replicas,
             end=lambda ending: self.pump.end(ending),  # noqa: PLW0108 - there is no pump yet
-            fenced=self._was_fenced,
+            failed=self._fail,
         )
         self.pump = Pump(writer, store, self.floor, lanes=opened.lanes, told=self._told)
         self.counts = opened.counts
@@ -86,14 +86,18 @@ class Session:
         adoption = asyncio.create_task(self._adopt_all())
         adoption.add_done_callback(lambda _: adopted())
         try:
-            done, _ = await asyncio.wait({pump, self._fenced}, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
+            awaited = {pump, adoption, self._failed}
+            while True:
+                done, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+                awaited -= done
         finally:
             for task in (pump, adoption):
                 task.cancel()
             await asyncio.wait({pump, adoption})
             self.floor.close()
+            self._failed.cancel()
             self._fail_waiters()
 
     async def wait(self, task_id: int, wait_s: float, *, now: Told | None = None) -> Told | None:
@@ -142,9 +146,9 @@ class Session:
             text = "the task is accepted; its outcome will be known when the inbox is back"
             waiter.set_exception(InboxUnavailableError(text, "unknown", 1.0))
 
-    def _was_fenced(self) -> None:
-        if not self._fenced.done():
-            self._fenced.set_exception(FencedError("an organ takes orders of another Coordinator's inbox"))
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _adopt_all(self) -> None:
         groups: dict[tuple[str, str], list[Leased]] = defaultdict(list)
@@ -189,8 +193,7 @@ class Session:
                 failures += 1
                 continue
             if reply["fenced"]:
-                self._was_fenced()
-                return
+                raise FencedError(FENCED)
             if reply["boot"] != process.boot:
                 break
             self.floor.adopt(process, leased, reply["entries"], now_ms())

@@ -216,14 +216,20 @@ class SqliteStore:
             "id, key, type, domain, state, attempt, priority, repeatable, created, organ, ended, executed, error_type, "
             "error"
         )
-        marks = ",".join("?" * len(states))
-        where = f"state IN ({marks}) AND created >= ?{' AND type = ?' if kind else ''}"
-        cursor = self._db.execute(
-            f"SELECT {columns} FROM task WHERE {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants and marks
-            (*states, since, *((kind,) if kind else ()), limit),
-        )
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        tasks = []
+        for state in states:
+            # What has ended is found by an index, however many other tasks there are.
+            by_index = "state BETWEEN 2 AND 6 AND" if state in ENDED else ""
+            order = "ended" if by_index else "id"
+            cursor = self._db.execute(
+                f"SELECT {columns} FROM task WHERE {by_index} state = ? AND created >= ?"  # noqa: S608 - constants
+                f"{' AND type = ?' if kind else ''} ORDER BY {order} DESC LIMIT ?",
+                (state, since, *((kind,) if kind else ()), limit),
+            )
+            names = [column[0] for column in cursor.description]
+            tasks += [dict(zip(names, row, strict=True)) for row in cursor]
+        tasks.sort(key=lambda task: task["id"], reverse=True)
+        return tasks[:limit]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

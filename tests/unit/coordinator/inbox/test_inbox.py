@@ -385,6 +385,24 @@ async def test_a_store_that_fails_is_opened_again_and_nothing_is_lost(
     assert set(house.cluster.began.values()) == {1}
 
 
+async def test_a_bug_ends_the_epoch_and_the_next_one_asks_the_organs(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_module, "REOPEN_AFTER_S", 0.01)
+    await house.begin()
+
+    async def fail(_: Any) -> bytes:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("seedcore.coordinator.inbox.floor.encode", fail)
+    task = await house.submit()
+
+    await until(lambda: house.inbox.summary()["epoch"] == 2)
+    assert (await house.ended(task["id"]))["state"] == "done"
+    assert house.cluster.began == {task["id"]: 1}
+
+
 async def test_an_inbox_that_was_taken_over_writes_nothing_more(house: House) -> None:
     await house.begin()
     session = house.inbox._session
