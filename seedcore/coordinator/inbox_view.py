@@ -13,8 +13,8 @@ from seedcore.core.settings import Settings
 from seedcore.core.task import Task
 
 _NONE = (
-    "this deployment has no inbox for durable tasks: set SEEDCORE_INBOX=sqlite, and replace the Coordinator with "
-    "seedcore bootstrap --replace"
+    "this deployment has no inbox for durable tasks: deploy with seedcore_inbox=sqlite, or run seedcore bootstrap with "
+    "SEEDCORE_INBOX=sqlite"
 )
 
 

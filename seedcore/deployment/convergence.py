@@ -22,10 +22,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The wanted Coordinator: id of its release, fingerprint of its organism."""
+    """The wanted Coordinator: id of its release, fingerprint of its organism, whether it accepts durable tasks."""
 
     release: str
     fingerprint: str
+    has_inbox: bool = False
 
     @staticmethod
     def is_told(report: Report) -> bool:
@@ -37,10 +38,12 @@ class Identity:
         return self.difference(report) is None
 
     def difference(self, report: Report) -> str | None:
-        """Return the key in which the Coordinator differs, ``release`` or ``fingerprint``; None if it does not."""
+        """Return in what the Coordinator differs: ``release``, ``inbox`` or ``fingerprint``; None if it does not."""
         found = report.coordinator
         if found.get("release") != self.release:
             return "release"
+        if ("inbox" in found) != self.has_inbox:
+            return "inbox"
         return None if found.get("fingerprint") == self.fingerprint else "fingerprint"
 
 
@@ -75,6 +78,8 @@ def _decide_on_an_answer(report: Report, ours: Identity) -> Decision:
     match ours.difference(report):
         case "release":
             return Decision("replace", f"it has release {found.get('release')}, not {ours.release}")
+        case "inbox":
+            return Decision("replace", f"it has {'no' if ours.has_inbox else 'an'} inbox for durable tasks")
         case "fingerprint" if report.status == Status.INITIALIZING and found.get("reason") == Reason.RELOADING:
             # It is being reloaded, maybe to the wanted organism.
             return Decision("wait")

@@ -10,7 +10,7 @@ from seedcore.core.task import Task
 
 
 class Ledger:
-    """Appends ``params.n`` to a file, then sleeps for ``params.seconds``."""
+    """Appends ``params.n`` to a file, then sleeps for ``params.seconds``, or until the file ``params.until`` exists."""
 
     def __init__(self, agent_id: str, path: str) -> None:
         self.path = path
@@ -23,4 +23,6 @@ class Ledger:
         finally:
             os.close(file)
         await asyncio.sleep(task.params.get("seconds", 0))
+        while "until" in task.params and not os.path.exists(task.params["until"]):  # noqa: ASYNC110, ASYNC240, PTH110
+            await asyncio.sleep(0.05)  # the test is in another process
         return {"n": task.params["n"], "pid": os.getpid()}

@@ -250,7 +250,7 @@ def test_without_an_inbox_nothing_of_it_is_imported() -> None:
 async def test_without_an_inbox_a_durable_task_is_refused(coordinator: Coordinator) -> None:
     answer = await coordinator.handle({"type": "do", "durable": True})
     assert (answer["success"], answer["executed"], answer["error_type"]) == (False, "no", "TaskError")
-    assert "set SEEDCORE_INBOX=sqlite" in answer["error"]
+    assert "SEEDCORE_INBOX=sqlite" in answer["error"]
     assert "inbox" not in coordinator.status()
 
 

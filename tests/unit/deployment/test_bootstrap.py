@@ -88,6 +88,15 @@ def test_what_is_done_about_what_is_seen(report: Report, action: Any, why: str) 
     assert decide(report, OURS) == Decision(action, why)
 
 
+def test_a_coordinator_gets_an_inbox_or_loses_it_as_the_settings_say() -> None:
+    with_inbox = Identity(release="r1", fingerprint="f1", has_inbox=True)
+    assert decide(seen("ready", "healthy"), with_inbox) == Decision("replace", "it has no inbox for durable tasks")
+    assert decide(seen("ready", "healthy", inbox={}), OURS) == Decision("replace", "it has an inbox for durable tasks")
+    assert decide(seen("ready", "healthy", inbox={}), with_inbox) == Decision("wait")
+    both = seen("ready", "healthy", fingerprint="f2")
+    assert decide(both, with_inbox).action == "replace", "a reload would leave it without an inbox"
+
+
 def test_who_asks_for_a_replacement_gets_one_where_there_is_something_to_replace() -> None:
     assert decide(seen("ready", "healthy"), OURS, replace=True) == Decision("replace", "asked to")
     assert decide(seen("starting", told=False, **STARTS), OURS, replace=True).action == "replace"

@@ -66,7 +66,7 @@ _TASK: dict[str, Any] = {
 }  # fmt: skip
 _ANSWER = failed(_TASK["error"], "OrganUnavailableError", "pay", "unknown", id="1000000", state="parked")
 _NOT_OPEN = failed("the inbox is not open: it is being opened", "InboxUnavailableError", retry_after_s=1.0)
-_NO_INBOX = failed("this deployment has no inbox for durable tasks: set SEEDCORE_INBOX=sqlite", "TaskError")
+_NO_INBOX = failed("this deployment has no inbox for durable tasks", "TaskError")
 _NO_TASK = failed("there is no durable task 'nope'", "NoTaskError")
 _REFUSED: dict[int, dict[str, Any]] = {400: {"no inbox": _NO_INBOX}, 503: {"not open": _NOT_OPEN}}
 _TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}

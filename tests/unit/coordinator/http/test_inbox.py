@@ -98,7 +98,7 @@ async def test_what_is_refused_is_told(client: httpx.AsyncClient, inbox: Inbox, 
 async def test_without_an_inbox_that_is_told(client: httpx.AsyncClient) -> None:
     for answer in (await client.get("/coordinator/tasks"), await client.post("/coordinator/tasks/a/retry")):
         assert answer.status_code == 400
-        assert "set SEEDCORE_INBOX=sqlite" in answer.json()["error"]
+        assert "SEEDCORE_INBOX=sqlite" in answer.json()["error"]
 
 
 async def test_an_acceptance_is_202_and_a_key_of_another_task_409(client: httpx.AsyncClient, view: View) -> None:
