@@ -316,8 +316,8 @@ def build(source: Path, params: dict[str, Any]) -> str:
                 break
         if answer.rc == NOT_RUN:
             raise PackageError(
-                f"{source} cannot be built, there is no uv on this machine ({answer.stderr.strip()}):"
-                f" pip install uv, let seedcore_controller_uv name one, or give wheels instead of source trees"
+                f"{source} cannot be built, because this machine has no uv ({answer.stderr.strip()}):"
+                f" pip install uv, set seedcore_controller_uv to its path, or give wheels instead of source trees"
             )
         if answer.rc is None:
             raise PackageError(f"{source} was not built within {params['timeout']} s")

@@ -54,7 +54,7 @@ def test_a_node_that_is_no_worker_is_not_removed(site: Deployment) -> None:
         "": "There is no node to remove",
         "localhost": "localhost is the head",
         "worker-1,localhost": "localhost is the head",
-        "worker-1, elsewhere": "elsewhere is no worker of this inventory, nothing was touched. Workers are: ",
+        "worker-1, elsewhere": "elsewhere is not a worker of this inventory, nothing was touched. The workers are: ",
     }.items():
         run = site.run("remove_node", "-i", str(site.directory / "inventory.yml"), node=node)
         assert run.returncode != 0
@@ -65,7 +65,7 @@ def test_a_teardown_names_the_host_that_does_not_answer(site: Deployment) -> Non
     run = site.run("teardown", "-i", str(site.directory / "inventory.yml"), teardown_confirmed=True)
 
     assert run.returncode != 0
-    assert last_line(run.output).startswith("not removed, for its host did not answer: dead. Everything else was.")
+    assert last_line(run.output).startswith("not removed, because the host did not answer: dead. Everything else was removed.")
     assert run.recap["failed"] == 0 or run.recap["unreachable"] == 0
 
 

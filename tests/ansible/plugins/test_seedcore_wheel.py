@@ -279,7 +279,7 @@ def test_a_machine_without_uv_is_told_what_to_do(workshop: Workshop) -> None:
     tree = workshop.tree("core")
     workshop.missing_uv = True
     result = workshop.collect(str(tree), fails=True)
-    assert "there is no uv on this machine" in result["msg"]
+    assert "because this machine has no uv" in result["msg"]
     assert "pip install uv" in result["msg"]
 
 
