@@ -65,7 +65,9 @@ def test_a_teardown_names_the_host_that_does_not_answer(site: Deployment) -> Non
     run = site.run("teardown", "-i", str(site.directory / "inventory.yml"), teardown_confirmed=True)
 
     assert run.returncode != 0
-    assert last_line(run.output).startswith("not removed, because the host did not answer: dead. Everything else was removed.")
+    assert last_line(run.output).startswith(
+        "not removed, because the host did not answer: dead. Everything else was removed."
+    )
     assert run.recap["failed"] == 0 or run.recap["unreachable"] == 0
 
 
