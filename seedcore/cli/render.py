@@ -72,6 +72,8 @@ def report_block(report: Report) -> str:
         lines.append(f"coordinator  {_coordinator_line(own)}")
     listed = (own.get("nodes") or {}).get("list") or ()
     lines.append(f"nodes        {_nodes_line(report.nodes, listed)}")
+    if isinstance(inbox := own.get("inbox"), Mapping) and isinstance(inbox.get("tasks"), Mapping):
+        lines.append(f"inbox        {_inbox_line(inbox['tasks'])}")
     if report.case.remedy:
         lines.append(f"remedy       {report.case.remedy}")
     if report.help:
@@ -111,6 +113,15 @@ def _nodes_line(nodes: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -
     if missing := nodes.get("missing"):
         text += f", missing {', '.join(map(plain, missing))}"
     return text
+
+
+def _inbox_line(tasks: Mapping[str, Any]) -> str:
+    waiting, held = (sum(int(tasks.get(state, 0)) for state in group) for group in (("ready", "later"), _HELD))
+    text = f"{waiting} tasks wait, {tasks.get('leased', 0)} run"
+    return f"{text}, {held} wait for your decision: seedcore tasks --parked" if held else text
+
+
+_HELD = ("parked", "failed")
 
 
 def status_word(status: str) -> str:

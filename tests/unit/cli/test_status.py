@@ -184,6 +184,14 @@ def test_a_watch_for_a_program_is_a_line_for_each_look(cluster: FakeCluster) -> 
     assert {report["healthy"] for report in reports} == {True}
 
 
+def test_the_status_tells_how_many_durable_tasks_wait_and_for_whom(cluster: FakeCluster) -> None:
+    assert "inbox" not in run(cluster, "status").stdout
+    cluster.body["inbox"] = {"is_open": True, "epoch": 3, "tasks": {"ready": 4, "later": 1, "leased": 2, "done": 9}}
+    assert "\ninbox        5 tasks wait, 2 run\n" in run(cluster, "status").stdout
+    cluster.body["inbox"]["tasks"] |= {"parked": 1, "failed": 2}
+    assert "2 run, 3 wait for your decision: seedcore tasks --parked\n" in run(cluster, "status").stdout
+
+
 def test_top_shows_rates_durations_queues_and_failures(cluster: FakeCluster) -> None:
     done = run(cluster, "top", "--count", "1")
 
