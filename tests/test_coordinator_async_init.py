@@ -1,4 +1,4 @@
-"""The mission's own bug, and what became of it: real Ray, nothing mocked.
+"""Test the bug of the mission's document and its fix on a real Ray, without mocks.
 
 ``scripts/test_coordinator_async_init.py`` checks the same against a deployed cluster.
 """

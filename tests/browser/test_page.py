@@ -1,4 +1,4 @@
-"""The status page as a person meets it: a real browser, a real Coordinator, real faults."""
+"""Test the status page in a real browser, with a real Coordinator and real faults."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(400)
 
-# Rules of WCAG 2.2, levels A and AA, and what axe-core calls best practice.
+# Rules of WCAG 2.2, levels A and AA, and axe-core's best practices.
 _TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 _RULES = {"runOnly": {"type": "tag", "values": _TAGS}}
 
 
 @pytest.fixture
 def coming(head: RayHead, tmp_path: Path) -> Iterator[Organism]:
-    """A namespace in which nothing runs yet."""
+    """Provide a namespace in which nothing runs yet."""
     deployment = Organism(head, head.scope("coming"), tmp_path)
     try:
         yield deployment
@@ -72,7 +72,7 @@ def test_the_token_is_asked_for_once_and_stays_out_of_addresses(living: Organism
     assert token not in page.content()
     assert asked
     assert not [url for url in asked if token in url]
-    # Nothing comes from anywhere else, so the page works where there is no other network.
+    # The page loads nothing from other hosts, so it works without any other network.
     assert {urlsplit(url).netloc for url in asked if not url.startswith("data:")} == {
         urlsplit(living.settings.http_url).netloc
     }
@@ -209,7 +209,7 @@ def test_what_is_missing_is_named_with_its_cause(coming: Organism, open_page: Op
 
 
 def test_a_killed_organ_is_seen_and_remembered(living: Organism, open_page: Open) -> None:
-    # As long as the file is there, no new process comes up: otherwise the page may never have seen that one was away.
+    # No new process starts while the file exists: otherwise the page might miss the outage.
     lock = living.directory / "lock"
     page = open_page(living)
     word(page, "healthy")

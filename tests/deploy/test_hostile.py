@@ -1,4 +1,4 @@
-"""Root works for a user who plants links wherever it may write: nothing outside of the deployment changes."""
+"""Test that root changes nothing outside of a deployment whose user plants links wherever it can write."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = [
     ),
 ]
 
-# One of this run alone: another run beside it, or one that was killed, has its own.
+# A name for this run alone, because another run may be in progress or may have been killed.
 USER = f"scd-{os.getpid()}"
 
 
 def state(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """What a directory and everything in it is: owner, group, mode and content."""
+    """Return owner, group, mode and content of a directory and everything in it."""
     found = {}
     for path in (top, *sorted(top.rglob("*"))):
         status = path.lstat()
@@ -36,14 +36,14 @@ def state(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 
 def writable(prefix: Path) -> list[Path]:
-    """The directories of a deployment in which its user may make and rename something."""
+    """Return the directories of a deployment in which its user may create and rename files."""
     command = ["runuser", "-u", USER, "--", "find", str(prefix), "-type", "d", "-writable"]
     return [Path(line) for line in subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()]
 
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[str]:
-    """An account that is there before anything is deployed."""
+    """Provide an account that exists before the deployment."""
     made = subprocess.run(
         ["useradd", "--create-home", "--shell", "/bin/bash", USER], check=False, capture_output=True, text=True
     )
@@ -56,7 +56,7 @@ def account() -> Iterator[str]:
 def hostile(make_deployment: Callable[..., Deployment], account: str) -> Deployment:
     deployment = make_deployment(ray_become=True, ray_user=account, ray_python="/usr/bin/python3")
     deployment.directory.chmod(0o755)
-    # That of a hardened host: what the user needs it can read all the same.
+    # The umask of a hardened host; the user can still read the files that it needs.
     deployment.umask = 0o077
     deployment.run("deploy").check()
     return deployment
@@ -64,7 +64,7 @@ def hostile(make_deployment: Callable[..., Deployment], account: str) -> Deploym
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """A directory of root's with a file in it."""
+    """Provide a directory of root with a file in it."""
     (tmp_path / "victim").mkdir(mode=0o755)
     (tmp_path / "victim" / "shadow").write_text("root:a-secret-hash\n")
     (tmp_path / "victim" / "shadow").chmod(0o600)
@@ -104,7 +104,7 @@ def test_links_of_its_user_lead_root_nowhere(hostile: Deployment, victim: Path) 
 
     run = hostile.run("deploy", seedcore_every_step=True).check()
     hostile.run("status").check()
-    # Red, so that the evidence is read.
+    # Make the run fail, so that it reads the evidence.
     red = hostile.run("status", seedcore_gate_timeout=1, seedcore_node_names=["localhost", "not-there"])
 
     assert red.returncode != 0

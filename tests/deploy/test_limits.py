@@ -1,4 +1,4 @@
-"""What --limit does not do: it widens nothing that is destructive, and makes no run green that nobody has judged."""
+"""Test that --limit does not widen a destructive run, and that no run succeeds without a gate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REMOVING = [("teardown", {"teardown_confirmed": True}), ("remove_node", {"node":
 
 @pytest.fixture
 def site(tmp_path: Path, package: Path) -> Iterator[Deployment]:
-    """A cluster of which nothing is deployed; one of its hosts does not answer."""
+    """Provide a cluster without a deployment, one of whose hosts does not answer."""
     (tmp_path / "inventory.yml").write_text(INVENTORY)
     yield Deployment(tmp_path, package, {"ray_become": False})
     assert not (tmp_path / "sc").exists(), json.dumps([str(path) for path in tmp_path.iterdir()])
@@ -81,7 +81,7 @@ def test_a_worker_whose_host_is_gone_leaves_what_the_others_expect(site: Deploym
         )
 
         assert settings.read_text() == "SEEDCORE_EXPECTED_NODES=localhost,worker-1\n"
-        # Nothing is deployed here: only the gate has something to say.
+        # Nothing is deployed here, so only the gate can fail.
         assert run.returncode != 0
         assert "RED on localhost, at: Require a healthy Coordinator" in run.output.replace(
             "seedcore.cluster.seedcore_gate : ", ""

@@ -1,4 +1,4 @@
-"""What agents may rely on in a real cluster: their children end with them, and their words are in a log."""
+"""Test guarantees for agents in a real cluster: their children end with them, and their output is in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client against a real organism: over HTTP and directly, through kills, hangs, overload and replaced organisms."""
+"""Test the client with a real organism, over HTTP and directly, during kills, hangs, overload and replacements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEDGER = {"id": "ledger", "agent": "ledger:Ledger", "task_types": ["note"], "age
 CALM = {"id": "calm", "task_types": ["calm"], "replicas": 2, "agent_count": 2}
 NAPS = {"id": "naps", "agent": "seedcore.agents:utility", "task_types": ["sleep"], "max_concurrency": 50}
 
-# A driver that has joined Ray, with a client and what the tests do to the organism's processes.
+# A driver that has joined Ray, with a client and functions that act on the organism's processes.
 DRIVER = """
 import asyncio, signal, subprocess, sys, threading
 import seedcore
@@ -99,7 +99,7 @@ def test_without_a_coordinator_every_answer_says_so_and_nothing_waits_for_ever(o
 
 
 def test_many_tasks_keep_their_order_stream_and_tell_each_its_own_outcome(shared: Organism) -> None:
-    # An organ that nobody else has asked: its tasks are counted below.
+    # An organ without other senders, because its tasks are counted below.
     shared.up({**CALM, "id": "many"}, NAPS)
 
     seen = drive(
@@ -330,7 +330,7 @@ say(seen)
     assert seen["dead"] == [True, "old"]
     assert (seen["metrics"], seen["pong"]) == (True, "pong")
     assert seen["bootstrap"][0] == 0, seen["bootstrap"][1]
-    # What was with the old organ when that was ended is lost, and says so; nothing else is.
+    # Only tasks in the old organ when it ended are lost, and their answers report that.
     assert len(seen["failed"]) <= 1
     assert all(answer["executed"] == "unknown" for answer in seen["failed"])
     assert seen["organs"] == ["new", "old"]

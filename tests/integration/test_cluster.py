@@ -1,4 +1,4 @@
-"""Organs on more than one node: a start that gets only a part of what it wants, spreading, labels, moves."""
+"""Test organs on several nodes: partial starts, spreading, labels and moves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.processes import children, kill, marked
 from tests.support.ray_head import RayHead
 from tests.support.waiting import eventually
 
-# The first test waits for two starts of Ray.
+# The first test includes two starts of Ray.
 pytestmark = pytest.mark.timeout(900)
 
 _numbers = itertools.count(1)
@@ -35,7 +35,7 @@ REPLICAS = 12
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayHead]:
-    """A head of two CPUs, alone at first; see :func:`grown`."""
+    """Provide a head with two CPUs, without other nodes at first; see :func:`grown`."""
     head = RayHead(num_cpus=2)
     try:
         head.start()
@@ -54,27 +54,27 @@ def organism(cluster: RayHead, tmp_path: Path) -> Iterator[Organism]:
 
 
 def grown(cluster: RayHead) -> RayHead:
-    """Let the cluster have a second node with two CPUs, in the zone a."""
+    """Add a second node with two CPUs in the zone a."""
     if not cluster.nodes:
         cluster.add_node("worker", num_cpus=2, labels="zone=a")
     return cluster
 
 
 def with_two_workers(cluster: RayHead) -> RayHead:
-    """Let the cluster have a third node, in the zone c."""
+    """Add a third node in the zone c."""
     if "second" not in grown(cluster).nodes:
         cluster.add_node("second", num_cpus=2, labels="zone=c")
     return cluster
 
 
 def names_of(organism: Organism) -> dict[str, list[str]]:
-    """Organ to the names of the nodes that its replicas are on, in order."""
+    """Return the names of the nodes of each organ's replicas, in order."""
     names = {node["node_id"]: str(node["node_name"]) for node in nodes_now(organism)}
     return {organ: sorted(names.get(node, node) for node in nodes) for organ, nodes in nodes_of(organism).items()}
 
 
 def nodes_of(organism: Organism) -> dict[str, list[str]]:
-    """Organ to the ids of the nodes that its replicas are on."""
+    """Return the ids of the nodes of each organ's replicas."""
     return {
         organ["organ_id"]: [replica["node_id"] for replica in organ["replicas"]] for organ in organism.told()["organs"]
     }
@@ -82,10 +82,10 @@ def nodes_of(organism: Organism) -> dict[str, list[str]]:
 
 @contextmanager
 def frozen(cluster: RayHead, name: str) -> Iterator[list[int]]:
-    """Let every process of a node stand still; gives their pids."""
+    """Suspend every process of a node; return their pids."""
     stopped = [cluster.nodes[name].pid]
     try:
-        # One that stands still has no more children than it has now.
+        # A suspended process cannot start more children.
         for pid in stopped:
             kill(pid, signal.SIGSTOP)
             stopped += children(pid)
@@ -96,7 +96,7 @@ def frozen(cluster: RayHead, name: str) -> Iterator[list[int]]:
 
 
 def note(organism: Organism, n: int, seconds: float) -> dict[str, Any]:
-    """Let the ledger's agent do a task, over HTTP."""
+    """Send a task to the ledger's agent over HTTP."""
     settings = organism.settings
     task = {"type": "note", "params": {"n": n, "seconds": seconds}, "timeout_s": 60}
     url = f"http://127.0.0.1:{settings.http_port}/coordinator/tasks"
@@ -105,7 +105,7 @@ def note(organism: Organism, n: int, seconds: float) -> dict[str, Any]:
 
 
 def replica_of(organism: Organism, organ_id: str) -> dict[str, Any]:
-    """What the Coordinator says of an organ's one replica."""
+    """Return the Coordinator's report of an organ's single replica."""
     organs = organism.told()["organs"]
     replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
     (replica,) = replicas
@@ -113,12 +113,12 @@ def replica_of(organism: Organism, organ_id: str) -> dict[str, Any]:
 
 
 def nodes_now(organism: Organism) -> list[dict[str, Any]]:
-    """What the Coordinator knows of each node."""
+    """Return the Coordinator's entry of each node."""
     return list(organism.told()["nodes"]["list"])
 
 
 def busy(organism: Organism, organ_id: str) -> list[int]:
-    """How many tasks each replica of an organ has."""
+    """Return the number of tasks of each replica of an organ."""
     organs = organism.told()["organs"]
     replicas = next(organ["replicas"] for organ in organs if organ["organ_id"] == organ_id)
     return [replica["in_flight"] for replica in replicas]
@@ -179,7 +179,7 @@ def test_organs_are_on_the_workers_and_spread_over_them(organism: Organism, clus
     organism.up(*pairs, *({"id": f"single_{index}"} for index in range(4)))
     assert {name for nodes in names_of(organism).values() for name in nodes} == {"second", "worker"}
 
-    # Ray puts one elsewhere as long as it has not heard what a new node offers.
+    # Ray places an actor elsewhere until it knows the resources of a new node.
     assert organism.run("rebalance").returncode == 0
 
     names = names_of(organism)
@@ -323,7 +323,7 @@ def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_n
         def running() -> bool:
             return book.exists() and len(book.read_text().split()) == 2
 
-        # Two are begun and are not done by then, two wait in the old process, four are sent while it stands still.
+        # Two have begun and not ended by then, two wait in the old process, four are sent while it is suspended.
         sent = {n: send(n, 40.0) for n in range(4)}
         eventually(lambda: running() and busy(organism, "mover") == [4], what="all are there")
         with frozen(cluster, names[old["node_id"]]) as stopped:
@@ -335,7 +335,7 @@ def test_what_is_on_a_frozen_node_comes_up_elsewhere_and_the_old_process_takes_n
             assert old["node_id"] in alive, "Ray has not given it up"
             assert note(organism, 20, 0.0)["success"] is True
             answers = {n: each.result(timeout=120) for n, each in sent.items()}
-            # Nobody else there wakes up: no kill of Ray's comes, and it has to find out by itself.
+            # No other process there wakes up, so Ray's kill never arrives and the process must find out by itself.
             os.kill(old["pid"], signal.SIGCONT)
             eventually(lambda: old["pid"] not in marked(cluster.mark), what="the old process has ended")
 

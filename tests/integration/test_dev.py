@@ -1,4 +1,4 @@
-"""`seedcore dev` as a person uses it: start, edit, break, mend, Ctrl-C."""
+"""Test `seedcore dev` like a user: start, edit, break, repair, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Session:
             )  # fmt: skip
 
     def says(self, pattern: str, *, count: int = 1) -> list[str]:
-        """Wait until it has said something so often."""
+        """Wait until the output has contained a text this often."""
 
         def said() -> list[str] | None:
             found = re.findall(pattern, self.log.read_text(errors="replace"))
@@ -47,7 +47,7 @@ class Session:
         return eventually(said, timeout_s=240, what=f"{pattern} in {self.log}")
 
     def ask(self, kind: str) -> dict[str, Any]:
-        """Give it a task by HTTP."""
+        """Submit a task over HTTP."""
         (token,) = self.says(r"the token is in (\S+)\)")
         answer: dict[str, Any] = httpx.post(
             f"http://127.0.0.1:{self.port}/coordinator/tasks",
@@ -78,7 +78,7 @@ def session(tmp_path: Path, write: Callable[[str], None]) -> Iterator[Session]:
 
 
 def left(directory: str) -> list[str]:
-    """Processes that name a directory."""
+    """Return the processes whose command line names a directory."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -124,7 +124,7 @@ def test_what_is_killed_leaves_no_process(session: Session) -> None:
     session.process.kill()
 
     eventually(lambda: not left(directory), timeout_s=60, what="its processes have ended")
-    # Nobody was left to remove it.
+    # No process was left to remove it.
     shutil.rmtree(directory)
 
 

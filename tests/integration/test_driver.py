@@ -1,4 +1,4 @@
-"""The driver of the tests: a question that hangs, fails, or kills the process costs no other question anything."""
+"""Test the driver of the tests: a question that hangs, fails, or kills the process affects no other question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kill by pid, and watch: never `healthy` with a process that is gone, and healthy again by itself."""
+"""Test kills by pid: the status is never `healthy` with a dead process, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ORGANS: list[dict[str, Any]] = [{"id": "one"}, {"id": "two", "task_types": ["two
 
 
 def processes(report: Report) -> set[int]:
-    """Every pid that a report claims to be well."""
+    """Return every pid that a report claims to be healthy."""
     organs = {replica["pid"] for organ in report.coordinator["organs"] for replica in organ["replicas"]}
     return {report.coordinator["pid"], *organs}
 
 
 def healthy_again(organism: Organism, killed: set[int], *, timeout_s: float = 90) -> list[Report]:
-    """Probe until healthy; fails at the first report that is healthy with a process that was killed before it."""
+    """Probe until healthy; fail if a report is healthy with a process that was killed before it."""
     reports: list[Report] = []
 
     def check() -> bool:
@@ -47,7 +47,7 @@ def healthy_again(organism: Organism, killed: set[int], *, timeout_s: float = 90
 
 @pytest.fixture(scope="module")
 def own_heads() -> Iterator[list[Organism]]:
-    """What :func:`lone` has started and not yet closed: one at most."""
+    """Provide the list of heads that :func:`lone` has started and not closed: at most one."""
     started: list[Organism] = []
     try:
         yield started
@@ -60,7 +60,7 @@ def own_heads() -> Iterator[list[Organism]]:
 def lone(
     own_heads: list[Organism], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Organism]:
-    """An organism on a head that the test may kill, and that another test has killed and started again, maybe."""
+    """Provide an organism on a head that the test may kill; earlier tests may have killed and restarted it."""
     if own_heads and not own_heads[0].probe().healthy:
         own_heads.pop().head.close()
     if not own_heads:
@@ -117,7 +117,7 @@ def test_no_status_is_better_than_the_last_answer_to_a_task(organism: Organism) 
 
     failed = [entry for entry in seen if not entry["success"]]
     assert failed, "the kill was not noticed by any task"
-    # Green between a refused task and one that is done is true: the new process came up in that moment.
+    # A healthy status between a refused task and a successful one is true: the new process came up in that moment.
     rosy = [
         entry
         for entry, after in itertools.pairwise(seen)
@@ -125,7 +125,7 @@ def test_no_status_is_better_than_the_last_answer_to_a_task(organism: Organism) 
     ]
     assert rosy == []
     assert seen[-1]["success"]
-    # Only what was on its way when the process died is in doubt; while Ray starts it again, nothing is sent.
+    # Only tasks in flight when the process died are in doubt; nothing is sent while Ray restarts it.
     assert [entry["executed"] for entry in failed[2:] if entry["executed"] != "no"] == []
 
 
@@ -248,7 +248,7 @@ def test_a_process_that_dies_again_and_again_is_left_alone_and_told_with_its_cau
     assert report.reason == "organs_down"
     told = re.search(r"weak: 0 of 1 agents ready \(crash loop: (\d+) deaths, last: its process died", report.message)
     assert told is not None, report.message
-    # Five, or more if a slow machine was asked later; each one doubles the wait.
+    # Five, or more if a slow machine was probed later; each death doubles the pause.
     deaths = int(told[1])
     assert deaths >= 5
     assert f"next start in {5 * 2 ** (deaths - 5)} s" in report.message
@@ -270,7 +270,7 @@ def test_a_process_that_dies_while_it_starts_fails_the_first_start_at_once(organ
     done = organism.run("bootstrap", "--config", str(path), "--retries", "0", "--wait-timeout", "120")
 
     assert done.returncode == 1
-    # Three, or more if a fast machine restarted it again before the Coordinator asked.
+    # Three, or more if a fast machine restarted it again before the Coordinator's question.
     told = re.search(r"the process of organ weak died (\d+) times while it started", done.stderr + done.stdout)
     assert told is not None, done.stderr + done.stdout
     assert int(told[1]) >= 3

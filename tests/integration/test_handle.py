@@ -1,4 +1,4 @@
-"""Whatever comes in, ``handle`` answers in the documented shape, and ``ping`` answers in between."""
+"""Test that ``handle`` answers any input in the documented shape, and that ``ping`` answers meanwhile."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(task):
 
 
 def feed(organism: Organism, tasks: str) -> list[dict[str, Any]]:
-    """Feed handle with Python literals, one after the other."""
+    """Pass Python literals to handle, one after the other."""
     answers: list[dict[str, Any]] = organism.drive(FEED + f"say([ask(task) for task in {tasks}])")
     for entry in answers:
         assert entry["ping"] == "pong"

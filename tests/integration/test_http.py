@@ -1,4 +1,4 @@
-"""The HTTP interface of a real Coordinator: against its own description, and over TLS."""
+"""Test the HTTP interface of a real Coordinator against its OpenAPI description, and over TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.timeout(600)
 
 
-# Each type of task has params of its own, which one schema cannot know; and a time that is too short is over.
+# One schema cannot describe the params of every task type, and a very short time limit expires.
 _RULES = """
 [[operations]]
 include-name = "POST /coordinator/tasks"
@@ -30,7 +30,7 @@ checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "504"]
 
 
 def test_it_does_what_its_description_says(organism: Organism) -> None:
-    # The packaged organism: the examples of the description are about it.
+    # The examples of the description refer to the packaged organism.
     assert organism.run("bootstrap").returncode == 0
     (organism.directory / "schemathesis.toml").write_text(_RULES)
     url, token = organism.settings.http_url, organism.settings.token()
@@ -80,7 +80,7 @@ def test_over_tls_everything_that_asks_asks_over_tls(organism: Organism) -> None
         assert organism.run("status", "--wait", "--canary", "--timeout", "60").returncode == 0
         with pytest.raises(OSError, match="certificate verify failed"):
             request(f"{organism.settings.http_url}/livez")
-        # Who does not know of TLS is told that nobody answers, and not that all is well.
+        # A client without TLS settings must see "no answer", never a healthy status.
         assert replace(plain).http_url.startswith("http://")
         organism.settings = plain
         report = organism.probe()
@@ -123,7 +123,7 @@ def test_many_tasks_survive_the_death_of_the_coordinator(organism: Organism) -> 
     answers = [json.loads(line) for line in lines]
     assert [answer["line"] for answer in answers] == list(range(1, 3001))
     lost = [answer for answer in answers if not answer["success"]]
-    # Each of the eight connections loses what was under way, and may meet the dying process once more.
+    # Each of the eight connections loses its request in flight, and may reach the dying process once more.
     assert len(lost) <= 16, lost[:20]
     assert {answer["executed"] for answer in lost} <= {"unknown"}
     assert batch.returncode == (1 if lost else 0)

@@ -1,4 +1,4 @@
-"""SEEDCORE_LOG_LEVEL reaches the processes that Ray starts, and what they log is where the documents say."""
+"""Test that SEEDCORE_LOG_LEVEL reaches the processes that Ray starts, and that their logs are where the docs say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 
 def logs_of(organism: Organism) -> Path:
-    """Where Ray writes the logs of all processes of the node."""
+    """Return the directory of the logs of all processes of the node."""
     return organism.head.directory / "t" / "session_latest" / "logs"
 
 

@@ -1,4 +1,4 @@
-"""Random organisms, tasks and faults on a real Ray: every task is answered once, in the documented shape."""
+"""Test random organisms, tasks and faults on a real Ray: every task gets one answer in the documented shape."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def one_example(
 
     def submit(numbered: tuple[int, tuple[str, float, int]]) -> dict[str, Any]:
         number, (what, seconds, organ) = numbered
-        # Every third type does not exist if there are only two organs: that has an answer as well.
+        # With only two organs every third type does not exist; its tasks get an answer as well.
         task = {"type": f"task_{organ}", "id": str(number), "params": {"do": what, "seconds": seconds}}
         url = f"{organism.settings.http_url}/coordinator/tasks"
         body: dict[str, Any] = request(url, method="POST", token=token, body=task, timeout_s=90).body

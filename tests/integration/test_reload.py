@@ -1,4 +1,4 @@
-"""Another organism.yaml for a living organism: what has not changed goes on as if nothing happened."""
+"""Test the reload of a living organism with another organism.yaml: unchanged organs are not disturbed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def organ_pids(report: Report) -> dict[str, int]:
 
 
 def names(organism: Organism) -> list[str]:
-    """Living actors, whichever generation of its processes an organ has."""
+    """Return the names of the living actors, without the generation of their processes."""
     return [name.removesuffix("~1") for name in organism.actors()]
 
 
@@ -38,7 +38,7 @@ def counting(path: Path, **more: Any) -> dict[str, Any]:
 
 
 def under_way(organism: Organism, kind: str, seconds: float) -> subprocess.Popen[str]:
-    """Submit a task that takes some time; returns when it has really begun."""
+    """Submit a slow task and return when it has begun."""
     params = json.dumps({"seconds": seconds})
     process = organism.start("submit", kind, "--params", params)
     eventually(lambda: organism.probe().coordinator.get("in_flight"), timeout_s=60, what="the task is under way")
@@ -78,7 +78,7 @@ def test_only_what_has_changed_is_replaced_and_a_new_coordinator_process_knows(
     assert organism.submit("added")["success"] is True
     assert organism.submit("task_3")["error_type"] == "UnknownTaskTypeError"
 
-    # Ray starts the process with the arguments of long ago; it has to come up as what it has become.
+    # Ray restarts the process with its original arguments; it must come up with its present configuration.
     kill(after.coordinator["pid"])
     eventually(lambda: not organism.probe().healthy, what="the death is seen")
     eventually(lambda: organism.probe().healthy, timeout_s=90, what="healthy again")
@@ -155,7 +155,7 @@ def test_a_task_in_flight_gets_its_answer_from_a_coordinator_that_is_replaced(sh
     assert answer["success"] is True, answer
     after = shared.probe()
     assert after.coordinator["pid"] != before.coordinator["pid"]
-    # The organ was adopted: it is the process that has done the task.
+    # The organ was adopted: its process is the one that executed the task.
     assert organ_pids(after) == organ_pids(before) == {"one": answer["result"]["pid"]}
     assert shared.submit("task_1", {"seconds": 0})["success"] is True
 

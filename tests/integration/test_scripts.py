@@ -1,4 +1,4 @@
-"""The scripts that the mission's document names, as they are called there, against a real cluster."""
+"""Run the scripts of the mission's document with its command lines against a real cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a Coordinator comes up, and how it fails to: always by the real command line against a real Ray."""
+"""Test successful and failed starts of a Coordinator, with the real command line on a real Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 
 def slow(organism: Organism, **options: Any) -> tuple[dict[str, Any], Path]:
-    """An organ that does not come up before a file is removed."""
+    """Return an organ that does not start until a file is removed."""
     blocker = organism.directory / "blocker"
     blocker.touch()
     options["path"] = str(blocker)
@@ -81,7 +81,7 @@ def test_a_deadline_says_what_it_waits_for_and_the_start_goes_on(organism: Organ
 
     assert done.returncode == 5
     outcome = json.loads(done.stdout)
-    # Asking for the last time may take a second or two.
+    # The last probe may take a second or two.
     assert 15 <= outcome["elapsed_s"] < 20
     assert outcome["message"].startswith("still initializing: ")
     stage = "initializing  starting: 0 of 1 organs ready; starting: slow"
@@ -143,7 +143,7 @@ def test_resources_that_do_not_exist_are_named(organism: Organism) -> None:
 
     done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "12")
     if "waits for" not in done.stderr:
-        # On a slow machine the Coordinator's process itself has taken so long; the start goes on.
+        # On a slow machine the start of the Coordinator's process takes this long; the start goes on.
         done = organism.run("bootstrap", "--config", str(path), "--wait-timeout", "12")
 
     assert done.returncode == 5
@@ -183,6 +183,6 @@ def test_the_gate_expectations_are_checked(shared: Organism) -> None:
     assert "unhealthy  wrong_configuration: " in other.stdout
     assert ours in other.stdout
     waited = shared.run("status", "--wait", "--timeout", "60", "--expected-fingerprint", "0123456789ab", "--json")
-    # Waiting does not mend it.
+    # Waiting does not help.
     assert (waited.returncode, json.loads(waited.stdout)["terminal"]) == (1, True)
     assert shared.run("status", "--canary", "--wait", "--timeout", "20", "--stable", "2").returncode == 0

@@ -1,4 +1,4 @@
-"""The words of a real GCS whose store is damaged: a newer Ray may choose others."""
+"""Test the log messages of a real GCS with a damaged store, which a newer Ray may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results that come item by item, a stream that its caller gives up, and what the metrics say of all that."""
+"""Test streamed results, a stream that its caller abandons, and their metrics."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_items_come_one_by_one_and_what_is_given_up_ends(organism: Organism) -> 
     assert [part["error_type"] for part in said["no_task"]] == ["TaskError"]
     assert said["first"] == {"item": 0}
     assert (said["under_way"], said["left"]) == (1, 0)
-    # The agent is free again, long before the deadline of what was given up.
+    # The agent is free again long before the deadline of the abandoned stream.
     assert organism.submit("count", {"count": 2})["result"] == [0, 1]
 
     def counted() -> bool:

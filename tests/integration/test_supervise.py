@@ -1,4 +1,4 @@
-"""The supervisor at work on a real Ray: what Ray itself does not mend, mended; what is well, left alone."""
+"""Test the supervisor on a real Ray: it repairs faults that Ray does not, and leaves healthy processes alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def organs(report: Report) -> dict[str, int]:
 
 @contextmanager
 def supervised(organism: Organism) -> Iterator[subprocess.Popen[str]]:
-    """Let a supervisor watch for the length of the block, then insist that it ends well."""
+    """Run a supervisor for the duration of the block, then require a clean exit."""
     process = organism.start("supervise", *PATIENCE)
     try:
         eventually(lambda: journal(organism, "started"), what="the supervisor")
@@ -49,7 +49,7 @@ def supervised(organism: Organism) -> Iterator[subprocess.Popen[str]]:
 
 
 def healthy_without(organism: Organism, pid: int, *, timeout_s: float = 90) -> Report:
-    """Wait for health in another process; fails if the old one is ever called healthy."""
+    """Wait until another process is healthy; fail if a report calls the old one healthy."""
 
     def check() -> Report | None:
         report = organism.probe()
@@ -71,7 +71,7 @@ def test_a_stopped_coordinator_is_killed_and_comes_back_with_its_organs(organism
     with supervised(organism):
         os.kill(pid, signal.SIGSTOP)
         try:
-            # On a busy machine its threads run on for a moment.
+            # On a busy machine its threads keep running for a moment.
             eventually(lambda: is_stopped(pid), what="a process that has stopped")
             assert organism.probe(timeout_s=1).reason == "not_responding"
             after = healthy_without(organism, pid)
@@ -83,7 +83,7 @@ def test_a_stopped_coordinator_is_killed_and_comes_back_with_its_organs(organism
     assert organs(after) == organs(before)
     (killed,) = journal(organism, "kill")
     assert (killed["pid"], killed["outcome"]) == (pid, "killed")
-    # A busy machine may take a moment longer to end it than the supervisor looks.
+    # On a busy machine its end may take longer than the supervisor waits for it.
     assert killed["detail"].startswith("it was in state T")
     assert killed["why"].startswith("not_responding for ")
     assert journal(organism, "bootstrap") == []
@@ -110,7 +110,7 @@ def test_a_cause_that_passes_is_outlived(organism: Organism) -> None:
     before = organism.probe()
     blocker.touch()
     with supervised(organism):
-        # The organ first, so that the Coordinator finds nothing to adopt when it comes back.
+        # Kill the organ first, so that the restarted Coordinator finds nothing to adopt.
         kill(organs(before)["one"])
         organism.drive(LOSE_THE_COORDINATOR)
         failed = eventually(lambda: journal(organism, "bootstrap_ended"), timeout_s=120, what="a failed bootstrap")

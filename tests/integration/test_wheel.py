@@ -1,4 +1,4 @@
-"""The library for somebody who has no Ansible: `python -m build`, install, start an organism on a Ray of one's own."""
+"""Test the library without Ansible: `python -m build`, install, and start an organism on a separate Ray."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as a person would: the source distribution, and the wheel from that."""
+    """Build the source distribution, and the wheel from it, like a user."""
     out = tmp_path_factory.mktemp("dist")
     done = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bin_directory(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel, what it needs, and nothing else."""
+    """Provide a virtual environment with only the wheel and its dependencies."""
     venv = tmp_path_factory.mktemp("venv") / "it"
     lock = ROOT / "roles" / "seedcore" / "files" / "requirements.txt"
     install: list[str | Path] = [UV, "pip", "install", "--quiet", "--python", venv / "bin" / "python"]
@@ -55,7 +55,7 @@ def bin_directory(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         [UV, "venv", "--quiet", "--no-project", "--python", sys.executable, venv],
         [*install, "--require-hashes", "--requirement", lock],
         [*install, "--no-deps", wheel],
-        # What the wheel says that it needs is there.
+        # All declared dependencies of the wheel are installed.
         [UV, "pip", "check", "--python", venv / "bin" / "python"],
     ]
     for command in commands:

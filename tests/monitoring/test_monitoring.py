@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real deployment; one alert fires, the rest is promtool's. The tests run in this order."""
+"""Test a real Prometheus on a real deployment, with one alert; promtool tests the others. The order matters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ seedcore:
 
 
 class Watched:
-    """A deployment with the group ``monitoring``."""
+    """Provide a deployment with the group ``monitoring``."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
@@ -59,7 +59,7 @@ class Watched:
         deployment.variables |= {
             "monitoring_port": free_ports(1)[0],
             "monitoring_scrape_interval": 1,
-            # Each costs a CPU-second, and actors with an environment of their own do not take them.
+            # A prestarted worker costs a CPU-second, and actors with a separate environment do not use it.
             "ray_environment": {"RAY_prestart_worker_first_driver": "0"},
             "monitoring_grafana_provisioning": str(self.grafana),
             "monitoring_tls_server_name": "head.example",
@@ -98,7 +98,7 @@ class Watched:
         return {"coordinator": own.get("pid"), **organs}
 
     def replaced(self, organ: str) -> None:
-        """Kill the process of an organ, and wait for the next one."""
+        """Kill an organ's process and wait for its successor."""
         before = self.pids()[organ]
         kill(before)
         eventually(lambda: self.pids().get(organ) not in {before, None}, timeout_s=120, what=f"another {organ}")

@@ -1,4 +1,4 @@
-"""The alerts by themselves, in simulated time, and the dashboard's file."""
+"""Test the alert rules in simulated time, and the dashboard's file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scaled(pattern: str, factor: float, text: str) -> str:
 
 
 def breaks(rule: Rule) -> Iterator[tuple[str, Rule]]:
-    """Yield a name and a rule for everything that may be wrong with this one."""
+    """Yield a name and a changed rule for each possible error in a rule."""
     expression = rule["expr"]
     yield "never", {**rule, "expr": f"({expression}) and vector(1) == 0"}
     yield "always", {**rule, "expr": f"({expression}) or vector(1)"}
@@ -75,7 +75,7 @@ def test_a_broken_rule_is_seen(alert: str, broken: Rule, tmp_path: Path) -> None
     done = prove(path, tmp_path)
 
     assert done.returncode != 0, done.stdout
-    # A rule that means something else, not one that cannot be read.
+    # A valid rule with another meaning, not one that cannot be parsed.
     assert re.search(rf"alertname: {alert}, .*exp:", done.stdout + done.stderr, re.DOTALL), done.stdout + done.stderr
 
 

@@ -1,1 +1,1 @@
-"""Agents that read log files, group the lines that say the same, and tell what went wrong most."""
+"""Agents that read log files, group similar lines, and report the most frequent errors."""

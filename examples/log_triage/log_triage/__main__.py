@@ -1,4 +1,4 @@
-"""Triage every log that the organism's readers see: ``python -m log_triage`` on a node of the cluster."""
+"""Triage every log that the organism's readers can read: ``python -m log_triage`` on a node of the cluster."""
 
 from __future__ import annotations
 

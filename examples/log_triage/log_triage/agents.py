@@ -1,4 +1,4 @@
-"""The agents: a class that reads logs on its node, and a function that merges what several readers found."""
+"""Define the agents: a class that reads logs on its node, and a function that merges the results of several readers."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class LogReader:
 
     Args:
         agent_id: The agent's own id.
-        directory: Where the logs are; "" means those that come with this package.
-        pattern: Which files of the directory are logs; what ends in ``.gz`` is unpacked.
-        max_megabytes: How much of a file is read, unpacked.
+        directory: Directory of the logs; "" means the samples in this package.
+        pattern: Pattern of the names of log files; files ending in ``.gz`` are decompressed.
+        max_megabytes: Upper limit of the data read from a file, after decompression.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LogReader:
         self.max_chars = int(max_megabytes * 1024 * 1024)
 
     def start(self) -> None:
-        """Refuse to start where there is nothing to read: better now than in every task."""
+        """Check the directory, so that a wrong one fails the start and not every task."""
         if not os.access(self.directory, os.R_OK | os.X_OK):
             raise FileNotFoundError(f"{self.agent_id} cannot read the directory {self.directory}")
 
@@ -53,23 +53,23 @@ class LogReader:
         return os.access(self.directory, os.R_OK | os.X_OK)
 
     def execute(self, task: Task) -> dict[str, Any]:
-        """Do one task; it reads files and counts, so it is not async and runs in a thread."""
+        """Execute one task; it reads files, so it is sync and runs in a thread."""
         if task.type == "list_logs":
             files = [{"file": path.name, "bytes": path.stat().st_size} for path in self._logs()]
             return {"directory": str(self.directory), "files": files}
         level = str(task.params.get("min_level", "WARNING")).upper()
         if level not in LEVELS:
-            raise ValueError(f"min_level is {level!r}, allowed are {', '.join(LEVELS)}")
+            raise ValueError(f"min_level must be one of {', '.join(LEVELS)}, got {level!r}")
         top = task.params.get("top", 50)
         if not isinstance(top, int) or top < 1:
-            raise ValueError(f"top is {top!r}, allowed is an integer of 1 or more")
+            raise ValueError(f"top must be an integer of at least 1, got {top!r}")
         return self._triage(self._log(task.params.get("file")), LEVELS[LEVELS.index(level) :], top)
 
     def _logs(self) -> list[Path]:
         return sorted(path for path in self.directory.glob(self.pattern) if path.is_file())
 
     def _log(self, name: Any) -> Path:
-        # By comparison and not by joining paths: nobody gets a file that is not a log of this directory.
+        # Compare names instead of joining paths, so that a task can read only the logs of this directory.
         for path in self._logs():
             if path.name == name:
                 return path
@@ -115,7 +115,7 @@ class LogReader:
 
 
 def report(task: Task, *, top: int = 10) -> dict[str, Any]:
-    """Merge what several readers found.
+    """Merge the results of several readers.
 
     Task types:
         ``report_logs``: params ``parts`` (a list of answers of ``triage_log``); gives ``files, lines, levels, groups``

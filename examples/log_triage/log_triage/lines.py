@@ -1,4 +1,4 @@
-"""One line of a log: when, how bad, and what it says without the parts that change from line to line."""
+"""Parse a line of a log: its time, its level, and its text without the parts that vary from line to line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""From harmless to bad."""
+"""Levels in ascending severity."""
 
 _SAME_LEVEL = {"TRACE": "DEBUG", "NOTICE": "INFO", "WARN": "WARNING", "ERR": "ERROR", "FATAL": "CRITICAL"}
 _TIME = re.compile(
@@ -16,10 +16,10 @@ _TIME = re.compile(
 )
 _LEVEL = re.compile(rf"\b({'|'.join((*LEVELS, *_SAME_LEVEL))})\b", re.IGNORECASE)
 _ACCESS = re.compile(r'"(?P<request>[A-Z]{3,7} \S+)[^"]*" (?P<status>[1-5]\d\d)\b')
-# Levels stand at the beginning; further on the same word is part of the message.
+# A level stands at the beginning; later the same word is part of the message.
 _HEAD_CHARS = 80
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
-# In this order: an address is no number yet, a UUID no hexadecimal.
+# The order matters: match addresses before numbers, and UUIDs before hexadecimal numbers.
 _MASKS = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<uuid>"),
     (re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b"), "<ip>"),
@@ -31,7 +31,7 @@ _MASKS = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a line says; ``pattern`` is equal for lines that differ only in numbers, addresses, ids and quoted text."""
+    """A parsed line; lines that differ only in numbers, addresses, ids and quoted text have the same ``pattern``."""
 
     time: str | None
     level: str
@@ -39,7 +39,7 @@ class Line:
 
 
 def parse(text: str) -> Line:
-    """Read one line of any common format; a line without a level counts as INFO, a traceback's end as ERROR."""
+    """Parse one line of any common format; a line without a level counts as INFO, a traceback's end as ERROR."""
     found = _TIME.search(text[:_HEAD_CHARS])
     time = found[0] if found else None
     rest = text[: found.start()] + text[found.end() :] if found else text

@@ -1,8 +1,8 @@
-"""Print, as JSON, what a host has for a deployment under the directory in the first argument.
+"""Print a JSON report of a host for a deployment in the directory of the first argument.
 
-Run by the Python that the deployment would be made from, which may be too old: nothing new in here.
+The Python that the deployment would use runs this, and it may be too old, so the code avoids newer features.
 Usage: host_report.py PREFIX TIME NODE_ADDRESS USER [HEAD_ADDRESS HEAD_PORT], with the controller's time in seconds.
-USER runs the services, and need not exist yet; empty if it is who runs this.
+USER runs the services and need not exist yet; it is empty for the present user.
 """  # noqa: INP001
 
 import importlib.util
@@ -64,9 +64,10 @@ def runs(venv: Path) -> bool:
 
 
 def closed(paths: "list[Path]", user: str) -> str:
-    """Name the first directory on the way to a path that a user may not enter, or a file that it may not read.
+    """Return the first directory on a path that a user may not enter, or the file that it may not read.
 
-    Asked as that user, in a child. One that does not exist yet will have no rights of its own: nobody has none either.
+    A child process checks it as that user. For a user that does not exist yet it checks as nobody, who has no special
+    rights either.
     """
     if not user or os.geteuid() != 0:
         return ""
@@ -86,7 +87,7 @@ def closed(paths: "list[Path]", user: str) -> str:
 
 
 def become(user: str) -> None:
-    """Take the rights of a user, for good."""
+    """Switch to a user permanently."""
     try:
         entry = pwd.getpwnam(user)
         uid, gid, groups = entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid)
@@ -98,7 +99,7 @@ def become(user: str) -> None:
 
 
 def first_closed(paths: "list[Path]") -> str:
-    """Name the first place on the way to a path that this process may not pass; what does not exist is none."""
+    """Return the first place on a path that this process may not access; a missing one does not count."""
     for path in paths:
         for place in reversed((path, *path.parents)):
             try:
@@ -113,9 +114,9 @@ def first_closed(paths: "list[Path]") -> str:
 
 
 def nft_chains() -> "list[str]":
-    """Name the chains of nftables as table/chain, without those of which the rules were flushed.
+    """Return the chains of nftables as table/chain, except those whose rules were flushed.
 
-    None are seen without nft, or without the right to look.
+    The list is empty without nft, or without the right to read the rules.
     """
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if nft is None:
@@ -125,7 +126,7 @@ def nft_chains() -> "list[str]":
 
 
 def chains_of(ruleset: str) -> "list[str]":
-    """Read the chains in what nft lists; one without a hook is a name only, and needs no rules."""
+    """Parse the chains in the output of nft; a chain without a hook is only a name and needs no rules."""
     found, table, chain, hooked, rules = [], "", "", False, 0
     for line in ruleset.splitlines():
         words = line.split()
@@ -144,7 +145,7 @@ def chains_of(ruleset: str) -> "list[str]":
 
 
 def units() -> "dict[str, str]":
-    """Return the units of services that somebody has put into /etc, each with the directory that it works in."""
+    """Return the service units in /etc, each with its working directory."""
     found = {}
     for path in UNITS.glob("*.service"):
         try:
@@ -157,7 +158,7 @@ def units() -> "dict[str, str]":
 
 
 def owner(path: Path) -> str:
-    """Name who owns what is at a path, were it a link; nobody if it is not there, or the owner has no name here."""
+    """Return the owner of a path itself, even of a link; empty if it is missing or the owner has no name here."""
     try:
         return pwd.getpwuid(path.lstat().st_uid).pw_name
     except (OSError, KeyError):
@@ -165,7 +166,7 @@ def owner(path: Path) -> str:
 
 
 def runtime_revisions(prefix: Path) -> "dict[str, str]":
-    """Return what each environment of Ray says of when it was made anew; most say nothing."""
+    """Return the content of each Ray environment's ``.complete``: when it was recreated, mostly empty."""
     return {path.parent.name: path.read_text(encoding="utf-8").strip() for path in prefix.glob("ray/*/.complete")}
 
 
@@ -191,7 +192,7 @@ def user_namespaces() -> bool:
 
 
 def mark(prefix: Path) -> str:
-    """Return what the mark of a deployment says; nothing if there is none."""
+    """Return the content of a deployment's mark; empty if there is none."""
     try:
         return (prefix / ".seedcore").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -199,7 +200,7 @@ def mark(prefix: Path) -> str:
 
 
 def main() -> None:
-    """Look, and print one document."""
+    """Collect the report and print it."""
     prefix = Path(sys.argv[1])
     parent = next(path for path in (prefix, *prefix.parents) if path.is_dir())
     disk = os.statvfs(str(parent))

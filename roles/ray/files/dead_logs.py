@@ -1,7 +1,8 @@
-"""Remove the oldest logs of processes that are gone: Ray rotates a log, and keeps those of every process it ever had.
+"""Remove the oldest logs of dead processes: Ray rotates logs, but keeps those of every process for ever.
 
-Only files that Ray has made for one worker or driver, in ``session_*/logs`` below Ray's own directory; no link is
-followed there. A process is gone if none has its pid, or the one that has it does not write these files.
+It removes only files that Ray has created for one worker or driver, in ``session_*/logs`` below Ray's own directory,
+and follows no link there. A process is dead if no process has its pid, or if the one that has it does not write these
+files.
 """  # noqa: INP001
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ class _File(NamedTuple):
 
 
 def prune(temp_dir: str, *, max_bytes: int, max_files: int) -> tuple[int, int]:
-    """Remove logs of processes that are gone, the oldest first, until the rest is within the bounds.
+    """Remove logs of dead processes, the oldest first, until the rest is within the limits.
 
     Args:
-        temp_dir: Ray's directory, which has the sessions in it.
-        max_bytes: What those of all processes that are gone may take together.
-        max_files: How many there may be.
+        temp_dir: Ray's directory, which contains the sessions.
+        max_bytes: Limit of the total size of the logs of dead processes.
+        max_files: Limit of their number.
 
     Returns:
-        How many files were removed, and how many bytes.
+        The numbers of removed files and bytes.
     """
     processes: dict[tuple[str, int], list[_File]] = {}
     for file in _files(temp_dir):
@@ -92,7 +93,7 @@ def _files_in(temp_dir: str, directory: str) -> list[_File]:
 
 @contextlib.contextmanager
 def _opened(temp_dir: str, directory: str):  # noqa: ANN202 - an iterator of one descriptor
-    """Open a directory below ``temp_dir``, part by part, so that no part of the way is a link."""
+    """Open a directory below ``temp_dir``, part by part, so that no part of the path is a link."""
     opened = os.open(temp_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in filter(None, directory.split("/")):

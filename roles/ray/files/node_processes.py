@@ -1,4 +1,4 @@
-"""The processes of one Ray node on this host, found by the directory that they were started with."""  # noqa: INP001
+"""Find the processes of one Ray node on this host by the directory that they were started with."""  # noqa: INP001
 
 import os
 import signal
@@ -25,7 +25,7 @@ def words(pid: int) -> list[str]:
 
 
 def of_node(temp_dir: str) -> list[int]:
-    """Return the processes of this user that were started with ``temp_dir``, but for this one and those above it."""
+    """Return this user's processes that were started with ``temp_dir``, except this one and its ancestors."""
     above, pid = set(), os.getpid()
     while pid:
         above.add(pid)
@@ -54,7 +54,7 @@ def launcher(temp_dir: str) -> int:
 
 
 def kill_all(temp_dir: str, *, timeout_s: float) -> list[int]:
-    """Send SIGKILL until none is left; returns those that are, after ``timeout_s`` seconds."""
+    """Send SIGKILL until no process is left; return those still alive after ``timeout_s`` seconds."""
     deadline = time.monotonic() + timeout_s
     while (pids := of_node(temp_dir)) and time.monotonic() < deadline:
         for pid in pids:

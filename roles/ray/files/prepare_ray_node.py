@@ -1,4 +1,4 @@
-"""Make room for a start of ``ray start``: no process of an earlier one, and not too many of its directories.
+"""Prepare for ``ray start``: end the processes of an earlier start, and remove old session directories.
 
 A node that loses its supervisor leaves processes that hold its ports and its storage, and each start leaves a session
 directory, so a crash loop would fill the disk. Usage: prepare_ray_node.py TEMP_DIR SESSIONS_TO_KEEP
@@ -14,7 +14,7 @@ DEADLINE_S = 10.0
 
 
 def main() -> None:
-    """Clear away what is left; fails if it does not go."""
+    """Remove the leftovers of earlier starts; exit with an error if a process does not end."""
     temp_dir, keep = sys.argv[1], int(sys.argv[2])
     if pids := node_processes.kill_all(temp_dir, timeout_s=DEADLINE_S):
         sys.exit(f"processes of an earlier start do not end: {pids}")

@@ -1,8 +1,8 @@
-"""Kill a Ray node that runs but is not well, so that its service starts it again; bound the logs of the node's dead.
+"""Kill a running but unhealthy Ray node, so that its service restarts it; limit the logs of its dead processes.
 
-``ray start --block`` goes on when the processes below it hang, and after somebody's ``ray stop`` when there are none:
-the service is active, the node is dead. What tells is the node's own agent.
-Of a worker whose head is away nothing is judged: it waits for the head, and its actors go on.
+``ray start --block`` keeps running if its child processes hang, and even if ``ray stop`` has ended all of them: the
+service is active, but the node is dead. The health of the node's own agent detects that.
+A worker whose head is unreachable is left alone: it waits for the head, and its actors keep running.
 Usage: watch_ray_node.py HEALTH_URL TEMP_DIR SECONDS_TO_START SECONDS_UNHEALTHY LOG_BYTES LOG_FILES [HEAD_ADDRESS
 HEAD_PORT]. With 0 SECONDS_UNHEALTHY no node is killed.
 """  # noqa: INP001
@@ -29,8 +29,8 @@ def say(text: str) -> None:
 
 
 def trouble(url: str) -> str:
-    """Ask the agent; returns what is wrong, or nothing."""
-    # Ask the node directly, whatever proxy the environment names.
+    """Ask the agent; return what is wrong, "" if nothing is."""
+    # Ask the node directly, without the proxies in the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=REQUEST_TIMEOUT_S) as answer:
@@ -51,7 +51,7 @@ def is_away(head: list[str]) -> bool:
 
 
 def bound_logs(temp_dir: str, max_bytes: int, max_files: int) -> None:
-    """Remove the oldest logs of processes that are gone, for ever; in a thread, because a disk may hang."""
+    """Remove the oldest logs of dead processes repeatedly; run it in a thread, because a disk may hang."""
     while True:
         try:
             count, size = dead_logs.prune(temp_dir, max_bytes=max_bytes, max_files=max_files)

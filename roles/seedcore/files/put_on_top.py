@@ -1,6 +1,7 @@
-"""Let the virtual environment of this Python see all packages of another one, which has the same Python.
+"""Let this Python's virtual environment import the packages of another one with the same Python.
 
-Usage: put_on_top.py BELOW. The packages of this environment come first. What BELOW itself sees, this one sees, too.
+Usage: put_on_top.py BELOW. The packages of this environment come first. Packages that BELOW can import from a third
+environment can be imported here, too.
 """  # noqa: INP001
 
 import sys

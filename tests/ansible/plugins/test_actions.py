@@ -1,4 +1,4 @@
-"""The controller's halves, in a real run of ansible-playbook against this machine."""
+"""Test the action plugins in a real run of ansible-playbook against this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ABSENT = {**FAILED, "reason": "absent", "message": "there is no Coordinator", "e
 
 
 class Play:
-    """Runs one task in a play of its own."""
+    """Runs one task in a separate play."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -55,7 +55,7 @@ def play(tmp_path: Path) -> Play:
     return Play(tmp_path)
 
 
-# A wait that ends once it has been looked at so often from the controller.
+# A wait that ends after the controller has polled it this often.
 _WAIT = """
     asked = lambda: sum("--wait" not in line for line in open(os.path.join(here, "calls")))
     if "--wait" in sys.argv:

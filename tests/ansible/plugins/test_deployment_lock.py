@@ -1,4 +1,4 @@
-"""One run at a time: what the second one is told, and when the first one counts as ended."""
+"""Test the lock of a run: the error of a second run, and when the first run counts as ended."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_check_mode_locks_nothing(run: Run, prefix: str) -> None:
 
 def test_a_run_of_this_machine_that_has_ended_holds_nobody_up(prefix: str, tmp_path: Path) -> None:
     for _ in range(2):
-        # Neither run releases its lock; the first has ended when the second begins.
+        # Neither run releases its lock; the first has ended before the second begins.
         code, output = Play(tmp_path).run(MODULE, prefix=prefix)
         assert code == 0, output
 

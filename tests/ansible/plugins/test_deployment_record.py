@@ -58,7 +58,7 @@ def test_without_a_record_nothing_is_recognized(run: Run, deployment: Path) -> N
 
 
 def test_what_is_as_it_was_is_recognized(run: Run, recorded: Path) -> None:
-    # What Python leaves, and what is in a directory that only itself counts of, is no difference.
+    # Python's caches, and the content of a directory that is recorded without it, are no differences.
     (recorded / "etc" / "__pycache__").mkdir()
     (recorded / "log" / "ray.log").write_text("more")
 
@@ -106,7 +106,7 @@ def test_what_a_role_has_found_is_said_if_the_wish_is_the_same(run: Run, recorde
     path, found = str(recorded / ".applied"), ["the rules are not in force"]
 
     assert run(MODULE, path=path, fingerprint="f1", also=found)["different"] == found
-    # Other rules are wanted now: that is a change, no drift.
+    # Different wanted rules are a change, not drift.
     assert run(MODULE, path=path, fingerprint="f2", also=found)["different"] == []
     (recorded / ".applied").unlink()
     assert run(MODULE, path=path, fingerprint="f1", also=found)["different"] == []
@@ -158,7 +158,7 @@ GOOD = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no"
 
 
 def systemd_says(directory: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    """No systemd runs here: a stand-in says what the real one does, two units a blank line apart."""
+    """Replace systemctl by a fake that prints like the real one, with a blank line between two units."""
     program = directory / "systemctl"
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What ansible-doc shows of the collection."""
+"""Test the documentation that ansible-doc shows for the collection."""
 
 from __future__ import annotations
 

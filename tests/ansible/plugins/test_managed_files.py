@@ -132,7 +132,7 @@ def hand_to_nobody(path: Path) -> None:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A directory in which another user may write, as the service's user may below a prefix."""
+    """Provide a directory in which another user may write, like the service's user below a prefix."""
     if os.geteuid() != 0:
         pytest.skip("only root can be led astray by another user's links, and this is not root")
     directory = tmp_path / "theirs"
@@ -143,7 +143,7 @@ def hostile(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """A directory and a file of root's, which a link leads to."""
+    """Provide a directory and a file of root, the targets of a link."""
     directory = tmp_path / "victim"
     directory.mkdir(mode=0o755)
     (directory / "file").write_text("root's")
@@ -182,7 +182,7 @@ def test_root_follows_no_link_that_another_user_has_made(
 
 
 def test_root_gives_no_file_away_that_has_another_name(run: Run, hostile: Path, victim: Path) -> None:
-    # With fs.protected_hardlinks=0 anybody can give somebody else's file a second name.
+    # With fs.protected_hardlinks=0 any user can create a hard link to another user's file.
     os.link(victim / "file", hostile / "file")
     before = attributes(victim)
 

@@ -1,4 +1,4 @@
-"""What travels to a host runs with the Python of the host, of which ansible-core allows 3.9."""
+"""Test that code for hosts runs with Python 3.9, the oldest one that ansible-core allows there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES = [
     *sorted((ROOT / "plugins" / "module_utils").glob("*.py")),
     *sorted(ROOT.glob("roles/*/files/*.py")),
 ]
-# What came to the standard library and to the built-in functions after 3.9, as far as one would use it here.
+# Additions to the standard library and the built-in functions after 3.9 that this code might use.
 NEW_MODULES = {"annotationlib", "compression", "tomllib"}
 NEW_NAMES = {
     "ExceptionGroup", "StrEnum", "TaskGroup", "UTC", "aclosing", "add_note", "aiter", "anext", "assert_never",
@@ -30,7 +30,7 @@ NEW_KEYWORDS = {
 
 
 def too_new(text: str) -> Iterator[str]:
-    """Say what a file has that Python 3.9 does not."""
+    """Return the features in a file that Python 3.9 lacks."""
     try:
         tree = ast.parse(text, feature_version=OLDEST)
     except SyntaxError as error:
@@ -56,7 +56,7 @@ def too_new(text: str) -> Iterator[str]:
 
 
 def _evaluated_unions(tree: ast.Module) -> Iterator[str]:
-    """Find annotations with X | Y that are evaluated: they are not in a file that imports annotations."""
+    """Find evaluated annotations with X | Y; a file that imports ``annotations`` has none."""
     if any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
         return
     for node in ast.walk(tree):

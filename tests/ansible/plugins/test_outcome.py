@@ -1,4 +1,4 @@
-"""The cause of a failure, from whatever a task returns."""
+"""Test the cause of a failure, extracted from any result of a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files come into their place whole: never for a moment with another content, owner or mode."""
+"""Test that files are replaced atomically, never with another content, owner or mode."""
 
 from __future__ import annotations
 

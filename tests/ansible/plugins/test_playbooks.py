@@ -1,4 +1,4 @@
-"""What every playbook has in common: a run that fails gives its lock back, and a user's strategy changes nothing."""
+"""Test common properties of all playbooks: a failed run releases its lock, and a user's strategy changes nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import yaml
 from ansible_collections.seedcore.cluster.plugins.module_utils import lock
 
 ROOT = Path(__file__).parents[3]
-# What only looks, or has the lock for its subject.
+# Playbooks that only read, or that are about the lock.
 LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "lock", "give_up"}
-# One host that fails keeps no other one, so the run goes on, to the play that releases the lock.
+# A failed host does not stop the others, so the run reaches the play that releases the lock.
 GOES_ON = {"Teardown | Remove the workers", "Teardown | Remove Prometheus", "Remove node | Find the hosts that answer"}
-# What people run: the docs and the Makefile name these, and an installed collection has them as seedcore.cluster.NAME.
+# The playbooks for users: the docs and the Makefile name them, an installed collection as seedcore.cluster.NAME.
 ENTRIES = {
     "bootstrap", "deploy", "monitoring", "preflight", "ray", "remove_node", "seedcore", "status", "teardown",
 }  # fmt: skip
@@ -50,7 +50,7 @@ RED = """
 
 
 def plays() -> list[tuple[str, dict[str, Any]]]:
-    """Every play of every playbook that is none of an import, with its place."""
+    """Return every play of every playbook, except imports, with its place."""
     return [
         (f"{path.relative_to(ROOT)}: {play['name']}", play)
         for path in sorted(ROOT.glob("playbooks/**/*.yml"))
@@ -71,7 +71,7 @@ def test_people_find_only_what_they_run() -> None:
 
 
 def acting(tasks: list[dict[str, Any]], *, gives_up: bool) -> Iterator[str]:
-    """Name the tasks that act on a host outside of a block that gives the lock back."""
+    """Return the tasks that act on a host outside of a block that releases the lock."""
     for task in tasks:
         saved = gives_up or any("give_up" in str(entry) for entry in task.get("rescue", []))
         yield from acting(task.get("block", []), gives_up=saved)
@@ -92,7 +92,7 @@ def test_every_play_that_works_on_the_deployment_gives_the_lock_back_if_it_fails
 
 
 def test_what_only_a_red_run_needs_is_not_loaded_before() -> None:
-    # Ansible loads and copies all of a role for each import: with these, a run took a quarter more to load.
+    # Ansible loads and copies the whole role for each import, and these added a quarter to the load time of a run.
     text = "".join(path.read_text() for path in ROOT.glob("playbooks/**/*.yml"))
     imported = re.findall(r"import_role:\s+name: seedcore.cluster.ray\s+tasks_from: give_up", text)
 
@@ -101,7 +101,7 @@ def test_what_only_a_red_run_needs_is_not_loaded_before() -> None:
 
 
 def test_no_play_ends_for_all_where_a_host_may_be_away() -> None:
-    # any_errors_fatal counts an unreachable host, though it is ignored: the run ends there, and is green.
+    # any_errors_fatal counts an unreachable host even if it is ignored: the run would end there, successful.
     assert [place for place, play in plays() if play.get("any_errors_fatal") and play.get("ignore_unreachable")] == []
 
 
@@ -111,7 +111,7 @@ def test_every_play_keeps_to_the_strategy_that_it_was_written_for() -> None:
 
 
 def run_playbook(directory: Path, playbook: Path, *variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of this checkout, or one that imports some, against two hosts that are this machine."""
+    """Run a playbook of this checkout, or one that imports some, against this machine as two hosts."""
     (directory / "inventory.yml").write_text(INVENTORY)
     return subprocess.run(
         [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory.yml", playbook,

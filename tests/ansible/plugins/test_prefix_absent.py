@@ -1,4 +1,4 @@
-"""Removing a deployment: what stands in the way, and what must not be touched."""
+"""Test the removal of a deployment: its obstacles, and the files that must not be touched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fill(directory: Path) -> None:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, as production has one for the prefix."""
+    """Provide a mounted file system, like that of a prefix in production."""
     directory = tmp_path / "mounted"
     directory.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "none", str(directory)], capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""Renamed modules: a playbook that uses an old name works until release 0.3, and is told the new one."""
+"""Test renamed modules: an old name works until release 0.3, with a warning that gives the new one."""
 
 from __future__ import annotations
 

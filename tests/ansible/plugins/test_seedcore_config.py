@@ -11,7 +11,7 @@ from tests.ansible.plugins.conftest import Executable
 
 Run = Callable[..., dict[str, Any]]
 
-# Refuses what says bad, as the real one does: a place, what is wrong, exit code 2.
+# Refuses content with the word "bad" like the real command: place and error, exit code 2.
 _CHECK = """
     path = sys.argv[sys.argv.index("--config") + 1]
     if "bad" in open(path).read():
@@ -22,7 +22,7 @@ _CHECK = """
 
 
 class Deployment:
-    """A release that judges, and the place of the live file."""
+    """A fake release that checks files, and the path of the installed file."""
 
     def __init__(self, executable: Executable, run: Run, directory: Path) -> None:
         self.executable = executable
@@ -103,6 +103,6 @@ def test_what_options_of_agents_hold_is_neither_in_the_journal_nor_in_the_answer
     result = deployment.apply("good: new\nmore: 1\n")
 
     assert result["invocation"]["module_args"]["content"] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-    # Asked for with --diff and seedcore_config_diff.
+    # The user has set --diff and seedcore_config_diff.
     lines = result["diff"]["prepared"].splitlines()
     assert lines[-3:] == ["-good: old", "+good: new", " more: 1"]

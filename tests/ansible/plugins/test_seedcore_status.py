@@ -169,7 +169,7 @@ def test_an_executable_that_hangs_is_killed_with_its_children(executable: Execut
 
 
 def _ends(pid: int) -> bool:
-    """Wait until a killed process is gone, or only its entry is left for its parent to read."""
+    """Wait until a killed process is gone or a zombie."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:

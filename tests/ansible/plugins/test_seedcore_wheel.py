@@ -16,7 +16,7 @@ from ansible_collections.seedcore.cluster.plugins.module_utils.source_tree impor
 Run = Callable[..., dict[str, Any]]
 UV = Path(sys.executable).parent / "uv"
 
-# A build backend of its own: nothing has to be fetched to build with it.
+# An included build backend, so that a build downloads nothing.
 _BACKEND = """
     import time, zipfile
     from pathlib import Path
@@ -33,7 +33,7 @@ _BACKEND = """
 
 
 class Workshop:
-    """Source trees, a lock and a place for wheels."""
+    """Source trees, a lock and a directory for wheels."""
 
     def __init__(self, directory: Path, run: Run) -> None:
         self.directory = directory
@@ -111,7 +111,7 @@ def test_the_content_of_an_extra_package_counts_and_not_its_path(workshop: Works
 
 
 def wheel(directory: Path, name: str, version: str, *, needs: str = "") -> Path:
-    """Write a wheel into a directory, as an index would have it."""
+    """Write a wheel into a directory that serves as an index."""
     directory.mkdir(exist_ok=True)
     path = directory / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
@@ -126,7 +126,7 @@ def wheel(directory: Path, name: str, version: str, *, needs: str = "") -> Path:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All packages that there are, in place of an index."""
+    """Provide a directory with all available packages in place of an index."""
     for name, version in (
         ("tabular", "2.0"),
         ("tabular", "2.1"),
@@ -146,12 +146,12 @@ def test_what_agents_need_is_resolved_once_into_hashes_within_the_lock(workshop:
 
     assert first["extra"] == ["tabular>=2"]
     assert first["extra_lock"].startswith("tabular==2.1 \\\n    --hash=sha256:")
-    # The lock has brought it, in the version that holds.
+    # The lock already contains it, with the binding version.
     assert "click" not in first["extra_lock"]
     assert "seedcore" not in first["extra_lock"]
     assert workshop.collect("seedcore==1.0", "tabular>=2") == first
 
-    # Another version of what it needs is another release.
+    # Another version of a dependency is another release.
     wheel(index, "tabular", "2.2")
     second = workshop.collect("seedcore==1.0", "tabular>=2")
     assert "tabular==2.2" in second["extra_lock"]
@@ -251,7 +251,7 @@ def test_a_build_that_fails_says_why(workshop: Workshop) -> None:
 
 def test_a_tree_stays_as_it_was_and_what_was_removed_from_it_is_not_built(workshop: Workshop) -> None:
     tree = workshop.tree("core")
-    # As the build backend setuptools does: what it has built before is built again, and all of it is left in the tree.
+    # Like setuptools: the backend includes the leftovers of earlier builds, and leaves its own in the tree.
     backend = (tree / "backend.py").read_text()
     (tree / "backend.py").write_text(
         backend
@@ -298,13 +298,13 @@ def test_a_tree_whose_every_build_is_another_release_is_warned_of(workshop: Work
 
 @pytest.fixture
 def cache(workshop: Workshop) -> Path:
-    """Let wheels be kept from one run to the next."""
+    """Set up the cache that keeps wheels from one run to the next."""
     workshop.more["cache"] = str(workshop.directory / "kept" / "wheels")
     return workshop.directory / "kept" / "wheels"
 
 
 def counted(tree: Path) -> Path:
-    """Let each build of a tree leave a line in a file; return the file."""
+    """Make each build of a tree write a line into a file; return the file."""
     log = tree.parent / "builds"
     backend = tree / "backend.py"
     backend.write_text(backend.read_text().replace("def build_wheel", "_LOG = Path(LOG)\ndef build_wheel", 1))

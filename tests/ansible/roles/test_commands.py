@@ -1,4 +1,4 @@
-"""The commands that a deployment puts into its directory bin, run as they are rendered."""
+"""Run the rendered commands of a deployment's directory bin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def prefix(tmp_path: Path, variable: Callable[..., Any]) -> Path:
-    """A deployment whose programs print the environment that they get."""
+    """Provide a deployment whose programs print their environment."""
     (tmp_path / "current" / "bin").mkdir(parents=True)
     (tmp_path / "ray" / "current" / "bin").mkdir(parents=True)
     for program in ("current/bin/python", "current/bin/seedcore", "ray/current/bin/ray"):

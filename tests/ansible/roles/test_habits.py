@@ -1,4 +1,4 @@
-"""Other people's machines and habits: what the roles say there, without a host."""
+"""Test the roles with unusual machines and habits of users, without a host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def tasks() -> list[tuple[str, dict[str, Any]]]:
-    """Every task of every role, with its file."""
+    """Yield every task of every role with its file."""
     found: list[tuple[str, dict[str, Any]]] = []
     for path in sorted(ROOT.glob("roles/*/tasks/*.yml")):
         pending = list(yaml.safe_load(path.read_text()) or [])
@@ -31,7 +31,7 @@ def tasks() -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_what_runs_on_the_controller_runs_as_whoever_started_it() -> None:
-    # A variable ansible_become of an inventory beats become: false of a task.
+    # A variable ansible_become in an inventory overrides become: false of a task.
     local = [(path, task) for path, task in tasks() if task.get("delegate_to") == "localhost"]
 
     assert local
@@ -39,8 +39,8 @@ def test_what_runs_on_the_controller_runs_as_whoever_started_it() -> None:
 
 
 def test_facts_are_gathered_without_what_sudo_leaves_in_the_environment() -> None:
-    # SUDO_COMMAND holds the mark by which Ansible knows that sudo has answered; Ansible drops the line with it, and the
-    # facts are in it.
+    # SUDO_COMMAND contains the mark by which Ansible detects sudo's answer. Ansible drops the line with the mark, which
+    # holds the facts.
     gathered = [
         task["ansible.builtin.setup"]["gather_subset"] for _, task in tasks() if "ansible.builtin.setup" in task
     ]
@@ -55,7 +55,7 @@ def test_packages_are_installed_where_there_are_no_lists_of_packages_yet(rendere
 
     assert rendered("ray", "package", facts={"pkg_mgr": "apt"})[place]["update_cache"] is True
     assert "update_cache" not in rendered("ray", "package", facts={"pkg_mgr": "zypper"})[place]
-    # The age of a directory that somebody has just emptied says that the lists in it are new.
+    # cache_valid_time would skip the update after somebody has just emptied the directory of the lists.
     assert not [path for path, task in tasks() if "cache_valid_time" in json.dumps(task)]
 
 
@@ -246,7 +246,7 @@ def test_the_environment_of_ray_that_a_kept_release_sees_is_kept(variable: Calla
         looked = {"__seedcore_complete": {"files": complete}, **known}
         return sorted(variable("__seedcore_kept_below", "seedcore", known=looked, **given))
 
-    # 1-a is the active one.
+    # 1-a is the active release.
     assert kept(seedcore_keep_releases=1) == ["ray/new"]
     assert kept(seedcore_keep_releases=2) == ["ray/new", "ray/old"]
     assert kept(seedcore_keep_releases=3) == ["ray/new", "ray/old"]
@@ -338,7 +338,7 @@ def test_ports_that_linux_gives_to_anybody_are_reserved(variable: Callable[..., 
         reserved.write_text(before)
         subprocess.run([*command, str(reserved), "44217,52365"], check=True)
         assert reserved.read_text() == after
-    # A host that does not let it has them unreserved, and runs.
+    # A host that forbids it runs without the reservation.
     subprocess.run([*command, str(tmp_path / "none" / "reserved"), "1"], check=True, capture_output=True)
 
 
@@ -350,7 +350,7 @@ def test_ports_that_linux_gives_to_anybody_are_reserved(variable: Callable[..., 
          ["network: a gets no object", "network: b gets no object"]),
         ({"rc": 4, "stdout": "", "stderr_lines": ["unreachable: Ray does not answer"]},
          ["network: unreachable: Ray does not answer"]),
-        # A release that is older than the command.
+        # A release that does not have the command yet.
         ({"rc": 2, "stdout": "", "stderr_lines": ["Error: No such command 'network'."]}, []),
         ({"failed": True, "msg": "Timed out after 120 second(s)."}, ["network: seedcore network did not end in time"]),
     ],

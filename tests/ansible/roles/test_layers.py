@@ -1,4 +1,4 @@
-"""Which role may know what of which other one."""
+"""Test which variables of other roles a role may use."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from tests.ansible.roles.test_habits import ROOT
 
 ROLES = sorted(path.name for path in ROOT.glob("roles/*"))
-# Longest first: seedcore_gate is no variable of seedcore.
+# Longest first, because seedcore_gate is not a variable of seedcore.
 PRIVATE = re.compile(rf"\b__({'|'.join(sorted(ROLES, key=len, reverse=True))})(?:_\w+)?\b")
 NAMED = re.compile(r"seedcore\.cluster\.(\w+)\s+tasks_from|_role:\s+name: seedcore\.cluster\.(\w+)")
 
 
 def private_names(directory: str) -> dict[str, set[str]]:
-    """Return the private variables that the files below a directory name, by the role that they belong to."""
+    """Return the private variables that files in a directory mention, by their role."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / directory).rglob("*"):
         if path.suffix in {".yml", ".j2"}:

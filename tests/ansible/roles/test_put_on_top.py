@@ -1,4 +1,4 @@
-"""Environments on top of each other: what one of them imports, and from where."""
+"""Test stacked virtual environments: what one imports, and from where."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROGRAM = Path(__file__).parents[3] / "roles" / "seedcore" / "files" / "put_on_t
 
 
 def packages(environment: Path) -> Path:
-    """Return where an environment has its packages."""
+    """Return the directory of an environment's packages."""
     return next(environment.glob("lib/python*/site-packages"))
 
 
@@ -24,7 +24,7 @@ def run(environment: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def layers(tmp_path: Path) -> list[Path]:
-    """Three environments, the lowest first, each with a module of its own and one that all of them have."""
+    """Provide three environments, the lowest first, each with its own module and one that all have."""
     made: list[Path] = []
     for name in ("ray", "release", "agents"):
         environment = tmp_path / f"{name}'s"

@@ -1,4 +1,4 @@
-"""What every Ray process gets into its environment, as the role's templates render it."""
+"""Test the environment of every Ray process, rendered from the role's templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``-e key=value`` and INI inventories give text: everything that the roles say must be what the typed value gives."""
+"""Test that text values, from ``-e key=value`` and INI inventories, give the same result as typed values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
-# What tasks put together, and digests, which only decide whether every step is gone through.
+# Values that tasks combine, and digests, which only decide whether every step is executed.
 RESULTS = {"seedcore_gate_report"}
 DIGESTED = (
     "__ray_made_from",
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def options() -> dict[str, dict[str, Any]]:
-    """Every option of every role, by name."""
+    """Return every option of every role by name."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
         for entry in yaml.safe_load(path.read_text())["argument_specs"].values():
@@ -64,14 +64,14 @@ def typed(*, flags: bool) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """Write a value as people do on a command line."""
+    """Return a value as users write it on a command line."""
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return ",".join(value)
     return json.dumps(value)
 
 
 def plain(value: Any) -> Any:
-    """A module takes "60" for 60 by its own spec; a mapping or a list must be one."""
+    """Return a value with numbers as text, because modules accept "60" for 60; mappings and lists keep their type."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Services: the unit that systemd gets, and what every caller of the role says."""
+"""Test the role service: the rendered systemd unit, and the arguments of every caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong input and a host that lacks something: said before anything starts, and nothing is left."""
+"""Test that preflight reports wrong input and missing requirements before anything starts, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(2400)
 
 @pytest.fixture
 def blank(site: Site) -> Deployment:
-    """The deployment that has not been made yet."""
+    """Provide the deployment before its first run."""
     return site.deployment
 
 
@@ -47,7 +47,7 @@ def test_every_fault_of_the_variables_is_said_at_once(blank: Deployment) -> None
         ray_version="2.1.0",
         ray_auth_token="verysecret",
         seedcore_namespace="two words",
-        # Half of a certificate, and that one is not there.
+        # A certificate without a key, whose file does not exist.
         seedcore_http_tls_key="",
         seedcore_http_tls_certificate="/no/such.pem",
     )

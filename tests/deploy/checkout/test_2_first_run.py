@@ -1,4 +1,4 @@
-"""The first runs: red with its cause, green when that is gone, and what is on the screen and on the host then."""
+"""Test the first runs: a failure with its cause, then success, with their output and the state of the host."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_organ_that_does_not_start_is_red_with_its_cause(site: Site, red: Run
         assert "self.text = self.model.read_text()" in text
     assert evidence.stat().st_mode & 0o777 == 0o600
     assert (site.deployment.prefix / "etc" / "token").read_text() not in evidence.read_text() + red.output
-    # The supervisor tries again from time to time, and leaves nothing either.
+    # The supervisor retries from time to time, and leaves nothing behind either.
     eventually(lambda: site.living_actors() == [], timeout_s=300, what="nothing is left running")
     eventually(lambda: site.status()["reason"] == "init_failed", timeout_s=300, what="the status says why")
 
@@ -44,7 +44,7 @@ def test_the_next_run_is_green_and_keeps_as_many_releases_as_it_shall(deployed: 
     releases = deployed.deployment.prefix / "releases"
     assert [path.name for path in releases.iterdir()] == [report["release"]]
     assert (deployed.deployment.prefix / "current").resolve() == releases / report["release"]
-    # Ray is once on the host, and the release sees it there.
+    # Ray is installed once on the host, and the release uses that installation.
     assert {path.parents[4].name for path in deployed.deployment.prefix.glob("*/*/lib/*/site-packages/ray")} == {"ray"}
     assert deployed.deployment.seedcore("status").returncode == 0
     answer = deployed.deployment.seedcore("submit", "read")

@@ -1,4 +1,4 @@
-"""Runs on a host that is deployed: nothing to do, a look at what would be done, and what is mended."""
+"""Test further runs on a deployed host: no changes, check mode, and repairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Red gates and what follows them, releases beside each other, and organs that may be missing."""
+"""Test failed gates and the runs after them, several releases on a host, and optional organs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(deployed: Site) -
     red = deployed.status()
 
     assert run.returncode != 0
-    # The Coordinator gives up a little before we do; which of the two is told first is a matter of a second.
+    # The Coordinator's time limit ends shortly before ours; either may be reported first.
     goes_on = r"\w+: still initializing: .+"
     undone = r"init_failed: the running organism was not changed: organs first did not come up within [\d.]+ s"
     assert re.search(rf"({goes_on}|{undone}) \(after \d+ s\)", run.output), run.output[-4000:]
@@ -45,7 +45,7 @@ def test_a_wait_that_is_too_short_is_red_and_the_truth_follows(deployed: Site) -
     assert red["status"] in {"initializing", "healthy"}
     later = deployed.deployment.seedcore("status", "--wait", "--timeout", "110")
     assert later.returncode == 0, later.stdout
-    # A reload that was undone leaves another organism than the host's file names, which the gate would tell.
+    # If the reload had been undone, the organism would differ from the host's file, and the gate would report it.
     deployed.run("bootstrap").check()
 
 
@@ -58,7 +58,7 @@ def test_the_gate_is_red_without_a_node_that_is_expected(deployed: Site) -> None
     assert time.monotonic() - started < 120
     assert re.search(r"nodes_missing: .+ \(after \d+ s\)", run.output), run.output[-4000:]
     assert "==> " in run.output, "the evidence is shown"
-    # The cause is the last thing on the screen.
+    # The cause is the last line of the output.
     assert re.match(r"RED on localhost, at: .*Require a healthy Coordinator", run.last_lines[-2]), run.output[-3000:]
     assert re.match(r"nodes_missing: .*worker-9.* \(after \d+ s\)$", run.last_lines[-1])
 
@@ -77,7 +77,7 @@ def test_what_is_not_required_may_be_missing_where_that_is_allowed(deployed: Sit
     partial = deployed.deployment.directory / "partial.yaml"
     partial.write_text(json.dumps(document))
 
-    # A running organism would not be changed to one that does not come up.
+    # A running organism is not replaced by one that does not start.
     replaced = {"seedcore_bootstrap_replace": True, "seedcore_bootstrap_wait_timeout": 60}
     refused = deployed.run("bootstrap", organism=partial, **replaced)
     allowed = deployed.run("bootstrap", organism=partial, seedcore_gate_allow_degraded=True)

@@ -1,4 +1,4 @@
-"""Run the code blocks of README, quickstart, agents and client as they are written, against this deployment."""
+"""Run the code blocks of README, quickstart, agents and client unchanged against this deployment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.pages import Block, blocks_to_run
 
 pytestmark = pytest.mark.timeout(2400)
 
-# Of the organism and the certificate of the other tests; the pages name their own.
+# Variables for the organism and the certificate of the other tests; the pages set their own.
 OF_THE_SITE = (
     "seedcore_config",
     "seedcore_extra_requirements",
@@ -24,7 +24,7 @@ OF_THE_SITE = (
 
 
 class Shell:
-    """A user's shell in a checkout: the environment and the files stay from one block to the next."""
+    """A user's shell in a checkout, which keeps environment and files from one block to the next."""
 
     def __init__(self, site: Site) -> None:
         deployment = site.deployment
@@ -36,7 +36,7 @@ class Shell:
         variables = deployment.directory / "pages.json"
         mine = {name: value for name, value in deployment.variables.items() if name not in OF_THE_SITE}
         variables.write_text(json.dumps(mine))
-        # The pages name the default place of a deployment.
+        # The pages use the default path of a deployment.
         place = deployment.directory / "home" / ".local" / "share" / "seedcore"
         place.parent.mkdir(parents=True)
         place.symlink_to(deployment.prefix)
@@ -52,7 +52,7 @@ class Shell:
         }
 
     def run(self, script: str) -> str:
-        """Run a script to its end, insist that each of its commands succeeds, and return its output."""
+        """Run a script, require that each of its commands succeeds, and return its output."""
         after = self.directory.parent / "environment"
         done = subprocess.run(
             ["bash", "-e", "-c", f"{script}\nenv -0 > '{after}'"],
@@ -72,7 +72,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(site: Site) -> Shell:
-    """A shell in a checkout, after the first command of the quickstart: the deployment runs the packaged organism."""
+    """Provide a shell in a checkout after the first command of the quickstart, with the packaged organism deployed."""
     made = Shell(site)
     made.run("make deploy")
     return made

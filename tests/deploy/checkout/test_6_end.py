@@ -1,4 +1,4 @@
-"""Repair a deployment that somebody has broken, and remove it."""
+"""Test the repair of a broken deployment, and its removal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(2400)
 
 @pytest.fixture
 def foreign() -> Iterator[RayHead]:
-    """Somebody else's Ray on the same machine."""
+    """Provide another user's Ray on the same machine."""
     head = RayHead(num_cpus=1)
     head.start()
     yield head

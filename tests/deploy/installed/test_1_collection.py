@@ -1,4 +1,4 @@
-"""The collection as users get it: built, installed into an empty path, deployed where nothing can be downloaded."""
+"""Test the built collection: install it into an empty path and deploy it without internet."""
 
 from __future__ import annotations
 

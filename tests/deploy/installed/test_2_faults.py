@@ -1,4 +1,4 @@
-"""Kill parts of a deployment by pid: the status is true at every moment, and healthy again without anybody's help."""
+"""Test kills of a deployment's processes: the status is always true, and recovers to healthy without help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(2400)
 
-# Ray alone needs minutes to start on a machine that does ten other things.
+# On a busy machine Ray alone needs minutes to start.
 HEALED_S = 420
 
 
@@ -26,13 +26,13 @@ def status(deployment: Deployment) -> dict[str, Any]:
 
 
 def claimed(report: dict[str, Any]) -> set[int]:
-    """Every pid that a report claims to be well."""
+    """Return every pid that a report claims to be healthy."""
     coordinator = report["coordinator"]
     return {coordinator["pid"], *(replica["pid"] for organ in coordinator["organs"] for replica in organ["replicas"])}
 
 
 def heals(deployment: Deployment, broken: set[int], *, timeout_s: float = HEALED_S) -> list[str]:
-    """Look until it is healthy, with none of the broken processes; returns the reasons that were given meanwhile."""
+    """Probe until the status is healthy without the killed processes; return the reasons reported meanwhile."""
     reasons: list[str] = []
 
     def healthy() -> bool:
@@ -56,7 +56,7 @@ def journal(deployment: Deployment, event: str) -> list[dict[str, Any]]:
 
 
 def of_ray(deployment: Deployment) -> set[int]:
-    """Every process of the deployment but supervisord and our supervisor."""
+    """Return the deployment's processes except supervisord and our supervisor."""
     spared = {"supervisord", "seedcore"}
     return {pid for pid, name in deployment.processes().items() if name not in spared}
 
