@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source trees of packages: what of them is source, its digest, and the wheels that were built from it before.
+"""Handle source trees of packages: select the source files, compute their digest, and keep the built wheels.
 
 It uses only the standard library, like all module_utils.
 """
@@ -21,17 +21,17 @@ from pathlib import Path
 _NOT_SOURCE = frozenset({"__pycache__", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", "node_modules"})
 # Directories that setuptools leaves in build.
 _BUILT = re.compile(r"lib|bdist\.|temp\.")
-# Builds that take the version from git: the tree alone does not say what comes out.
+# Build plugins that take the version from git, so that the tree alone does not determine the wheel.
 _FROM_GIT = re.compile(rb"scm|vcs|versioneer|dunamai|\bgit\b")
 _BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
-# Part of each digest; another number makes all cached wheels useless.
+# Part of each digest; another number invalidates all cached wheels.
 _FORMAT = 1
 # Wheels to keep in a cache.
 KEPT = 20
 
 
 def left_out(source: Path, directory: str, names: list[str]) -> set[str]:
-    """Return the names in a directory of the tree that are leftovers of builds, caches or no files."""
+    """Return the names in a directory of the tree that are build leftovers, caches or special files."""
     top = Path(directory) in (source, source / "src")
     return {
         name
@@ -58,7 +58,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def digest(source: Path) -> str | None:
-    """Return a digest of a tree by names, modes and content; None if the tree alone does not decide what is built."""
+    """Return a digest of a tree by names, modes and content; None if the tree alone does not determine the wheel."""
     for name in _BUILD_FILES:
         with contextlib.suppress(FileNotFoundError):
             if _FROM_GIT.search((source / name).read_bytes()):
@@ -92,9 +92,9 @@ def built_before(cache: Path, key: str) -> Path | None:
 
 
 def keep(cache: Path, key: str, wheel: Path) -> None:
-    """Put a wheel into the cache, and remove the wheels that were not used for the longest time.
+    """Put a wheel into the cache, and remove the least recently used wheels.
 
-    Without room, or without the right to write there, the next run builds it again.
+    If there is no space or no write permission, the wheel is not kept, and the next run builds it again.
     """
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -110,7 +110,7 @@ def keep(cache: Path, key: str, wheel: Path) -> None:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """Return everything in a tree that is source, in one order."""
+    """Yield the source files of a tree in a fixed order."""
     for directory, names, files in os.walk(source):
         out = left_out(source, directory, [*names, *files])
         # os.walk enters only what is left in the list, in this order.

@@ -41,7 +41,7 @@ options:
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: "Locks nothing, and waits for nobody."}
+  check_mode: {support: full, description: "Takes no lock and waits for no other run."}
 """
 
 EXAMPLES = r"""

@@ -37,7 +37,7 @@ options:
 author:
   - SeedCore maintainers (@seedcore)
 attributes:
-  check_mode: {support: full, description: Nothing is waited for and nothing is ended.}
+  check_mode: {support: full, description: Waits for nothing and ends nothing.}
 """
 
 EXAMPLES = r"""

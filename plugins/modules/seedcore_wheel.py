@@ -334,11 +334,11 @@ def build(source: Path, params: dict[str, Any]) -> str:
 
 
 def _key(source: Path) -> str | None:
-    """Return the digest under which a tree's wheel is kept; None if each run builds it anew."""
+    """Return the digest under which a tree's wheel is kept; None if each run must rebuild it."""
     try:
         return source_tree.digest(source) if source.is_dir() else None
     except OSError:
-        # The build says what cannot be read.
+        # The build reports what cannot be read.
         return None
 
 
