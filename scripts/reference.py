@@ -104,7 +104,7 @@ def organism() -> str:
         "An editor that knows [the schema](organism.schema.json) completes keys and marks faults; "
         "`seedcore config schema` prints it. The first line of the file says where it is:\n",
         EXAMPLE,
-        table(["key", "default", "what it is", "allowed"], rows),
+        table(["key", "default", "meaning", "allowed"], rows),
     )
 
 
@@ -130,7 +130,7 @@ def environment() -> str:
         "Environment",
         "A deployment writes them into `etc/seedcore.env`; its `bin/seedcore` and `bin/activate` set them. "
         "An empty one counts as unset.\n",
-        table(["variable", "what it is"], rows),
+        table(["variable", "meaning"], rows),
     )
 
 
@@ -152,7 +152,7 @@ def roles() -> str:
             kind = ", ".join(map(code, option["choices"])) if "choices" in option else option["type"]
             default = "required" if option.get("required") else code(defaults[name])
             rows.append([f"`{name}`", kind, default, prose([option["description"]])])
-        parts.append(table(["variable", "type", "default", "what it is"], rows))
+        parts.append(table(["variable", "type", "default", "meaning"], rows))
     return page("Roles and their variables", *parts)
 
 
@@ -170,9 +170,9 @@ def modules() -> str:
         for name, option in documentation["options"].items():
             default = "required" if option.get("required") else code(option["default"]) if "default" in option else ""
             rows.append([f"`{name}`", option["type"], default, prose(option["description"])])
-        parts.append(table(["option", "type", "default", "what it is"], rows))
+        parts.append(table(["option", "type", "default", "meaning"], rows))
         results = [[f"`{name}`", entry["type"], prose(entry["description"])] for name, entry in returned.items()]
-        parts.append(table(["result", "type", "what it is"], results))
+        parts.append(table(["result", "type", "meaning"], results))
         parts.append(f"```yaml\n{texts['EXAMPLES'].strip()}\n```\n")
     return page("Modules", *parts)
 
@@ -193,7 +193,7 @@ def http() -> str:
         ]
         if rows:
             parts.append(f"## {name}\n\n{one_line(model.get('description', ''))}\n")
-            parts.append(table(["key", "type", "what it is"], rows))
+            parts.append(table(["key", "type", "meaning"], rows))
     return page("HTTP", *parts)
 
 
@@ -208,7 +208,7 @@ def metrics() -> str:
         "Metrics",
         "`GET /metrics` of the Coordinator, in the format that Prometheus asks for; it wants the token. "
         "[Monitoring](../monitoring.md) says how they are collected, and where Ray's own are.\n",
-        table(["metric", "type", "labels", "what it is"], rows),
+        table(["metric", "type", "labels", "meaning"], rows),
     )
 
 

@@ -293,7 +293,7 @@ def _require(state: dict[str, Any], key: str, step: Mapping[str, Any]) -> str:
 
 
 def _checksum(text: str, algorithm: Any) -> dict[str, Any]:
-    # The shake functions have no length of their own.
+    # Exclude the shake functions, whose digests have no fixed length.
     allowed = sorted(name for name in hashlib.algorithms_guaranteed if not name.startswith("shake"))
     if algorithm not in allowed:
         raise BadTaskError(f"params key 'algorithm' is {algorithm!r}, expected one of: {', '.join(allowed)}")

@@ -105,7 +105,7 @@ class Direct:
         try:
             reference = _send(actor(), method, order)
         except Exception as error:
-            # Nothing was sent: a parameter cannot be pickled, the other process is down, or Ray is not there.
+            # Nothing was sent: a parameter cannot be pickled, the other process is down, or Ray is unreachable.
             return unsent(error, task, organ_id)
         if reference is None:
             return failure(down(_where(organ_id)), task_type=task.type)

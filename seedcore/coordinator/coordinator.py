@@ -142,7 +142,7 @@ class Coordinator(metaclass=ActorClass):
     async def get_status(self) -> dict[str, Any]:
         """Return the last snapshot, at most BEAT_S old, without waiting; never raise.
 
-        It runs on a loop of its own, so it can report that the main loop hangs (``stale``).
+        It runs on a separate loop, so it can report that the main loop hangs (``stale``).
         """
         snapshot = self._snapshot
         age = time.monotonic() - self._snapshot_born
@@ -404,7 +404,7 @@ class Coordinator(metaclass=ActorClass):
             self.inbox.look()
             self._activity.organs(self._snapshot["organs"])
             if not all(self._activity.knows(organ["organ_id"]) for organ in self._snapshot["organs"]):
-                # Start as soon as an organ is there, so that its activity counts from then on.
+                # Start as soon as an organ exists, so that its activity counts from then on.
                 self._count_work()
 
     def _count_work(self) -> None:

@@ -141,7 +141,7 @@ class Lifecycle:
         try:
             await self._keep(stopped=True)
         except Exception as error:
-            # Stop it all the same.
+            # Stop the organism even if that cannot be recorded.
             logger.warning("cannot record that the organism must stay shut down: %s", describe(error))
         async with self._turn:
             await self.organism.shutdown()

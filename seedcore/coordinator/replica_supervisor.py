@@ -29,7 +29,7 @@ from seedcore.dispatch.sender import DEATHS, Call, Lane, result, settle
 
 logger = logging.getLogger(__name__)
 
-# How many items a stream may be ahead of its consumer, on each of its hops.
+# Number of items that a stream may be ahead of its consumer, on each of its hops.
 STREAM_AHEAD = 64
 # A caller of a dead actor gets the error after up to a second; a killed organ is back within two.
 _RETRY_S = 0.2

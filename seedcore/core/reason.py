@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
 
 
 class Reason(StrEnum):
-    """Why a status is what it is; ``docs/status.md`` has a section on each reason.
+    """The reason of a status; ``docs/status.md`` has a section on each.
 
     Attributes:
         status: The status that has this reason.

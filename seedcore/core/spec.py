@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 MAX_SECONDS = 7 * 86_400
-# Share of silence_s: the rest covers a question that is on its way.
+# Share of silence_s; the rest covers a question in transit.
 LEASE_SHARE = 0.8
 
 

@@ -180,7 +180,7 @@ class DurableTasks:
         task_id, attempt = task["id"], task["attempt"]
         refusal = self.ledger.begin(task_id, attempt, epoch=epoch, boot=boot)
         if refusal is not None:
-            # It has no attempt, so the Coordinator asks what became of the task before it decides.
+            # The answer has no attempt, so the Coordinator asks for the task's outcome before it decides.
             why, executed = refusal
             done(failure(why, error_type="FencedError", task_type=task["type"], executed=executed))
             return

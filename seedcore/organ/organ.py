@@ -152,7 +152,7 @@ class Organ:
 
         Args:
             order: ``task, timeout_s, direct``, and ``epoch`` from senders that know it; or a question of the
-                Coordinator about durable tasks, see :meth:`DurableTasks.serve`. It is no method of its own, because
+                Coordinator about durable tasks, see :meth:`DurableTasks.serve`. It is not a separate method, because
                 an older release could not call an actor whose class has methods that it does not know.
         """
         if isinstance(order[0], str):

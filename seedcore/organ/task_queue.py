@@ -193,7 +193,7 @@ class Work:
             if self._is_stuck:
                 self._queue.mark_stuck(self._seat, -1)
             if not running.cancelled():
-                running.exception()  # looked at, or asyncio complains
+                running.exception()  # retrieve it, or asyncio complains
         elif running.cancelled():
             self._finish(Raised("cancelled", "CancelledError", ""), self.agent)
         else:

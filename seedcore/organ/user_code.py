@@ -22,7 +22,7 @@ from seedcore.organ.threads import in_thread
 MAX_RESULT_BYTES = 64 * 1024 * 1024
 MAX_TRACEBACK_CHARS = 20_000
 _INLINE_CHECK_BYTES = 64 * 1024
-# So many items of so many characters are far from the limit above.
+# A value with at most this many items of this many characters is far below the limit above.
 _FEW, _SHORT = 16, 512
 _NUMBERS = frozenset({type(None), bool, int, float})
 

@@ -29,7 +29,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.timeout(900)
 
 _numbers = itertools.count(1)
-# Each costs some two seconds of a core.
+# Each replica costs some two CPU-seconds.
 REPLICAS = 12
 
 

@@ -1,4 +1,4 @@
-"""Far too much load, and load while organs are killed: every task adds up. The long version is ``make soak``."""
+"""Test overload, and load while organs are killed: every task is accounted for. ``make soak`` is the long version."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_what_was_shut_down_stays_down_and_what_runs_is_left_alone(organism: Org
         assert organism.probe().coordinator["pid"] == before.coordinator["pid"]
 
         assert organism.run("shutdown").returncode == 0
-        # Longer than an absence that is acted on: another absence, wanted to be mended, is the measure.
+        # Wait longer than the supervisor takes to repair an absence that nobody wanted.
         waited = organism.run("status", "--wait", "--timeout", "10", "--json")
         assert (waited.returncode, json.loads(waited.stdout)["reason"]) == (3, "absent")
         assert organism.actors() == []

@@ -236,7 +236,7 @@ async def test_a_type_that_no_agent_knows_is_refused() -> None:
 
 
 async def run_packaged(kind: str, params: dict[str, Any]) -> Any:
-    """Do a task as the packaged organism would, without Ray."""
+    """Execute a task like the packaged organism, without Ray."""
     spec = load_config(None)
     organs = {organ.id: organ for organ in spec.organs}
     organ = organs[RoutingTable(spec.organs).route(kind, None)]

@@ -34,12 +34,12 @@ BEFORE, FAILED, FAILED_AGAIN = task(0, 0.1), task(1, 1.1, "no"), task(2, 2.1, "u
     [
         ([BEFORE, FAILED, FAILED_AGAIN], status(1.5), True),
         ([BEFORE, FAILED, FAILED_AGAIN], status(1.5, healthy=False), False),
-        # The fault may be younger than the status, and older than the next task.
+        # The fault may have begun after the status and before the next task.
         ([BEFORE, FAILED], status(0.5), False),
         ([BEFORE, FAILED, task(2, 2.1)], status(1.5), False),
-        # An organ that works does not make up for one that does not.
+        # A working organ does not compensate for a failing one.
         ([FAILED, FAILED_AGAIN, task(1, 1.2, organ="two"), task(2, 2.2, organ="two")], status(1.5), True),
-        # Nothing has failed yet, but a task has been waiting for eleven seconds.
+        # No task has failed yet, but one has been waiting for eleven seconds.
         ([BEFORE, task(1, 30, "unknown")], status(12), True),
         ([BEFORE, task(1, 30)], status(12), False),
         ([BEFORE, task(5, 30, "unknown")], status(12), False),
@@ -104,7 +104,7 @@ def test_a_process_that_no_fault_explains_is_an_unprovoked_kill(
     [
         ([task(9, 10.5), task(11, 11.1)], 0.0),
         ([task(10, 10.5, "unknown"), task(12, 12.5)], 2.5),
-        # A late success of an early task does not prove that the organ is back.
+        # A late success of an early task does not prove that the organ has recovered.
         ([task(9.5, 14), task(11, 11.1, "no"), task(15, 15.5)], 5.5),
         ([task(10, 10.5, "no")], None),
         ([task(10, 10.5, "no"), task(12, 12.5), task(13, 13.1, "no"), task(14, 14.5)], 4.5),

@@ -1,4 +1,4 @@
-"""Logs of processes that are gone are bounded; those of the living, of others and behind links are left alone."""
+"""Test the limits for logs of dead processes; other logs, and those behind links, are left alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 PROGRAM = Path(__file__).parents[2] / "roles" / "ray" / "files" / "dead_logs.py"
 SESSION = "session_2026-11-26_10-00-00_000000_1"
-# No process has it: it is above the largest that Linux gives.
+# No process has this pid, which is above Linux's maximum.
 GONE = 4_194_305
 
 
@@ -57,7 +57,7 @@ def write(directory: Path, name: str, *, age_s: float, size: int = 100) -> Path:
 
 
 def worker(directory: Path, number: int, *, age_s: float, pid: int = GONE, size: int = 100) -> list[Path]:
-    """The three files that Ray keeps of one worker."""
+    """Create the three log files of one worker."""
     name = f"worker-{number:056x}-01000000-{pid}"
     return [
         write(directory, f"{name}.out", age_s=age_s, size=size),
@@ -67,7 +67,7 @@ def worker(directory: Path, number: int, *, age_s: float, pid: int = GONE, size:
 
 
 def start(processes: list[subprocess.Popen[bytes]], stream: IO[bytes] | int) -> int:
-    """Start a process that sleeps; returns its pid."""
+    """Start a process that sleeps, and return its pid."""
     processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=stream))
     return processes[-1].pid
 
@@ -131,7 +131,7 @@ def test_what_a_living_process_writes_stays_with_all_that_it_has_rotated(
     assert (there([*paths, rotated]), there(before)) == ([True] * 4, [False] * 3)
 
     processes[0].kill()
-    # A zombie writes no more, and is not waited for yet.
+    # A zombie, which its parent has not waited for, writes no more.
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert prune(logs, max_bytes=0)[0] == 4
 

@@ -1,4 +1,4 @@
-"""The documentation: it is up to date, its links lead somewhere, and it knows every reason."""
+"""Test that the documentation is up to date, that its links work, and that it covers every reason."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from seedcore.core.reason import Reason
 from tests.support.pages import NOT_RUN, PAGES, blocks, blocks_to_run
 
 ROOT = Path(__file__).parents[2]
-# How a module of Ansible gives a reason of its own.
+# The code with which an Ansible module returns its own reason.
 GIVEN = re.compile(r"""unhealthy\(["']([a-z_]+)["']""")
-# Words that mean something else, too.
+# Reasons that are also ordinary words.
 NOT_ONLY_REASONS = {"ready", "degraded", "starting", "restarting", "reloading", "unknown"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 

@@ -17,7 +17,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "log_triage"
 
 @pytest.fixture
 def agents(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The example's module of agents, importable as if it were installed."""
+    """Provide the example's module of agents, importable as if it were installed."""
     monkeypatch.syspath_prepend(EXAMPLE)
     yield importlib.import_module("log_triage.agents")
     for name in [name for name in sys.modules if name.partition(".")[0] == "log_triage"]:

@@ -1,4 +1,4 @@
-"""The guard of the event loops in the unit tests: what blocks a loop fails a test, what is only slow does not."""
+"""Test the guard of event loops in unit tests: a blocked loop fails a test, a slow machine does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.loop_guard import LoopGuard, guarded_loops
 
 @pytest.fixture(autouse=True)
 def loop_guard() -> None:
-    """Let these tests block their loops: each looks at a guard of its own."""
+    """Disable the guard, because these tests block their loops and create their own guards."""
 
 
 def sleep_shortly() -> None:
@@ -67,7 +67,7 @@ def test_what_waits_elsewhere_blocks_no_loop() -> None:
         await asyncio.to_thread(time.sleep, 0.15)
 
     def start_a_thread() -> None:
-        # What `start` waits for, on a machine that is busy.
+        # On a busy machine `start` waits for this.
         thread = threading.Thread(target=lambda: None)
         thread._started.wait = lambda *_: time.sleep(0.12)  # type: ignore[attr-defined]
         thread.start()

@@ -16,7 +16,7 @@ TARGETS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MU
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_everything_that_a_target_needs_has_a_rule(target: str, tmp_path: Path) -> None:
-    # As on a machine where nothing has been installed; nothing is run.
+    # Simulate a machine where nothing is installed; a dry run executes nothing.
     done = subprocess.run(
         ["make", "--dry-run", f"VENV={tmp_path}/venv", target], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -50,7 +50,7 @@ def test_a_subject_has_at_most_72_characters(subject: str, code: int, tmp_path: 
 
 
 def passed_on(**environment: str) -> dict[str, str]:
-    """Return the environment that a recipe of the Makefile gets from this one."""
+    """Return the environment of a recipe in the Makefile for the given environment."""
     print_it = "include Makefile\nprinted: ; @env -0\n"
     done = subprocess.run(
         ["make", "--no-print-directory", "-f", "-", "printed"],
@@ -130,7 +130,7 @@ def test_a_home_that_cannot_be_written_is_named_with_the_remedy(target: str) -> 
     assert "HOME is /nonexistent, which is not writable." in refused.stderr
     assert f"HOME=PATH make {target}" in refused.stderr
     assert planned(HOME=str(ROOT)).returncode == 0
-    # The user's own is in passwd.
+    # Without HOME, the home directory comes from passwd.
     assert planned().returncode == 0
 
 
@@ -153,7 +153,7 @@ def test_an_environment_that_was_moved_or_whose_python_is_gone_is_made_anew(tmp_
 
     here = f"{checkout}/.venv/bin/python"
     assert not would_make(f"#!{here}")
-    # As pip writes it where a path is long or has a blank.
+    # The form that pip writes for a path that is long or contains a blank.
     assert not would_make(f'#!/bin/sh\n\'\'\'exec\' "{here}" "$0" "$@"')
     assert would_make("#!/elsewhere/.venv/bin/python")
     (venv / "bin" / "python").unlink()
@@ -185,7 +185,7 @@ def test_a_build_machine_is_told_how_it_ended_and_how_long_it_took(code: int, tm
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
-    # make says 2 for whatever fails in it.
+    # make exits with 2 for any failed recipe.
     assert done.returncode == code
     tests, last = done.stdout.splitlines()
     assert tests == f"{tmp_path}/make test WORKERS=1"
@@ -224,6 +224,6 @@ def test_a_signal_to_make_reaches_the_tests_and_make_waits_for_them(target: str,
         assert made.stdout.readline() == "runs\n"
         made.send_signal(signal.SIGTERM)
         made.wait(timeout=30)
-        # Ends what no signal has reached.
+        # End a process that no signal has reached.
         made.stdin.close()
         assert "cleaned up\n" in made.stdout.read()

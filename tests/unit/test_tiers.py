@@ -1,4 +1,4 @@
-"""The runner of the tiers: every tier runs, and the table says what became of each."""
+"""Test the runner of tiers: every tier runs, and the table lists its result."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def _list_pieces(value: list[Any], where: str, depth: int) -> Iterator[str]:
         if start:
             yield ","
         if many == 1:
-            # The first, and whatever is large by itself.
+            # Encode the first item, and every large one, separately.
             length = 0
             for piece in _pieces(value[start], f"{where}[{start}]", depth + 1):
                 length += len(piece)

@@ -46,7 +46,7 @@ def test_facts_are_gathered_without_what_sudo_leaves_in_the_environment() -> Non
     ]
 
     assert len(gathered) > 3
-    # Those of the hardware are for what an inventory makes of facts, of the environment as well.
+    # Hardware facts are gathered for inventory variables, which may also use facts of the environment.
     assert [subset for subset in gathered if "!env" not in subset] == [["hardware"]]
 
 

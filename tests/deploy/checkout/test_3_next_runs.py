@@ -72,7 +72,7 @@ def test_what_was_changed_is_mended_and_a_renewed_certificate_taken_without_a_re
 def test_what_is_asked_for_anew_is_made(deployed: Site, second_run: Compared) -> None:
     deployed.deployment.variables["seedcore_keep_releases"] = 2
 
-    # Of what it leaves out nothing is made, so the next one has to.
+    # The partial run skips the change, so the next full run must make it.
     deployed.run("deploy", "--skip-tags", "ray").check()
     run = deployed.run("deploy").check()
 

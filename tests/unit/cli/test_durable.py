@@ -1,4 +1,4 @@
-"""Commands for durable tasks, against a server that answers as a Coordinator does."""
+"""Test the commands for durable tasks against a fake Coordinator."""
 
 from __future__ import annotations
 

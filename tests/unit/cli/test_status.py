@@ -281,7 +281,7 @@ def test_every_help_has_examples_that_work_and_exit_codes(
             continue
         context = click.Context(chosen, info_name=" ".join(path), help_option_names=["-h", "--help"])
         with context:
-            # Options that there are not are refused here.
+            # The parser rejects unknown options.
             chosen.make_parser(context).parse_args(words)
 
 

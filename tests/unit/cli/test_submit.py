@@ -282,7 +282,7 @@ def _read(descriptor: int) -> str:
     try:
         return os.read(descriptor, 4096).decode()
     except OSError:
-        # Linux says so when nobody holds the other end any more.
+        # Linux raises this error when no process holds the other end.
         return ""
 
 

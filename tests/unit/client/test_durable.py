@@ -1,4 +1,4 @@
-"""When a client sends a durable task again, and which answer is final."""
+"""Test when a client sends a durable task again, and which answer is final."""
 
 from __future__ import annotations
 

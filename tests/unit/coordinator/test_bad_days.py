@@ -192,8 +192,8 @@ class BadDays(RuleBasedStateMachine):
             return [replica["actor_id"] for replica in report["replicas"]] if has_all else None
 
         async def check(kind: str) -> None:
-            # One that was refused because nothing was ready may be followed by a process that has just come up, and
-            # one that a process took with it by the processes of a reload.
+            # After a refused task a process may just have come up, and after a task that died with its process a
+            # reload may have started new ones.
             before = ready(kind)
             answer = await self.submit(kind, 0.0, 1.0)
             assert answer["success"] or before is None or before != ready(kind), answer
@@ -228,7 +228,7 @@ class BadDays(RuleBasedStateMachine):
         self.cluster.freeze()
         for actor in self.cluster.actors.values():
             actor.go_on()
-        # A head that is back in the same instant would still hear of a process that is well by then.
+        # If the head came back at once, it would still get kill orders for processes that are healthy by then.
         await asyncio.sleep(0.1)
         self.cluster.change(head_is_up=True, has_room=True, start_s=1.0)
         deadline = self.loop.time() + 600

@@ -153,7 +153,7 @@ async def test_each_task_is_counted_once_where_it_was_done(coordinator: Coordina
 
     assert [answer["success"] for answer in answers] == [True] * 5 + [False] * 5 + [True]
     assert (said["organs"][0]["done"], said["organs"][0]["failed"]) == (5, 2)
-    # Five of each, also those of no organ, in an interval of two seconds or a little more.
+    # Five tasks of each kind, also those without an organ, in an interval of two seconds or a little more.
     assert per_s(said, "failed_per_s") <= 2.5
     causes = {(one["error_type"], one["count"]) for one in said["failures"]}
     assert causes == {("OSError", 2), ("UnknownTaskTypeError", 3)}

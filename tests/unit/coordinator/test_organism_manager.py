@@ -188,7 +188,7 @@ def test_what_an_old_process_sends_back_is_done_by_the_new_one() -> None:
         )
 
         results = [await answer for answer in answers]
-        # The one that it was doing when its time was over may be half done.
+        # The task that was running at the end of the drain timeout may be half done.
         assert [answer["executed"] for answer in results if not answer["success"]] in ([], ["unknown"])
         assert sum(answer["success"] for answer in results) >= 19
         assert max(cluster.began.values()) == 1

@@ -1,4 +1,4 @@
-"""Attempts of durable tasks in one process: none begins twice, and no answer is forgotten before it is recorded."""
+"""Test durable tasks in one process: no attempt begins twice, and no answer is forgotten before it is recorded."""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ BIG = {"node_id": "n1", "node_name": "head", "state": "ALIVE", "resources_total"
         (True, {"GPU": 1.0}, "unschedulable", False),
         (True, {"GPU": 2.0}, "unschedulable", True),
         (True, {"quantum": 1.0}, "unschedulable", True),
-        # The start does not wait for it.
+        # The start does not wait for an optional organ.
         (False, {"quantum": 1.0}, "starting", None),
     ],
 )

@@ -270,7 +270,7 @@ async def test_a_name_that_somebody_points_here_reads_nothing(serve: Serve, toke
     answer = await (await serve(token=None)).get("/coordinator/status", headers=rebound)
     assert answer.status_code == 403
     _assert_failure(answer, "Forbidden")
-    # Who knows the token may call the server what he likes.
+    # A client with the token may use any host name.
     assert (await (await serve(token=token)).get("/coordinator/status", headers=rebound)).status_code == 200
 
 
