@@ -236,7 +236,8 @@ def code(value: object) -> str:
 def prose(text: str | list[str]) -> str:
     """Return a text in Ansible's documentation markup as Markdown."""
     joined = " ".join([text] if isinstance(text, str) else text)
-    joined = re.sub(r"[OMV]\((?:\w+#)?([^)]*)\)", r"`\1`", joined)
+    joined = re.sub(r"\b(?:[EMOV]|RV)\((?:\w+#)?([^)]*)\)", r"`\1`", joined)
+    joined = re.sub(r"\bI\(([^)]*)\)", r"*\1*", joined)
     return one_line(re.sub(r"C\(((?:[^()]|\([^()]*\))*)\)", r"`\1`", joined))
 
 

@@ -64,9 +64,9 @@ options:
     type: path
   cache:
     description:
-      - Directory with the wheels that were built before, by a digest of their source; made if it is missing. A tree
-        that is in it is not built again. By default C(seedcore/wheels) in the cache directory of the user.
-      - Compiled wheels, and those whose build takes the version from git, are built in each run.
+      - Directory for built wheels, by a digest of their source; created if it is missing. A tree whose wheel is in it
+        is not built again. By default C(seedcore/wheels) in the cache directory of the user.
+      - Compiled wheels, and those whose build takes the version from git, are built in every run.
     type: path
 attributes:
   check_mode:

@@ -27,6 +27,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.replace("`", "")).strip().lower().replace(" ", "-") for head in heads}
 
 
+def test_markup_of_ansible_becomes_markdown() -> None:
+    assert reference.prose("RV(extra) of O(main#dest), M(ns.col.x), I(ours), C(f(x)\n y)") == (
+        "`extra` of `dest`, `ns.col.x`, *ours*, `f(x) y`"
+    )
+
+
 @pytest.mark.parametrize("name", reference.PAGES)
 def test_the_reference_is_what_the_code_says(name: str) -> None:
     assert (reference.REFERENCE / name).read_text() == reference.PAGES[name](), (
