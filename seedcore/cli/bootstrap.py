@@ -47,8 +47,8 @@ def bootstrap(
 ) -> int:
     """Make sure that the Coordinator runs with this release and this configuration.
 
-    The command leaves a Coordinator alone that already does. With exit code 0 the organism is up. A terminal shows the
-    progress in one line that changes, any other output in one line per change.
+    If the running Coordinator already has both, the command changes nothing. With exit code 0 the organism is up. A
+    terminal shows the progress in one line that changes, any other output in one line per change.
     """
     from seedcore.deployment.bootstrap import bootstrap as ensure
     from seedcore.deployment.desired_state import read_desired

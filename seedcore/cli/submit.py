@@ -95,7 +95,7 @@ class TaskType(Text):
     help="Seconds to wait for a Coordinator that is away or busy; needs --jsonl. [default: 60]",
 )
 @click.option("--durable", is_flag=True, help="Put the task into the inbox, and return once it is on disk.")
-@click.option("--key", type=Text(), help="Idempotency key: sent again with it, it is the same task; needs --durable.")
+@click.option("--key", type=Text(), help="Idempotency key: with the same key it stays one task; needs --durable.")
 @click.option("--wait", is_flag=True, help="Wait for the end of a durable task, also across restarts; needs --durable.")
 def submit(
     *,

@@ -28,7 +28,7 @@ class CoordinatorView(Protocol):
 
     @property
     def inbox(self) -> InboxView:
-        """The durable tasks."""
+        """Return the interface to the durable tasks."""
         ...
 
     async def handle(self, task: Any, /) -> dict[str, Any]:

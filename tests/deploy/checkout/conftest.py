@@ -150,7 +150,7 @@ def first(site: Site, red: Run) -> Run:
 
 @pytest.fixture(scope="session")
 def deployed(site: Site, first: Run) -> Site:
-    """The deployment, up."""
+    """Provide the running deployment."""
     assert first.returncode == 0
     return site
 

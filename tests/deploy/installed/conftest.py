@@ -93,6 +93,6 @@ def first(installed: Installed) -> Run:
 
 @pytest.fixture(scope="session")
 def deployed(installed: Installed, first: Run) -> Deployment:
-    """The deployment, up."""
+    """Provide the running deployment."""
     assert first.returncode == 0
     return installed.deployment

@@ -21,7 +21,7 @@ TASK = {
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What the Coordinator was asked for."""
+    """Return the requests that the Coordinator got."""
     seen: list[tuple[str, str]] = []
 
     def ask(_: Any, path: str, *, method: str = "GET", timeout_s: float) -> Response:

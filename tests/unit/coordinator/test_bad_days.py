@@ -186,7 +186,7 @@ class BadDays(RuleBasedStateMachine):
         """Check that the status after a failed task reflects the failure."""
 
         def ready(kind: str) -> list[str] | None:
-            """Actors of an organ that has all of its agents."""
+            """Return the actor ids of an organ whose agents are all ready, else None."""
             report = next(organ for organ in self.manager.organ_reports() if organ["organ_id"] == kind)
             has_all = report["ready_agents"] == report["agent_count"]
             return [replica["actor_id"] for replica in report["replicas"]] if has_all else None
@@ -211,7 +211,7 @@ class BadDays(RuleBasedStateMachine):
         self.reload = asyncio.ensure_future(reload())
 
     def teardown(self) -> None:
-        """At last all faults are over: the organism must become healthy by itself, and do its work."""
+        """End all faults; the organism must then become healthy by itself and do its work."""
         try:
             self.run(self.recover())
         finally:

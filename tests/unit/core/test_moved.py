@@ -38,7 +38,7 @@ def test_a_name_that_never_was_is_not_found() -> None:
 
 
 def test_what_is_imported_from_a_package_that_loads_its_names_late_is_there() -> None:
-    """A type checker believes any name of a module that has a ``__getattr__``, also one that has moved."""
+    """Check imports from packages with a ``__getattr__``, where a type checker accepts any name, even a moved one."""
     late = {name: importlib.import_module(name) for name in ("seedcore", "seedcore.config", "seedcore.coordinator")}
     missing = [
         f"{path.name}:{node.lineno} from {node.module} import {name.name}"
