@@ -273,8 +273,9 @@ class WorkFloor:
             try:
                 reply = await process.ask("wait", self.epoch, pairs, 0.0 if is_fresh else _ASK_WAIT_S)
             except ActorDiedError:
+                # Others may have been added meanwhile, so the loop goes on.
                 self._lose(process, *pairs)
-                return
+                continue
             except Exception as error:
                 # Whatever Ray raises: the process may be starting, or its node may be away.
                 is_fresh = True
@@ -291,7 +292,7 @@ class WorkFloor:
                 raise FencedError(FENCED)
             if reply["boot"] != process.boot:
                 self._lose(process, *pairs)
-                return
+                continue
             # Ask for new ones at once: they may be known, though the others still run.
             is_fresh = any(pair not in pairs for pair, one in process.held.items() if one.is_asked_for)
             self._learn(process, reply["entries"])

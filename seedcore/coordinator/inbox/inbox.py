@@ -158,7 +158,7 @@ class Inbox:
         if isinstance(outcome, Refused):
             state = cast("State", outcome.state).word
             raise WrongStateError(f"task {task_id} is {state}; {verb} {_NEEDS[verb]}")
-        logger.info("audit: task=%s order=%s by=%r state=%s", task_id, verb, by, outcome.state.word)
+        logger.info("task %s is %s after %s by %r", ids.to_text(outcome.id), outcome.state.word, verb, by)
         if outcome.state is State.LEASED:
             session.floor.cancel(number)
         return {"id": task_id, "state": outcome.state.word, "executed": outcome.executed}
@@ -210,6 +210,11 @@ class Inbox:
                 self._note(error)
                 adopted()
                 writer.end()
+            except asyncio.CancelledError:
+                # The thread goes on: what it opens must not stay locked.
+                writer.call(store.close)
+                writer.end()
+                raise
             else:
                 self._session = session = Session(
                     writer, store, opened, runtime=self._runtime, replicas=lambda: self._organism().usable()

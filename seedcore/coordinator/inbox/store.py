@@ -132,7 +132,8 @@ class SqliteStore:
     def close(self) -> None:
         """Close the database in good order, and let another process have it."""
         try:
-            self._db.close()
+            if hasattr(self, "_db"):
+                self._db.close()
         finally:
             self._lock.free()
 

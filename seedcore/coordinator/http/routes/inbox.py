@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,8 @@ from seedcore.core.task import failure
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
+
+logger = logging.getLogger(__name__)
 
 STATES = ("ready", "leased", "done", "failed", "parked", "cancelled", "expired", "later")
 StateWord = Literal["ready", "leased", "done", "failed", "parked", "cancelled", "expired", "later"]
@@ -176,11 +179,14 @@ def _add_verb(routes: APIRouter, view: CoordinatorView, verb: str, summary: str)
     )
     async def decide(request: Request) -> Response:
         access = access_of(request.scope)
+        task_id = request.path_params["task_id"]
         if not access.scope.covers(Scope.OPERATE):
+            logger.warning("audit: refused: token=%r order=%s task=%r", access.name, verb, task_id[:64])
             text = lacking(access, Scope.OPERATE)
             return as_json(failure(text, error_type="Forbidden", executed="no"), 403)
         try:
-            return as_json(await view.inbox.decide(request.path_params["task_id"], verb, by=access.name))
+            logger.info("audit: token=%r order=%s task=%r", access.name, verb, task_id[:64])
+            return as_json(await view.inbox.decide(task_id, verb, by=access.name))
         except SeedCoreError as error:
             return _refusal(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,12 @@ async def test_a_task_is_shown_and_waited_for(client: httpx.AsyncClient, inbox: 
 
 
 @pytest.mark.parametrize("verb", ["retry", "done", "discard", "cancel"])
-async def test_a_decision_has_the_name_of_who_made_it(client: httpx.AsyncClient, inbox: Inbox, verb: str) -> None:
-    answer = await client.post(f"/coordinator/tasks/a1/{verb}")
+async def test_a_decision_has_the_name_of_who_made_it(
+    client: httpx.AsyncClient, inbox: Inbox, verb: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        answer = await client.post(f"/coordinator/tasks/a1/{verb}")
+    assert f"audit: token='cluster' order={verb} task='a1'" in caplog.text
     assert (answer.status_code, answer.json()["state"]) == (200, "done")
     assert inbox.asked == [("a1", verb, "cluster")]
 

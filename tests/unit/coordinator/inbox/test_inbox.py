@@ -49,8 +49,6 @@ class House:
 
     async def die(self) -> None:
         """End the Coordinator without a word to anybody."""
-        session = self.inbox._session
-        assert session is not None
         await self.inbox.close()
         self.organism._watch.stop()
         for replica in self.organism._all():
@@ -401,6 +399,19 @@ async def test_a_bug_ends_the_epoch_and_the_next_one_asks_the_organs(
     await until(lambda: house.inbox.summary()["epoch"] == 2)
     assert (await house.ended(task["id"]))["state"] == "done"
     assert house.cluster.began == {task["id"]: 1}
+
+
+async def test_an_inbox_that_is_closed_while_it_is_being_opened_stays_free(house: House) -> None:
+    organism = OrganismManager(OrganismSpec(organs=(PAY,)), release="1", runtime=house.cluster, on_change=house.look)
+    for _ in range(5):
+        box = Inbox(house.directory, "test", runtime=house.cluster, organism=lambda: organism)
+        opening = asyncio.ensure_future(box.begin())
+        for _ in range(3):  # until the thread has got the call
+            await asyncio.sleep(0)
+        await box.close()
+        opening.cancel()
+    await house.begin()
+    assert house.inbox.judge() is None
 
 
 async def test_an_inbox_that_was_taken_over_writes_nothing_more(house: House) -> None:
