@@ -234,7 +234,7 @@ class Inbox:
                     self._session = None
                     closing = writer.call(store.close)
                     writer.end()
-                    with contextlib.suppress(sqlite3.Error, OSError, asyncio.CancelledError):
+                    with contextlib.suppress(sqlite3.Error, OSError):
                         await asyncio.shield(closing)
             await asyncio.sleep(pause_s)
 

@@ -95,10 +95,10 @@ class Session:
         finally:
             for task in (pump, adoption):
                 task.cancel()
-            await asyncio.wait({pump, adoption})
             self.floor.close()
             self._failed.cancel()
             self._fail_waiters()
+            await asyncio.wait({pump, adoption})
 
     async def wait(self, task_id: int, wait_s: float, *, now: Told | None = None) -> Told | None:
         """Return what may be told about a task once it has ended, or after ``wait_s``; None if there is none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -426,6 +427,26 @@ async def test_an_inbox_that_was_taken_over_writes_nothing_more(house: House) ->
     assert verdict == (
         Reason.INBOX_IN_USE, "the inbox is not open: another process has taken the inbox over"
     )  # fmt: skip
+
+
+async def test_an_inbox_can_be_closed_while_it_closes_its_store(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.begin()
+    session = house.inbox._session
+    assert session is not None
+    close = session.store.close
+
+    def close_slowly() -> None:
+        time.sleep(0.3)  # in the writer thread
+        close()
+
+    monkeypatch.setattr(session.store, "close", close_slowly)
+    await session.writer.call(session.store._db.execute, "UPDATE meta SET epoch = epoch + 1")
+    with pytest.raises(InboxUnavailableError):
+        await house.submit()
+    await until(lambda: house.inbox._session is None)
+
+    async with asyncio.timeout(10):
+        await house.inbox.close()
 
 
 async def test_a_coordinator_that_is_about_to_be_replaced_accepts_and_begins_nothing(house: House) -> None:
