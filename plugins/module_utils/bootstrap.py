@@ -12,6 +12,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "retries": {"type": "int", "default": 2},
     "replace": {"type": "bool", "default": False},
     "expected_release": {"type": "str"},
+    "expected_agents": {"type": "str"},
     "config": {"type": "path"},
     "executable": {"type": "path", "default": "seedcore"},
     "command_timeout": {"type": "int", "default": 30},
@@ -46,12 +47,17 @@ def outcome(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> di
     }
 
 
-def prediction(dry: Mapping[str, Any], expected_release: str | None) -> dict[str, Any]:
-    """Turn the outcome of a dry run into the action of a real run with the expected release."""
+def prediction(
+    dry: Mapping[str, Any], expected_release: str | None, expected_agents: str | None = None
+) -> dict[str, Any]:
+    """Turn the outcome of a dry run into the action of a real run with the expected release and agents."""
     if dry["reason"] in {cli.NOT_INSTALLED, "unreachable"}:
         # Without a release, or before the same play has started Ray, the Coordinator would be created.
         return {**dry, "changed": True, "action": "create"}
     running = dry["coordinator"].get("release")
     if not dry["changed"] and expected_release is not None and running is not None and running != expected_release:
         return {**dry, "changed": True, "action": "replace"}
+    agents = dry["coordinator"].get("agents")
+    if not dry["changed"] and expected_agents is not None and agents and agents != expected_agents:
+        return {**dry, "changed": True, "action": "reload"}
     return dict(dry)

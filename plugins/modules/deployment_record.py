@@ -32,6 +32,12 @@ options:
     description: Digest of all inputs of the run, secrets included; it is not logged.
     type: str
     required: true
+  parts:
+    description:
+      - Digests of the inputs of parts of the run, by name. A part whose digest is recorded has nothing to do on this
+        host, if nothing differs.
+    type: dict
+    default: {}
   trees:
     description: Directories to compare with all of their content, including files that are added later.
     type: list
@@ -115,6 +121,11 @@ made_from_the_same:
   description: Whether the record has this fingerprint.
   returned: success
   type: bool
+same_parts:
+  description: Names of O(parts) that have nothing to do; none if anything differs from the record.
+  returned: success
+  type: list
+  elements: str
 recorded:
   description: Whether a record was written.
   returned: success
@@ -287,7 +298,7 @@ def described(params: dict[str, Any]) -> dict[str, Any]:
     given["paths"] = sorted({*params["paths"], *(entry["path"] for entry in params["wanted"])})
     found = {**files(params["trees"], given["paths"]), **as_wanted(params["wanted"])}
     return {
-        "format": FORMAT, **given, "account": account(params["user"]), "files": found,
+        "format": FORMAT, **given, "parts": params["parts"], "account": account(params["user"]), "files": found,
         "definitions": definitions(with_units(params["services"])),
     }  # fmt: skip
 
@@ -305,6 +316,12 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) and document.get("format") == FORMAT else {}
+
+
+def same_parts(document: dict[str, Any], parts: dict[str, Any]) -> list[str]:
+    """Return the names of the parts that are recorded with the same digest."""
+    recorded = document.get("parts") or {}
+    return sorted(name for name, digest in parts.items() if recorded.get(name) == digest)
 
 
 def unlike(path: str, now: list[str], then: list[str]) -> str:
@@ -345,6 +362,7 @@ def main() -> None:
             "prefix": {"type": "path"},
             "state": {"type": "str", "choices": ["compared", "present"], "default": "compared"},
             "fingerprint": {"type": "str", "required": True, "no_log": True},
+            "parts": {"type": "dict", "default": {}, "no_log": True},
             "wanted": {"type": "list", "elements": "dict", "default": [], "options": wanted_options()},
             "services": {"type": "list", "elements": "str", "default": []},
             "socket": {"type": "path"},
@@ -363,7 +381,8 @@ def main() -> None:
         same = document.get("fingerprint") == module.params["fingerprint"]
         if same:
             different += module.params["also"]
-        module.exit_json(changed=False, recorded=False, made_from_the_same=same, different=different)
+        parts = [] if different else same_parts(document, module.params["parts"])
+        module.exit_json(changed=False, recorded=False, made_from_the_same=same, different=different, same_parts=parts)
     if not module.check_mode:
         try:
             document = described(module.params)
@@ -377,7 +396,13 @@ def main() -> None:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}")
     # The record is not part of the host's state, so writing it is not a change.
     recorded = not module.check_mode
-    module.exit_json(changed=False, recorded=recorded, made_from_the_same=True, different=[])
+    module.exit_json(
+        changed=False,
+        recorded=recorded,
+        made_from_the_same=True,
+        different=[],
+        same_parts=sorted(module.params["parts"]),
+    )
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ options:
       - In check mode the executable may still be that of the old release, or missing; with this option the module
         still predicts that the Coordinator would be replaced.
     type: str
+  expected_agents:
+    description: Id of the agents' layer that is about to be active; with it, check mode predicts a reload.
+    type: str
   config:
     description: Path of organism.yaml on the host; default is that of the executable's settings.
     type: path
@@ -161,7 +164,7 @@ def main() -> None:
     )
     outcome = bootstrap.outcome(document, report)
     if module.check_mode:
-        module.exit_json(**result(bootstrap.prediction(outcome, params["expected_release"])))
+        module.exit_json(**result(bootstrap.prediction(outcome, params["expected_release"], params["expected_agents"])))
     if not outcome["healthy"]:
         line = status.failure_line(report, elapsed_s=time.monotonic() - started)
         module.fail_json(msg=line, **result(outcome))

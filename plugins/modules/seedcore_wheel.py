@@ -1,17 +1,17 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Build the wheels of a release and compute their digest."""
+"""Build the wheels of a release and compute digests of them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: seedcore_wheel
-short_description: Build the wheels of a SeedCore release, and compute a digest of their content
+short_description: Build the wheels of a SeedCore release, and compute digests of their content
 version_added: 0.1.0
 description:
   - Runs on the controller. It builds source trees and git repositories with C(uv build), copies wheels, and resolves
     requirements, together with those of the wheels, into a list with hashes.
-  - The digest covers the files inside of the wheels, so the same source gives the same digest on any machine, at any
+  - A digest covers the files inside of the wheels, so the same source gives the same digest on any machine, at any
     time.
   - Writes only into O(dest), also in check mode, because the digest needs the wheels.
 options:
@@ -98,7 +98,11 @@ version:
   type: str
   sample: 0.1.0
 digest:
-  description: Digest of the wheels' content, the lock and the extra requirements.
+  description: Digest of the C(seedcore) to install and of the lock.
+  returned: success
+  type: str
+extra_digest:
+  description: Digest of the extra packages and of their locked requirements; empty if there are none.
   returned: success
   type: str
 package:
@@ -239,12 +243,11 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     )
     # Without packages of the user, the lock has everything.
     extra_lock = locking.resolve(request, uv=params["uv"], timeout_s=params["timeout"]) if extra else ""
-    parts = [f"lock {hashlib.sha256(lock).hexdigest()}"]
-    parts += [content(Path(params["dest"], part.text)) if part.is_wheel else part.text for part in (package, *extra)]
-    parts.append(extra_lock)
+    parts = [content(Path(params["dest"], part.text)) if part.is_wheel else part.text for part in (package, *extra)]
     return {
         "version": version(package.text),
-        "digest": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        "digest": _digest(f"lock {hashlib.sha256(lock).hexdigest()}", parts[0]),
+        "extra_digest": _digest(*parts[1:], extra_lock) if extra else "",
         "package": package.text,
         "extra": [part.text for part in extra],
         "extra_wheels": [part.text for part in extra if part.is_wheel],
@@ -252,6 +255,10 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "wheels": wheels,
         "compiled": [part.text for part in (package, *extra) if part.is_built and not part.text.endswith("-any.whl")],
     }
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def resolve(entry: str, params: dict[str, Any]) -> Part:

@@ -114,12 +114,16 @@ def check_together(name: str, *, given: bool, needing: dict[str, bool]) -> None:
 
 
 def load(settings: Settings, config: str | None) -> OrganismSpec:
-    """Read the given organism.yaml, else that of the settings, else the packaged one."""
+    """Read the given organism.yaml, else that of the settings, else the packaged one.
+
+    If this command runs from the agents' layer of a deployment, their organs run from there, too.
+    """
     from pathlib import Path  # noqa: PLC0415 - keeps commands quick that do not need it
 
     from seedcore.config.organism_file import load_config  # noqa: PLC0415
+    from seedcore.core.release import agents_python  # noqa: PLC0415
 
-    return load_config(Path(config) if config is not None else settings.config)
+    return load_config(Path(config) if config is not None else settings.config).with_python(agents_python())
 
 
 config_option = click.option(

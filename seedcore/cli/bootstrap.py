@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from seedcore.cli.base import FAILED, OK, STATUS_CODES, config_option, json_option, load, manual
@@ -109,7 +112,12 @@ def supervise(*, interval: float, hang_timeout: float, init_stall_timeout: float
         interval_s=interval, hang_timeout_s=hang_timeout, init_stall_timeout_s=init_stall_timeout,
         bootstrap_timeout_s=bootstrap_timeout,
     )  # fmt: skip
-    return Supervisor(Settings.from_env(), policy=policy).run()
+    supervisor = Supervisor(Settings.from_env(), policy=policy)
+    code = supervisor.run()
+    if supervisor.successor:
+        # The same process, so that its service does not notice; the command reads the settings anew.
+        os.execv(supervisor.successor, [supervisor.successor, *sys.argv[1:]])  # noqa: S606 - no shell
+    return code
 
 
 @click.command(

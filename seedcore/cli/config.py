@@ -48,7 +48,8 @@ def check(*, config: str | None) -> int:
 def show(*, config: str | None, as_json: bool) -> int:
     """Print organism.yaml with every default filled in."""
     spec = load(Settings.from_env(), config)
-    document = {"seedcore": {"organism": {"organ_types": [organ.to_dict() for organ in spec.organs]}}}
+    organs = [{key: value for key, value in organ.to_dict().items() if key != "python"} for organ in spec.organs]
+    document = {"seedcore": {"organism": {"organ_types": organs}}}
     if as_json:
         out_json(document)
     else:

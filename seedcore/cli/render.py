@@ -66,6 +66,8 @@ def report_block(report: Report) -> str:
     lines = [f"{status_word(report.status)}  {report.reason}: {plain(report.message)}"]
     if own.get("release"):
         lines.append(f"release      {own['release']}")
+    if own.get("agents"):
+        lines.append(f"agents       {own['agents']}")
     if own.get("since"):
         lines.append(f"since        {own['since']}{ago(own['since'])}")
     if own.get("pid"):

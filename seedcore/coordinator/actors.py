@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import sys
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,9 +74,10 @@ def create_coordinator(
     return handle
 
 
-def runtime_env() -> dict[str, Any]:
-    """Make actors run from the release of this interpreter; from a checkout, with Ray's own Python."""
-    env: dict[str, Any] = {"py_executable": sys.executable} if release.is_deployed() else {}
+def runtime_env(python: str = "") -> dict[str, Any]:
+    """Make an actor run with an interpreter, by default that of this release; from a checkout, with Ray's own."""
+    python = python or (release.python() if release.is_deployed() else "")
+    env: dict[str, Any] = {"py_executable": python} if python else {}
     if variables := logs.inherited():
         env["env_vars"] = variables
     return env
@@ -197,7 +197,7 @@ class RayOrganRuntime:
             # A retry of a task that kills its process would cause a crash loop.
             max_task_retries=0,
             max_concurrency=_MAX_CALLS,
-            runtime_env=runtime_env(),
+            runtime_env=runtime_env(spec.python),
         ).remote(spec.to_dict(), replica, identity)
         return handle
 

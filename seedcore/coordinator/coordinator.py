@@ -333,6 +333,7 @@ class Coordinator(metaclass=ActorClass):
             "degraded": bool(degraded),
             "missing": degraded,
             "release": self._release,
+            "agents": life.spec.agents(),
             "fingerprint": life.fingerprint,
             "config": life.spec.source,
             "since": self._since,

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import PurePath
 from typing import Any
 
+LIBRARY = __name__.partition(".")[0]
 MAX_SECONDS = 7 * 86_400
 # Share of silence_s; the rest covers a question in transit.
 LEASE_SHARE = 0.8
@@ -48,7 +50,7 @@ def _seconds(text: str, default: float) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganSpec:
-    """One organ; each attribute is a key of an entry of ``organ_types`` in organism.yaml.
+    """One organ; each attribute but ``python`` is a key of an entry of ``organ_types`` in organism.yaml.
 
     This is the only list of the keys: the loader, its messages, the JSON schema and the reference come from it.
     """
@@ -119,6 +121,9 @@ class OrganSpec:
         "``seedcore dev`` sets it to a digest of the agents' code.", "text", "",
     )  # fmt: skip
 
+    # The interpreter of its processes; empty: that of the Coordinator. ``OrganismSpec.with_python`` sets it.
+    python: str = ""
+
     def __post_init__(self) -> None:
         if not self.min_ready_agents:
             # 0 stands for the default, which depends on another attribute; a frozen instance is changed this way.
@@ -159,7 +164,7 @@ class OrganSpec:
     @classmethod
     def described(cls) -> dict[str, Option]:
         """Return the description of every key."""
-        return {one.name: one.metadata["option"] for one in fields(cls)}
+        return {one.name: one.metadata["option"] for one in fields(cls) if "option" in one.metadata}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -190,6 +195,18 @@ class OrganismSpec:
             organs=tuple(OrganSpec.from_dict(organ) for organ in data["organs"]),
             source=str(data.get("source", "")),
         )
+
+    def with_python(self, python: str) -> OrganismSpec:
+        """Let the organs run with this interpreter, except those whose agent the library itself has."""
+        organs = (
+            organ if organ.agent.partition(":")[0].partition(".")[0] == LIBRARY else replace(organ, python=python)
+            for organ in self.organs
+        )
+        return replace(self, organs=tuple(organs))
+
+    def agents(self) -> str:
+        """Return the id of the agents' layer from which organs run; empty if all run from the release."""
+        return ",".join(sorted({PurePath(organ.python).parents[1].name for organ in self.organs if organ.python}))
 
     def fingerprint(self) -> str:
         """Return a digest of all organs, in order."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seedcore.core.errors import ConfigError, Fault
+from seedcore.core.release import agents_python
 from seedcore.core.spec import OrganismSpec
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ def write_desired(
 
 def _spec(data: Any) -> OrganismSpec | None:
     try:
-        return OrganismSpec.from_dict(data)
+        spec = OrganismSpec.from_dict(data)
+        # A release from before the agents' layers has written none: what runs this, runs them.
+        return spec if spec.agents() else spec.with_python(agents_python())
     except (TypeError, KeyError, AttributeError, ValueError):
         # It is missing, or has keys of another release: its file is read instead.
         return None

@@ -22,9 +22,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from seedcore.core import release
 from seedcore.core.errors import ConfigError, Fault
 from seedcore.core.reason import Reason
 from seedcore.deployment import desired_state
@@ -61,11 +62,22 @@ class Supervisor:
         settings: The deployment; ``state_dir`` has the desired state, the journal and the locks.
         policy: Its time limits.
         bootstrap_command: Command that starts a Coordinator, without options; default: this interpreter's seedcore.
+        find_successor: Returns the command of the release that has become active; empty if it is this one.
+
+    Attributes:
+        successor: The command that has to go on in place of this process once :meth:`run` has returned, or empty.
     """
 
     def __init__(
-        self, settings: Settings, *, policy: Policy | None = None, bootstrap_command: Sequence[str] = ()
+        self,
+        settings: Settings,
+        *,
+        policy: Policy | None = None,
+        bootstrap_command: Sequence[str] = (),
+        find_successor: Callable[[], str] = release.successor,
     ) -> None:
+        self.successor = ""
+        self._find_successor = find_successor
         # The expected nodes may change while it runs, and the gate checks them.
         self._settings = dataclasses.replace(settings, expected_nodes=())
         self._policy = policy or Policy()
@@ -100,7 +112,8 @@ class Supervisor:
                 try:
                     self._loop()
                 finally:
-                    notify("STOPPING=1")
+                    # The service goes on if another release takes over.
+                    notify(*(["STATUS=another release takes over"] if self.successor else ["STOPPING=1"]))
                     self._stop_child()
                     self._journal.write("stopped", pid=os.getpid())
                     logger.info("stopped")
@@ -131,6 +144,10 @@ class Supervisor:
                 asked_at, due = None, now + self._policy.interval_s
                 self._consider(event, now)
             self._look_after_child(now)
+            if self._child is None and isinstance(event, Report) and (successor := self._find_successor()):
+                logger.info("another release is active, it goes on: %s", successor)
+                self.successor = successor
+                return
 
     def _next_event(self, timeout_s: float) -> Any:
         try:

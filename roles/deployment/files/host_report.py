@@ -25,7 +25,7 @@ CONNECT_TIMEOUT_S = 5.0
 UNITS = Path("/etc/systemd/system")
 NOBODY = 65534
 # The file that an installation writes last.
-COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json")
+COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json", "agents/*/release.json")
 
 
 def unreachable(address: str, port: int) -> str:
@@ -170,19 +170,6 @@ def runtime_revisions(prefix: Path) -> "dict[str, str]":
     return {path.parent.name: path.read_text(encoding="utf-8").strip() for path in prefix.glob("ray/*/.complete")}
 
 
-def layers(prefix: Path) -> "dict[str, str]":
-    """Return the layer below each release, as its path from the prefix; a release from before layers has none."""
-    found = {}
-    for path in prefix.glob("releases/*/release.json"):
-        try:
-            below = json.loads(path.read_text(encoding="utf-8")).get("below")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if isinstance(below, str):
-            found[path.parent.name] = below
-    return found
-
-
 def user_namespaces() -> bool:
     """Return whether the host allows user namespaces, without which a unit that needs one would not start."""
     try:
@@ -239,8 +226,6 @@ def main() -> None:
         "complete": sorted(
             str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern) if runs(path.parent)
         ),
-        "layers": layers(prefix),
-        "releases": sorted(path.name for path in prefix.glob("releases/*")),
         "installed": sorted(
             str(path.relative_to(prefix))
             for pattern in INSTALLED

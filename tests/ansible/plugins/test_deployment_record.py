@@ -265,3 +265,26 @@ def test_a_run_of_a_part_records_nothing(deployment: Path, tmp_path: Path) -> No
 
     Play(tmp_path).run(MODULE, **options)
     assert path.exists()
+
+
+def test_a_part_whose_input_is_the_same_has_nothing_to_do_unless_the_host_differs(run: Run, deployment: Path) -> None:
+    path, trees = str(deployment / ".applied"), [str(deployment / "etc")]
+    run(MODULE, path=path, state="present", fingerprint="f1", trees=trees, parts={"ray": "r1", "agents": "a1"})
+
+    def same(**parts: str) -> list[str]:
+        found: list[str] = run(MODULE, path=path, fingerprint="f2", parts=parts)["same_parts"]
+        return found
+
+    assert same(ray="r1", agents="a2") == ["ray"]
+    assert same(ray="r2", agents="a2", monitoring="m1") == []
+    (deployment / "etc" / "token").write_text("another")
+    assert same(ray="r1", agents="a1") == []
+
+
+def test_a_record_from_before_there_were_parts_lets_every_step_run(run: Run, recorded: Path) -> None:
+    document = json.loads((recorded / ".applied").read_text())
+    del document["parts"]
+    (recorded / ".applied").write_text(json.dumps(document))
+
+    assert run(MODULE, path=str(recorded / ".applied"), fingerprint="f1", parts={"ray": "r1"})["same_parts"] == []
+    assert compared(run, recorded)["made_from_the_same"] is True

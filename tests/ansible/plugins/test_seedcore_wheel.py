@@ -107,7 +107,9 @@ def test_the_content_of_an_extra_package_counts_and_not_its_path(workshop: Works
     moved = workshop.collect("seedcore==1.0", str(workshop.tree("agents", where="elsewhere")))
     edited = workshop.collect("seedcore==1.0", str(workshop.tree("agents", "X = 2\n")))
     assert first["extra"] == ["agents-1.0-py3-none-any.whl"]
-    assert first["digest"] == moved["digest"] != edited["digest"]
+    assert first["extra_digest"] == moved["extra_digest"] != edited["extra_digest"]
+    # The release is the same: only the layer of the agents is another one.
+    assert first["digest"] == edited["digest"]
 
 
 def wheel(directory: Path, name: str, version: str, *, needs: str = "") -> Path:
@@ -151,11 +153,11 @@ def test_what_agents_need_is_resolved_once_into_hashes_within_the_lock(workshop:
     assert "seedcore" not in first["extra_lock"]
     assert workshop.collect("seedcore==1.0", "tabular>=2") == first
 
-    # Another version of a dependency is another release.
+    # Another version of what it needs is another layer.
     wheel(index, "tabular", "2.2")
     second = workshop.collect("seedcore==1.0", "tabular>=2")
     assert "tabular==2.2" in second["extra_lock"]
-    assert second["digest"] != first["digest"]
+    assert second["extra_digest"] != first["extra_digest"]
 
 
 def test_what_a_wheel_of_agents_needs_is_resolved_and_the_wheel_is_not(workshop: Workshop, index: Path) -> None:
@@ -203,11 +205,11 @@ def test_a_branch_that_has_moved_is_another_release(workshop: Workshop) -> None:
     request = f"agents @ git+file://{tree}@main"
     first = workshop.collect(str(workshop.tree("core")), request)
     assert first["extra_wheels"] == ["agents-1.0-py3-none-any.whl"]
-    assert workshop.collect(str(workshop.tree("core")), request)["digest"] == first["digest"]
+    assert workshop.collect(str(workshop.tree("core")), request)["extra_digest"] == first["extra_digest"]
 
     workshop.tree("agents", "X = 2\n")
     git("commit", "--quiet", "--all", "--message", "second")
-    assert workshop.collect(str(workshop.tree("core")), request)["digest"] != first["digest"]
+    assert workshop.collect(str(workshop.tree("core")), request)["extra_digest"] != first["extra_digest"]
 
     gone = workshop.collect(str(workshop.tree("core")), f"agents @ git+file://{tree}@no-such-branch", fails=True)
     assert "at no-such-branch cannot be fetched:" in gone["msg"]

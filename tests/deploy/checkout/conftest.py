@@ -16,7 +16,7 @@ from seedcore.status.state_api import read_cluster
 from tests.deploy.conftest import Deployment, Run, issue
 
 # Directories that a run without changes must not touch; the others (state, log, run, tmp) belong to running processes.
-WRITTEN = ("bin", "current", "etc", "libexec", "ray", "releases", "tools")
+WRITTEN = ("agents", "bin", "current", "etc", "libexec", "ray", "releases", "tools")
 AGENTS = """
 import asyncio
 from pathlib import Path

@@ -43,8 +43,10 @@ def test_the_next_run_is_green_and_keeps_as_many_releases_as_it_shall(deployed: 
     assert report["nodes"]["alive"] == 1
     releases = deployed.deployment.prefix / "releases"
     assert [path.name for path in releases.iterdir()] == [report["release"]]
-    assert (deployed.deployment.prefix / "current").resolve() == releases / report["release"]
-    # Ray is installed once on the host, and the release uses that installation.
+    agents = deployed.deployment.prefix / "agents"
+    assert [path.name for path in agents.iterdir()] == [report["coordinator"]["agents"]]
+    assert (deployed.deployment.prefix / "current").resolve() == agents / report["coordinator"]["agents"]
+    # Ray is once on the host, and the release sees it there.
     assert {path.parents[4].name for path in deployed.deployment.prefix.glob("*/*/lib/*/site-packages/ray")} == {"ray"}
     assert deployed.deployment.seedcore("status").returncode == 0
     answer = deployed.deployment.seedcore("submit", "read")

@@ -89,7 +89,9 @@ def test_what_is_not_required_may_be_missing_where_that_is_allowed(deployed: Sit
     gate.check()
 
 
-def test_a_release_is_installed_beside_the_active_one_and_replaces_it_later(deployed: Site) -> None:
+def test_agents_are_installed_beside_the_active_ones_and_replace_them_later_in_the_same_coordinator(
+    deployed: Site,
+) -> None:
     before = deployed.status()
     slow = deployed.deployment.directory / "slow.yaml"
     (deployed.agents / "careful.py").write_text(AGENTS.replace('"model"', '"edited"'))
@@ -98,27 +100,59 @@ def test_a_release_is_installed_beside_the_active_one_and_replaces_it_later(depl
     assert preview.recap["changed"] > 0
     deployed.run("seedcore", organism=slow).check()
 
-    assert len(list((deployed.deployment.prefix / "releases").iterdir())) == 2
+    prefix = deployed.deployment.prefix
+    assert [len(list((prefix / kind).iterdir())) for kind in ("releases", "agents")] == [1, 2]
     after = deployed.status()
-    assert (after["release"], after["coordinator"]["pid"]) == (before["release"], before["coordinator"]["pid"])
+    assert after["coordinator"]["agents"] == before["coordinator"]["agents"]
 
     preview = deployed.run("bootstrap", "--check").check()
     assert any("Bootstrap the Coordinator of the active release" in task for task in preview.changed_tasks)
     run = deployed.run("bootstrap").check()
 
     assert any("Bootstrap the Coordinator of the active release" in task for task in run.changed_tasks)
-    assert deployed.status()["release"] != before["release"]
+    after = deployed.status()
+    assert after["coordinator"]["agents"] == (prefix / "current").resolve().name != before["coordinator"]["agents"]
+    assert (after["release"], after["coordinator"]["pid"]) == (before["release"], before["coordinator"]["pid"])
     assert json.loads(deployed.deployment.seedcore("submit", "read").stdout)["result"] == {"edited": "small"}
     assert deployed.run("bootstrap").check().changed_tasks == []
 
 
-def test_a_half_made_release_is_made_anew(deployed: Site) -> None:
-    release = deployed.deployment.prefix / "releases" / deployed.status()["release"]
-    (release / "release.json").unlink()
+def test_a_rollback_makes_the_agents_active_that_were_green_before(deployed: Site) -> None:
+    now, prefix = deployed.status(), deployed.deployment.prefix
+    rows = json.loads(deployed.deployment.seedcore("releases", "--json").stdout)
+    assert [row["id"] for row in rows if row["active"]] == [now["coordinator"]["agents"]]
+    before = next(row for row in rows if row["green"] and not row["active"])
+    assert before["differs"][0] == "agents"
+
+    preview = deployed.run("rollback", "--check").check()
+    assert any("Bootstrap the Coordinator" in task for task in preview.changed_tasks)
+    assert (prefix / "current").resolve().name == now["coordinator"]["agents"]
+    refused = deployed.run("rollback", to="nothing-of-that-name")
+    assert refused.returncode != 0
+    assert f"nothing-of-that-name is not on this host; green were: {before['id']}" in refused.last_lines[-1]
+
+    run = deployed.run("rollback").check()
+
+    assert run.last_lines[-1].startswith(f"{before['id']} is active, which was green at {before['green']}")
+    after = deployed.status()
+    assert (after["healthy"], after["coordinator"]["agents"]) == (True, before["id"])
+    assert after["coordinator"]["pid"] == now["coordinator"]["pid"], "it is reloaded"
+    assert json.loads(deployed.deployment.seedcore("submit", "read").stdout)["result"] == {"model": "small"}
+    assert deployed.run("rollback", to=before["id"]).check().changed_tasks == []
+
+    deployed.run("rollback", to=now["coordinator"]["agents"]).check()
+    assert json.loads(deployed.deployment.seedcore("submit", "read").stdout)["result"] == {"edited": "small"}
+
+
+@pytest.mark.parametrize("kind", ["releases", "agents"])
+def test_a_half_made_layer_is_made_anew(deployed: Site, kind: str) -> None:
+    own = deployed.status()["coordinator"]
+    layer = deployed.deployment.prefix / kind / own[{"releases": "release", "agents": "agents"}[kind]]
+    (layer / "release.json").unlink()
 
     assert deployed.run("seedcore").check().recap["changed"] > 0
 
-    assert json.loads((release / "release.json").read_text())["release"] == release.name
+    assert json.loads((layer / "release.json").read_text())["release"] == own["release"]
 
 
 def test_without_a_certificate_it_is_plain_again(deployed: Site) -> None:

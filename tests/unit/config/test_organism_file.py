@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,13 @@ def test_the_packaged_file_is_valid_and_has_the_documented_organs() -> None:
 def test_the_packaged_file_teaches_every_key_and_its_true_default() -> None:
     text = PACKAGED_CONFIG.read_text()
     defaults = OrganSpec(id="x", type="x", agent="x:y")
-    for field in fields(OrganSpec):
-        shown = re.search(rf"^\s*(?:- |# )?{field.name}: *(.*?)\s*(#.*)?$", text, re.MULTILINE)
-        assert shown, f"{field.name} is not in the packaged file"
-        commented = re.search(rf"^\s*# {field.name}: *(.*?)\s*(#.*)?$", text, re.MULTILINE)
-        if commented and field.name != "min_ready_agents":
-            expected = getattr(defaults, field.name)
-            assert yaml.safe_load(commented[1]) == expected, field.name
+    for name in OrganSpec.described():
+        shown = re.search(rf"^\s*(?:- |# )?{name}: *(.*?)\s*(#.*)?$", text, re.MULTILINE)
+        assert shown, f"{name} is not in the packaged file"
+        commented = re.search(rf"^\s*# {name}: *(.*?)\s*(#.*)?$", text, re.MULTILINE)
+        if commented and name != "min_ready_agents":
+            expected = getattr(defaults, name)
+            assert yaml.safe_load(commented[1]) == expected, name
 
 
 def test_the_packaged_file_works_with_every_comment_taken_out() -> None:

@@ -1,4 +1,4 @@
-"""Test the one-line cause of a process's death, from Ray's record."""
+"""Test the one-line cause of a process's death, from Ray's record, and the interpreter of an actor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from ray.core.generated import common_pb2, gcs_pb2
 
+from seedcore.coordinator import actors
 from seedcore.coordinator.actors import death_cause, exit_cause
+from seedcore.core import release
 
 common: Any = common_pb2
 gcs: Any = gcs_pb2
@@ -45,3 +47,16 @@ def test_a_kill_by_the_memory_monitor_is_named_with_the_amounts() -> None:
 
     worker.exit_type = common.WorkerExitType.SYSTEM_ERROR
     assert exit_cause(worker) is None
+
+
+@pytest.mark.parametrize(
+    ("deployed", "given", "expected"),
+    [(False, "", None), (True, "", "/r/1/bin/python"), (True, "/a/1/bin/python", "/a/1/bin/python")],
+)
+def test_an_actor_runs_with_the_interpreter_of_its_layer(
+    monkeypatch: pytest.MonkeyPatch, deployed: object, given: str, expected: str | None
+) -> None:
+    monkeypatch.setattr(release, "is_deployed", lambda: bool(deployed))
+    monkeypatch.setattr(release, "python", lambda: "/r/1/bin/python")
+
+    assert actors.runtime_env(given).get("py_executable") == expected

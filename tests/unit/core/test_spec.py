@@ -80,3 +80,17 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_keys_or_the_file() -> Non
     assert (
         OrganismSpec(organs=(one,), source="a").fingerprint() == OrganismSpec(organs=(two,), source="b").fingerprint()
     )
+
+
+def test_only_organs_with_agents_of_ones_own_run_with_their_interpreter() -> None:
+    agents = ["mine.agents:Reader", "seedcore.agents:utility", "seedcore_like:Agent"]
+    spec = OrganismSpec(organs=tuple(organ(id=agent, agent=agent) for agent in agents), source="/o.yaml")
+
+    placed = spec.with_python("/a/1/bin/python")
+
+    assert [one.python for one in placed.organs] == ["/a/1/bin/python", "", "/a/1/bin/python"]
+    assert placed.source == spec.source
+    assert placed.organs[1] == spec.organs[1]
+    assert len({one.fingerprint() for one in (spec, placed, spec.with_python("/a/2/bin/python"))}) == 3
+    assert spec.with_python("") == spec
+    assert "python" not in OrganSpec.described()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -673,6 +674,48 @@ def service(cluster: FakeCluster, **environ: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def deployed(prefix: Path) -> Path:
+    """Write a deployment with two layers whose interpreters import this library; the first one is active."""
+    (prefix / "bin").mkdir(parents=True)
+    for name in ("1", "2"):
+        layer = prefix / "agents" / name
+        venv.create(layer, symlinks=True)
+        (layer / "release.json").write_text(json.dumps({"release": name}))
+        (layer / "bin" / "seedcore").write_text(f"#!{layer}/bin/python\nfrom seedcore.cli import main\nmain()\n")
+        (layer / "bin" / "seedcore").chmod(0o755)
+    (prefix / "current").symlink_to("agents/1")
+    command = prefix / "bin" / "seedcore"
+    command.write_text(f'#!/bin/sh\nexec {prefix}/current/bin/seedcore "$@"\n')
+    command.chmod(0o755)
+    return command
+
+
+def test_the_service_goes_on_as_the_release_that_becomes_active(cluster: FakeCluster, tmp_path: Path) -> None:
+    prefix = tmp_path / "deployment"
+    command = deployed(prefix)
+    library = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [command, "supervise", "--interval", "0.05"], env={**cluster.env(), "PYTHONPATH": library},
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        eventually(lambda: cluster.seen, what="the first probe")
+        (prefix / "next").symlink_to("agents/2")
+        (prefix / "next").rename(prefix / "current")
+
+        journal = cluster.settings.state_dir / "supervisor.jsonl"
+        eventually(lambda: journal.read_text().count('"started"') == 2, what="the next one", timeout_s=60)
+        assert f"{prefix}/agents/2/bin/python" in Path(f"/proc/{process.pid}/cmdline").read_text()
+        seen = len(cluster.seen)
+        eventually(lambda: len(cluster.seen) > seen + 3, what="probes of the next one")
+        assert journal.read_text().count('"started"') == 2, "it is the active one now"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert f"another release is active, it goes on: {command}" in err
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])

@@ -127,10 +127,3 @@ def test_an_environment_says_when_it_was_made_anew(place: Path) -> None:
         (place / "ray" / name).mkdir(parents=True)
         (place / "ray" / name / ".complete").write_text(text)
     assert report(place)["runtime_revisions"] == {"one": "", "two": "20261126T210000Z"}
-
-
-def test_each_release_is_told_with_the_layer_below_it(place: Path) -> None:
-    for name, text in (("thin", '{"below": "ray/abc"}'), ("old", '{"release": "old"}'), ("broken", "{"), ("odd", "[]")):
-        (place / "releases" / name).mkdir(parents=True)
-        (place / "releases" / name / "release.json").write_text(text)
-    assert report(place)["layers"] == {"thin": "ray/abc"}

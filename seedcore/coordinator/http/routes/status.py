@@ -27,6 +27,9 @@ class Status(BaseModel):
     message: Annotated[str, Field(description="One line for people.")]
     remedy: Annotated[str, Field(description="What to do about it; empty if there is nothing to do.")] = ""
     release: Annotated[str, Field(description="Id of the Coordinator's release.")]
+    agents: Annotated[
+        str, Field(description="Id of the layer from which organs with agents of your own run; empty if there is none.")
+    ] = ""
     degraded: Annotated[bool, Field(description="Healthy, but an optional part is missing.")]
     since: Annotated[str, Field(description="When status or reason last changed, ISO 8601.")]
     nodes: Annotated[
@@ -49,6 +52,7 @@ _HEALTHY: dict[str, Any] = {
     "degraded": False,
     "missing": [],
     "release": "0.1.0-4e0140ea2d4f",
+    "agents": "0.1.0-4e0140ea2d4f.b1946ac92492",
     "since": "2026-11-24T21:31:56.256+00:00",
     "stage": "1 of 1 organs ready",
     "progress": {"organs_ready": 1, "organs": 1, "agents_ready": 2, "agents": 2},
