@@ -13,6 +13,7 @@ from seedcore.cli.config import config
 from seedcore.cli.dev import dev, new
 from seedcore.cli.durable import task, tasks
 from seedcore.cli.network import network
+from seedcore.cli.releases import releases
 from seedcore.cli.render import out
 from seedcore.cli.status import ping, status, top
 from seedcore.cli.submit import submit
@@ -22,9 +23,10 @@ from seedcore.cli.token import token
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's protocol
     if value and not ctx.resilient_parsing:
         from seedcore import __version__  # noqa: PLC0415 - only where it is asked for
-        from seedcore.core.release import is_deployed, release_id  # noqa: PLC0415
+        from seedcore.core.release import agents_id, is_deployed, release_id  # noqa: PLC0415
 
-        out(f"seedcore {__version__}" + (f" (release {release_id()})" if is_deployed() else ""))
+        of_agents = f", agents {agents_id()}" if agents_id() else ""
+        out(f"seedcore {__version__}" + (f" (release {release_id()}{of_agents})" if is_deployed() else ""))
         ctx.exit()
 
 
@@ -65,7 +67,7 @@ def cli() -> None:
 
 
 for command in (
-    new, dev, bootstrap, status, top, ping, network, submit, tasks, task, token, config, supervise, rebalance, shutdown,
-    completion,
+    new, dev, bootstrap, status, top, ping, network, submit, tasks, task, token, config, releases, supervise, rebalance,
+    shutdown, completion,
 ):  # fmt: skip
     cli.add_command(command)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """A deployment with agents that were green one after the other; the last ones are active."""
+    below = {
+        "releases/0": "ray/old", "agents/0.a": "releases/0", "releases/1": "ray/new", "agents/1.a": "releases/1",
+        "agents/1.red": "releases/1", "agents/1.b": "releases/1",
+    }  # fmt: skip
+    for age, (path, sees) in enumerate(below.items()):
+        (tmp_path / path).mkdir(parents=True)
+        document = {"release": path.rpartition("/")[2].partition(".")[0], "python": "/x", "below": sees}
+        if path.startswith("agents/"):
+            document["agents"] = path.rpartition("/")[2]
+        (tmp_path / path / "release.json").write_text(json.dumps(document))
+        os.utime(tmp_path / path / "release.json", (age, age))
+    for day, name in enumerate(("agents/0.a", "agents/1.a", "agents/1.b"), 1):
+        (tmp_path / name / "green").write_text(f"2026-11-0{day}T00:00:00Z\n")
+    (tmp_path / "releases" / "fat").mkdir()
+    (tmp_path / "releases" / "fat" / "release.json").write_text('{"release": "fat"}')
+    (tmp_path / "ray" / "new").mkdir(parents=True)
+    (tmp_path / "ray" / "current").symlink_to("new")
+    (tmp_path / "current").symlink_to("agents/1.b")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "organism.yaml").write_text("now: 1\n")
+    return tmp_path
+
+
+def active(prefix: Path) -> str:
+    return str((prefix / "current").readlink())
+
+
+def test_it_goes_back_to_what_was_green_before(prefix: Path, run: Run) -> None:
+    (prefix / "agents" / "1.a" / "organism.yaml").write_text("then: 1\n")
+
+    for changes_nothing in ({"check": True}, {"state": "found"}):
+        preview = run("seedcore_rollback", prefix=str(prefix), **changes_nothing)
+        assert (preview["id"], active(prefix)) == ("1.a", "agents/1.b")
+        assert preview["changed"] is (changes_nothing == {"check": True})
+    done = run("seedcore_rollback", prefix=str(prefix))
+
+    assert (done["changed"], active(prefix)) == (True, "agents/1.a")
+    assert (done["release"], done["agents"], done["before"]) == ("1", "1.a", "1.b")
+    assert done["green"] == "2026-11-02T00:00:00Z"
+    assert (prefix / "etc" / "organism.yaml").read_text() == "then: 1\n"
+
+
+def test_a_release_that_is_named_need_not_have_been_green(prefix: Path, run: Run) -> None:
+    assert run("seedcore_rollback", prefix=str(prefix), to="1.red")["id"] == "1.red"
+    assert active(prefix) == "agents/1.red"
+    assert (prefix / "etc" / "organism.yaml").read_text() == "now: 1\n", "none is known of that time"
+    # A run that is repeated, on a host that is there already.
+    assert run("seedcore_rollback", prefix=str(prefix), to="1.red")["changed"] is False
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("nowhere", "nowhere is not on this host; green were: 1.a, 0.a"),
+        ("fat", "fat is not on this host"),
+        ("0.a", "0.a needs another Ray than the nodes run"),
+        ("1", "1 is not on this host"),
+    ],
+)
+def test_what_cannot_be_active_is_refused_and_nothing_changes(prefix: Path, run: Run, to: str, said: str) -> None:
+    failed = run("seedcore_rollback", prefix=str(prefix), to=to)
+    assert said in failed["msg"]
+    assert active(prefix) == "agents/1.b"
+
+
+def test_without_another_green_release_there_is_nothing_to_go_back_to(prefix: Path, run: Run) -> None:
+    (prefix / "agents" / "1.a" / "green").unlink()
+    failed = run("seedcore_rollback", prefix=str(prefix))
+    assert failed["msg"] == "no other release was green with the Ray of the nodes; green were: 0.a"
+    assert run("seedcore_rollback", prefix=str(prefix / "blank"))["msg"].startswith("no other release was green")
