@@ -49,8 +49,9 @@ def installed(prefix: Path) -> list[Installed]:
     seen = {str(document.get("below")) for document in documents.values()}
     active = (prefix / "current").resolve()
     present = next((name for name in documents if found[name].resolve() == active), None)
+    organism = _organism(prefix / "etc")
     rows = [
-        _row(found[name], documents, name, present, _organism(found[present]) if present else "")
+        _row(found[name], documents, name, present, organism)
         for name in documents
         if name not in seen or name == present
     ]

@@ -57,6 +57,8 @@ def test_every_release_that_can_be_active_is_listed_with_what_differs(listed: di
 
 def test_another_organism_is_a_difference(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (prefix / "agents" / "1-a.x" / "organism.yaml").write_text("other: 1\n")
+    (prefix / "etc").mkdir()
+    (prefix / "etc" / "organism.yaml").write_text("present: 1\n")
     monkeypatch.setattr(sys, "prefix", str(prefix / "agents" / "1-b.y"))
 
     lines = CliRunner().invoke(cli, ["releases"]).stdout.splitlines()
