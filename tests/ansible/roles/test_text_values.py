@@ -17,6 +17,7 @@ RESULTS = {"seedcore_gate_report"}
 DIGESTED = (
     "__ray_made_from",
     "__seedcore_made_from",
+    "__seedcore_services_made_from",
     "__ray_values",
     "fingerprint of the node: args",
     "fingerprint of the run: args",
