@@ -107,7 +107,7 @@ class SqliteStore:
     def _open(self) -> Opened:
         for pragma in (
             "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000",
-            "wal_autocheckpoint=4000", "cache_size=-16000",
+            "wal_autocheckpoint=4000", "cache_size=-4000",
         ):  # fmt: skip
             self._db.execute(f"PRAGMA {pragma}").fetchall()
         now = self._clock()
