@@ -270,10 +270,10 @@ def test_a_coordinator_that_is_gone_comes_back_without_a_reload(living: Organism
 
 def test_the_docs_page_shows_every_request_with_examples_and_errors(living: Organism, open_page: Open) -> None:
     page = open_page(living, "/docs")
-    expect(page.get_by_role("heading", name="POST /coordinator/tasks")).to_be_visible()
+    expect(page.get_by_role("heading", name="POST /coordinator/tasks", exact=True)).to_be_visible()
 
-    expect(page.locator("h2.path")).to_have_count(7)
-    post = page.locator("section").filter(has=page.get_by_role("heading", name="POST /coordinator/tasks"))
+    expect(page.locator("h2.path")).to_have_count(13)
+    post = page.locator("section").filter(has=page.get_by_role("heading", name="POST /coordinator/tasks", exact=True))
     expect(post.get_by_text("No organ accepts this type")).to_be_visible()
     example = post.get_by_text("Example of 404: no such type")
     example.click()
