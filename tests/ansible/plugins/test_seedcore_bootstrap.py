@@ -69,6 +69,20 @@ def test_check_mode_knows_the_release_that_is_about_to_be_active(executable: Exe
     assert (other["changed"], other["action"]) == (True, "replace")
 
 
+@pytest.mark.parametrize(
+    ("running", "expected", "action"),
+    [("1.0-abc.x", "1.0-abc.x", "none"), ("1.0-abc.x", "1.0-abc.y", "reload"), ("", "1.0-abc.y", "none")],
+)
+def test_check_mode_knows_the_agents_that_are_about_to_be_active(
+    executable: Executable, run: Run, running: str, expected: str, action: str
+) -> None:
+    # An organism whose organs all run from the release reports none.
+    coordinator: Any = HEALTHY["coordinator"]
+    executable.prints(outcome({**HEALTHY, "coordinator": {**coordinator, "agents": running}}))
+    found = run("seedcore_bootstrap", check=True, executable=str(executable.path), expected_agents=expected)
+    assert (found["changed"], found["action"]) == (action != "none", action)
+
+
 @pytest.mark.parametrize("options", [{"wait_timeout": 0}, {"retries": -1}, {"executable": " "}], ids=str)
 def test_bad_arguments_fail_before_anything_runs(executable: Executable, run: Run, options: dict[str, Any]) -> None:
     executable.prints(outcome(HEALTHY))

@@ -24,6 +24,7 @@ from seedcore.core.backoff import Backoff
 from seedcore.core.errors import ConfigError
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec, OrganSpec
+from seedcore.deployment import desired_state
 from seedcore.deployment.desired_state import Desired, read_desired, write_desired
 from seedcore.deployment.journal import Journal
 from seedcore.deployment.sd_notify import notify, watchdog_s
@@ -267,6 +268,24 @@ def test_health_makes_kills_forgotten(clock: Clock) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(state_dir=tmp_path / "deep" / "state")
+
+
+def test_an_organism_from_before_the_layers_runs_with_the_agents_of_the_reader(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = replace(SPEC.organs[0], agent="mine.agents:Reader", python="")
+    write_desired(settings, "running", spec=replace(SPEC, organs=(agents,)))
+    monkeypatch.setattr(desired_state, "agents_python", lambda: "/a/2/bin/python")
+
+    def python() -> list[str]:
+        wanted = read_desired(settings)
+        assert wanted is not None
+        assert wanted.spec is not None
+        return [organ.python for organ in wanted.spec.organs]
+
+    assert python() == ["/a/2/bin/python"]
+    write_desired(settings, "running", spec=replace(SPEC, organs=(replace(agents, python="/a/1/bin/python"),)))
+    assert python() == ["/a/1/bin/python"], "that layer was wanted"
 
 
 def test_what_is_wanted_is_remembered(settings: Settings) -> None:
