@@ -566,13 +566,15 @@ def test_what_only_the_organism_is_made_of_is_no_input_of_the_services(variable:
     assert inputs({"seedcore_release": "1-b", "seedcore_agents": ""}) == before
     assert inputs({"ray_fingerprint": "g"}) != before
     assert inputs(seedcore_http_port=9000) != before
+
+
 def test_a_release_is_not_activated_beside_another_one_that_limit_leaves_in_place(variable: Callable[..., Any]) -> None:
     def active(name: str, release: str) -> dict[str, Any]:
         return {"item": name, "stat": {"exists": True, "lnk_source": f"/opt/seedcore/releases/{release}"}}
 
     looked = [active("worker-1", "1-a"), active("worker-2", "1-b"), {"item": "worker-3", "unreachable": True}]
     looked.append({"item": "worker-4", "stat": {"exists": False}})
-    known = {"__seedcore_left_out": {"results": looked}, "seedcore_release": "1-a"}
+    known = {"__seedcore_left_out": {"results": looked}, "seedcore_release": "1-a", "seedcore_agents": ""}
 
     assert variable("__seedcore_other_release", "seedcore", known=known) == ["worker-2"]
     steps = [
