@@ -20,8 +20,8 @@ LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "loc
 GOES_ON = {"Teardown | Remove the workers", "Teardown | Remove Prometheus", "Remove node | Find the hosts that answer"}
 # The playbooks for users: the docs and the Makefile name them, an installed collection as seedcore.cluster.NAME.
 ENTRIES = {
-    "bootstrap", "deploy", "monitoring", "preflight", "ray", "remove_node", "rollback", "seedcore", "status",
-    "teardown",
+    "bootstrap", "deploy", "monitoring", "preflight", "ray", "remove_node", "rollback", "rotate_token", "seedcore",
+    "status", "teardown",
 }  # fmt: skip
 INVENTORY = """
 all: {vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", ansible_connection: local}}

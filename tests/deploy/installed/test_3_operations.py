@@ -1,0 +1,95 @@
+"""The playbooks of an operator, on the deployment that the tests before have hurt and that has healed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.deploy.conftest import Deployment
+
+pytestmark = pytest.mark.timeout(2400)
+
+# Prints the status codes of some URLs as JSON, asked with the token in the standard input.
+ASK = """
+import json, sys, urllib.error, urllib.request
+token, codes = sys.stdin.read(), []
+for url in sys.argv[1:]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    try:
+        codes.append(urllib.request.urlopen(request, timeout=30).status)
+    except urllib.error.HTTPError as error:
+        codes.append(error.code)
+print(json.dumps(codes))
+"""
+
+
+def codes(deployment: Deployment, token: str) -> list[int]:
+    """Return what the Coordinator and Ray's dashboard answer to a token."""
+    urls = [
+        f"http://127.0.0.1:{deployment.variables['seedcore_http_port']}/coordinator/status",
+        f"http://127.0.0.1:{deployment.variables['ray_dashboard_port']}/api/v0/nodes",
+    ]
+    done = run_inside(deployment, sys.executable, "-c", ASK, *urls, given=token)
+    answer: list[int] = json.loads(done)
+    return answer
+
+
+def run_inside(deployment: Deployment, *command: str, given: str) -> str:
+    """Run a command on the network of the deployment; return its output."""
+    return subprocess.run(
+        [*deployment.wrapper, *command], input=given, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+def test_the_prediction_of_a_rotation_changes_nothing(deployed: Deployment) -> None:
+    token = (deployed.prefix / "etc" / "token").read_text()
+    before = deployed.files("etc")
+
+    predicted = deployed.run("rotate_token", "--check").check()
+
+    tasks = [task.rpartition(" : ")[2] for task in predicted.changed_tasks]
+    assert "Make the next token on the head" in tasks
+    assert any(task.endswith("seedcore-ray") for task in tasks), "Ray would be restarted"
+    assert deployed.files("etc") == before
+    assert codes(deployed, token) == [200, 200]
+
+
+def test_after_a_rotation_the_old_token_opens_nothing_and_nobody_had_to_know_the_new_one(deployed: Deployment) -> None:
+    old = (deployed.prefix / "etc" / "token").read_text()
+
+    run = deployed.run("rotate_token").check()
+
+    new = (deployed.prefix / "etc" / "token").read_text()
+    assert new != old
+    assert old not in run.output
+    assert new not in run.output
+    assert "The new token is in force on 1 node;" in run.output
+    assert re.search(r"The organism was away for at most \d+ s", run.output)
+    refused, accepted = codes(deployed, old), codes(deployed, new)
+    assert set(refused) <= {401, 403}
+    assert accepted == [200, 200]
+    assert deployed.seedcore("status").returncode == 0
+    assert deployed.seedcore("submit", "echo", "--params", '{"text": "hi"}').returncode == 0
+
+
+def test_a_run_after_a_rotation_has_nothing_to_do(deployed: Deployment) -> None:
+    run = deployed.run("deploy").check()
+
+    assert run.recap["changed"] == 0
+    assert run.recap["ok"] < 30, "it went through every step"
+
+
+def test_a_rotation_to_the_token_in_force_changes_nothing(deployed: Deployment) -> None:
+    token = (deployed.prefix / "etc" / "token").read_text()
+
+    run = deployed.run("rotate_token", ray_auth_token=token)
+
+    assert run.returncode != 0
+    assert "ray_auth_token is the token that is in force, nothing was changed" in " ".join(run.output.split())
+    assert token not in run.output
+    assert codes(deployed, token) == [200, 200]
+    assert not (deployed.prefix / "etc" / "token.next").exists()
