@@ -76,11 +76,10 @@ def test_after_a_rotation_the_old_token_opens_nothing_and_nobody_had_to_know_the
     assert deployed.seedcore("submit", "echo", "--params", '{"text": "hi"}').returncode == 0
 
 
-def test_a_run_after_a_rotation_has_nothing_to_do(deployed: Deployment) -> None:
+def test_a_run_after_a_rotation_changes_nothing(deployed: Deployment) -> None:
     run = deployed.run("deploy").check()
 
     assert run.recap["changed"] == 0
-    assert run.recap["ok"] < 30, "it went through every step"
 
 
 def test_a_rotation_to_the_token_in_force_changes_nothing(deployed: Deployment) -> None:
