@@ -57,7 +57,7 @@ class TaskType(Text):
             ("seedcore submit keywords --params - < params.json", "read params from standard input"),
             ("seedcore submit - < task.json", "read a task: type, params, domain, ..."),
             ("seedcore submit --jsonl tasks.jsonl > outcomes.jsonl", "submit many tasks, one per line"),
-            ("seedcore submit pay --durable --key order-17", "put it into the inbox; do not wait for its end"),
+            ("seedcore submit pay --durable --key order-17", "put it into the inbox"),
             ("generate | seedcore submit --jsonl - --in-flight 64", "submit tasks as they arrive"),
         ],
         codes=(
