@@ -113,11 +113,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.seedcore.cluster.plugins.module_utils import cli, layers
 
 _COMMAND = """#!{python}
-import sys
-
 from {module} import {function}
 
-sys.exit({function}())
+raise SystemExit({function}())
 """
 _TOLD_LINES = 20
 
@@ -210,7 +208,7 @@ class Installation:
         """Write commands for packages of the layer below."""
         python = self.path / "bin" / "python"
         for name, entry in self.params["commands"].items():
-            target, _, function = entry.partition(":")
+            target, function = entry.split(":")
             file = self.path / "bin" / name
             file.write_text(_COMMAND.format(python=python, module=target, function=function), encoding="utf-8")
             file.chmod(0o755)

@@ -84,7 +84,7 @@ class Ledger:
         """Keep the answer of an attempt; return it with the number of the attempt, which marks it as the organ's."""
         marked = {**answer, "attempt": attempt}
         held = self._held.get(task_id)
-        if held is None or held.attempt != attempt:
+        if held is None or held.attempt != attempt or held.answer is not None:
             return marked
         held.work = None
         if held.is_forgotten:
