@@ -171,7 +171,7 @@ class Coordinator(metaclass=ActorClass):
         try:
             parsed = Task.parse(task)
             kind = parsed.type
-            if task.get("durable"):
+            if _is_durable(task):
                 # It is counted where it is executed; its waiter is no work of this process.
                 self._answered()
                 try:
@@ -213,7 +213,7 @@ class Coordinator(metaclass=ActorClass):
         try:
             parsed = Task.parse(task)
             kind = parsed.type
-            if task.get("durable"):
+            if _is_durable(task):
                 raise TaskError("a durable task cannot be streamed")  # noqa: TRY301 - one fence
             self._require_room()
             async for part in self._life.organism.stream(parsed):
@@ -467,3 +467,9 @@ async def _end_process_with(server: HttpServer) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _is_durable(task: Mapping[str, Any]) -> bool:
+    """Return whether a task is for the inbox; that refuses any value that is neither true nor false."""
+    durable = task.get("durable")
+    return durable is not None and durable is not False

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.coordinator.organism_manager import OrganismManager
-from seedcore.core.errors import TaskError
+from seedcore.core.errors import NoTaskError, TaskError
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.task import Task
@@ -72,15 +72,15 @@ class NoInbox:
 
     async def show(self, task_id: str, wait_s: float = 0.0) -> dict[str, Any] | None:  # noqa: ARG002
         """Refuse the question."""
-        raise TaskError(_NONE)
+        raise NoTaskError(_NONE)
 
     async def find(self, **_: Any) -> list[dict[str, Any]]:
         """Refuse the question."""
-        raise TaskError(_NONE)
+        raise NoTaskError(_NONE)
 
     async def decide(self, task_id: str, verb: str, *, by: str) -> dict[str, Any]:  # noqa: ARG002
         """Refuse the order."""
-        raise TaskError(_NONE)
+        raise NoTaskError(_NONE)
 
     def look(self) -> None:
         """Do nothing."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from seedcore.coordinator.http.answers import as_json
 from seedcore.coordinator.http.body import RefusedError
@@ -66,11 +67,18 @@ async def _refused(_: Request, error: Exception) -> Response:
     return as_json(failure(error.message, error_type=error.error_type, executed="no"), error.status, error.headers)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for no other
     headers = dict(error.headers or {})
-    if headers.get("Allow") == "GET":
-        headers["Allow"] = "GET, HEAD"
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(_methods(request))
     error_type = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
     message = {404: "no such path, see /docs"}.get(error.status_code, str(error.detail))
     return as_json(failure(message, error_type=error_type, executed="no"), error.status_code, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of a path; several routes may share it."""
+    routes = (route for route in request.app.router.routes if route.matches(request.scope)[0] is not Match.NONE)
+    methods = {method for route in routes for method in route.methods}
+    return sorted({*methods, "HEAD"} if "GET" in methods else methods)

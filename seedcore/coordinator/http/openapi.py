@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from seedcore.coordinator.http.answers import examples_of, failed
 from seedcore.coordinator.http.middleware import OPEN_PATHS, REQUEST_ID
-from seedcore.coordinator.http.routes.tasks import TaskIn
+from seedcore.coordinator.http.routes.tasks import TASK_MODELS
 
 _NO_TOKEN = failed("send the cluster's token as Authorization: Bearer <token>", "Unauthorized")
 _REFUSALS = {
@@ -36,10 +36,10 @@ def add_document(app: FastAPI, *, needs_token: bool) -> None:
 def _document(app: FastAPI, *, needs_token: bool) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
-    # The body of a task is read by hand, so FastAPI does not know its model.
-    components.setdefault("schemas", {})["TaskIn"] = TaskIn.model_json_schema(
-        ref_template="#/components/schemas/{model}"
-    )
+    # The body of a task is read by hand, so FastAPI does not know its models.
+    for model in TASK_MODELS:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        components.setdefault("schemas", {})[model.__name__] = schema
     components["headers"] = {
         REQUEST_ID: {
             "description": "The id of the request: the one that was sent, else a new one. Log lines contain it, too.",

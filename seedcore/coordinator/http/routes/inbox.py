@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 STATES = ("ready", "leased", "done", "failed", "parked", "cancelled", "expired", "later")
 StateWord = Literal["ready", "leased", "done", "failed", "parked", "cancelled", "expired", "later"]
 Executed = Literal["no", "yes", "unknown"]
+_STATES = f"^(({'|'.join(STATES)})(,|$))*$"
+_SECONDS: dict[str, Any] = {"type": "number", "minimum": 0}
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _CODES = {"NoTaskError": 404, "WrongStateError": 409, "InboxUnavailableError": 503}
 
 
@@ -69,13 +72,15 @@ _TASK: dict[str, Any] = {
 }  # fmt: skip
 _ANSWER = failed(_TASK["error"], "OrganUnavailableError", "pay", "unknown", id="1000000", state="parked")
 _NOT_OPEN = failed("the inbox is not open: it is being opened", "InboxUnavailableError", retry_after_s=1.0)
-_NO_INBOX = failed("this deployment has no inbox for durable tasks", "TaskError")
+_NO_INBOX = failed("this deployment has no inbox for durable tasks", "NoTaskError")
 _NO_TASK = failed("there is no durable task 'nope'", "NoTaskError")
-_REFUSED: dict[int, dict[str, Any]] = {400: {"no inbox": _NO_INBOX}, 503: {"not open": _NOT_OPEN}}
+_WRONG = failed("limit is 'many', expected a number of at least 0", "TaskError")
+_REFUSED: dict[int, dict[str, Any]] = {503: {"not open": _NOT_OPEN}}
+_MISSING: dict[str, Any] = {"no such task": _NO_TASK, "no inbox": _NO_INBOX}
 _TASK_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _WORDS = {
-    400: "A parameter is wrong, or the deployment has no inbox.",
-    404: "There is no such task.",
+    400: "A parameter is wrong.",
+    404: "There is no such task, or the deployment has no inbox.",
     409: "The state of the task does not allow it.",
     503: "The inbox is not open; retry.",
 }
@@ -90,17 +95,21 @@ def router(view: CoordinatorView) -> APIRouter:
         summary="List durable tasks",
         response_description="The newest first.",
         response_model=list[Listed],
-        responses=_responses(400, 503),
+        responses=_responses(400, 404, 503),
         openapi_extra={
             "parameters": [
-                _parameter("state", "States, separated by commas. Default: all.", {"type": "string"}),
+                _parameter(
+                    "state", "States, separated by commas. Default: all.", {"type": "string", "pattern": _STATES}
+                ),
                 _parameter("type", "A task type.", {"type": "string"}),
-                _parameter("since_s", "Only those accepted in the last so many seconds.", {"type": "number"}),
-                _parameter("limit", "Largest number of tasks, at most 1000. Default: 100.", {"type": "integer"}),
+                _parameter("since_s", "Only those accepted in the last so many seconds.", _SECONDS),
+                _parameter("limit", "Largest number of tasks, at most 1000. Default: 100.", _COUNT),
             ]
         },
     )
-    @with_examples({200: {"one parked": [_TASK]}, **_REFUSED})
+    @with_examples(
+        {200: {"one parked": [_TASK]}, 400: {"wrong parameter": _WRONG}, 404: {"no inbox": _NO_INBOX}, **_REFUSED}
+    )
     async def list_tasks(request: Request) -> Response:
         try:
             query = request.query_params
@@ -124,14 +133,15 @@ def router(view: CoordinatorView) -> APIRouter:
         openapi_extra={
             "parameters": [
                 _TASK_ID,
-                _parameter("wait_s", "Seconds to wait for its end, at most 600. Default: 0.", {"type": "number"}),
+                _parameter("wait_s", "Seconds to wait for its end, at most 600. Default: 0.", _SECONDS),
             ]
         },
     )
     @with_examples(
         {
             200: {"a parked one": {**_TASK, "params": {"order": 17}, "answer": _ANSWER, "story": []}},
-            404: {"no such task": _NO_TASK},
+            400: {"wrong parameter": _WRONG},
+            404: _MISSING,
             **_REFUSED,
         }
     )
@@ -166,13 +176,13 @@ def _add_verb(routes: APIRouter, view: CoordinatorView, verb: str, summary: str)
         summary=summary,
         response_description="Its new state. A task that runs stays leased until its organ has cancelled it.",
         response_model=Decided,
-        responses=_responses(400, 404, 409, 503),
+        responses=_responses(404, 409, 503),
         openapi_extra={"parameters": [_TASK_ID]},
     )
     @with_examples(
         {
             200: {"decided": {"id": "1000000", "state": "done", "executed": "unknown"}},
-            404: {"no such task": _NO_TASK},
+            404: _MISSING,
             409: {"wrong state": failed(f"task 1000000 is expired; {verb} is not possible", "WrongStateError")},
             **_REFUSED,
         }

@@ -28,7 +28,7 @@ from seedcore.coordinator.http.routes.inbox import StateWord
 from seedcore.core.access import OPERATE_TYPES, Scope
 from seedcore.core.errors import SeedCoreError
 from seedcore.core.reason import Status
-from seedcore.core.task import LINES_MEDIA_TYPE, failure, normalise, task_type_of
+from seedcore.core.task import LINES_MEDIA_TYPE, MAX_NAME_CHARS, failure, normalise, task_type_of
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
@@ -62,11 +62,7 @@ _MEANINGS = {
 }
 
 
-class TaskIn(BaseModel):
-    """A task. null for an optional key means its default; unknown keys are ignored."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"type": "get_organism_status"}]})
-
+class _TaskKeys(BaseModel):
     type: Annotated[str, Field(description="Task type, compared stripped and in lower case. `task_type` also works.")]
     params: Annotated[dict[str, Any] | None, Field(description="Arguments of the task.")] = None
     description: Annotated[str | None, Field(description="For people.")] = None
@@ -74,14 +70,31 @@ class TaskIn(BaseModel):
     drift_score: Annotated[float | None, Field(description="Passed to agents unchanged.")] = None
     id: Annotated[str | None, Field(description="Your own id of the task.")] = None
     timeout_s: Annotated[float | None, Field(gt=0, description="Time limit in seconds.")] = None
-    durable: Annotated[bool | None, Field(description="Whether to put it into the inbox; the next keys need it.")] = (
-        None
-    )
-    key: Annotated[str | None, Field(description="Idempotency key: sent again with it, it is the same task.")] = None
+
+
+class TaskIn(_TaskKeys):
+    """A task. null for an optional key means its default; unknown keys are ignored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"type": "get_organism_status"}]})
+
+    durable: Annotated[Literal[False] | None, Field(description="See DurableTaskIn.")] = None
+
+
+class DurableTaskIn(_TaskKeys):
+    """A task for the inbox; the keys after `durable` are ignored in any other task."""
+
+    durable: Annotated[Literal[True], Field(description="Whether to put it into the inbox.")]
+    key: Annotated[
+        str | None,
+        Field(min_length=1, max_length=MAX_NAME_CHARS, description="Idempotency key: the same key is the same task."),
+    ] = None
     wait_s: Annotated[float | None, Field(ge=0, description="Seconds to wait for the answer, at most 600.")] = None
     priority: Annotated[int | None, Field(ge=-100, le=100, description="Higher ones begin first.")] = None
     repeatable: Annotated[bool | None, Field(description="Whether it may run twice. Default: the organ's.")] = None
     deadline_s: Annotated[float | None, Field(gt=0, description="Seconds within which it has to begin.")] = None
+
+
+TASK_MODELS = (TaskIn, DurableTaskIn)
 
 
 class Done(BaseModel):
@@ -187,7 +200,7 @@ def router(view: CoordinatorView) -> APIRouter:
     """Return the route."""
     routes = APIRouter(tags=["tasks"])
     intake = Intake(timeout_s=BODY_TIMEOUT_S)
-    task_in = {"schema": {"$ref": "#/components/schemas/TaskIn"}}
+    task_in = {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{model.__name__}"} for model in TASK_MODELS]}}
     responses: dict[int | str, dict[str, Any]] = {
         code: {"model": Failed, "description": text} for code, text in _MEANINGS.items()
     }

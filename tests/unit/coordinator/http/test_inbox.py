@@ -102,7 +102,7 @@ async def test_what_is_refused_is_told(client: httpx.AsyncClient, inbox: Inbox, 
 
 async def test_without_an_inbox_that_is_told(client: httpx.AsyncClient) -> None:
     for answer in (await client.get("/coordinator/tasks"), await client.post("/coordinator/tasks/a/retry")):
-        assert answer.status_code == 400
+        assert answer.status_code == 404
         assert "SEEDCORE_INBOX=sqlite" in answer.json()["error"]
 
 
@@ -116,3 +116,8 @@ async def test_an_acceptance_is_202_and_a_key_of_another_task_409(client: httpx.
 async def test_the_routes_import_no_database(tmp_path: Path) -> None:
     text = Path(__file__).parents[4].joinpath("seedcore/coordinator/http/routes/inbox.py").read_text()
     assert "seedcore.coordinator.inbox" not in text.replace("seedcore.coordinator.inbox_view", "")
+
+
+async def test_a_wrong_method_is_told_all_methods_of_the_path(client: httpx.AsyncClient) -> None:
+    answer = await client.request("OPTIONS", "/coordinator/tasks")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")

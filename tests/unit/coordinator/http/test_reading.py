@@ -100,7 +100,7 @@ async def test_without_authentication_everything_is_open(serve: Serve) -> None:
     client = await serve(token=None)
     codes = {path: (await client.get(path)).status_code for path in READABLE}
     # This Coordinator has no inbox.
-    expected = {path: 400 if path.startswith("/coordinator/tasks") else 200 for path in READABLE}
+    expected = {path: 404 if path.startswith("/coordinator/tasks") else 200 for path in READABLE}
     assert codes == expected
 
 
