@@ -64,6 +64,7 @@ class Watched:
             "monitoring_grafana_provisioning": str(self.grafana),
             "monitoring_tls_server_name": "head.example",
             "seedcore_config": str(config),
+            "seedcore_inbox": "sqlite",
             "seedcore_http_tls_certificate": str(deployment.directory / "server.pem"),
             "seedcore_http_tls_key": str(deployment.directory / "server.key"),
         }
@@ -123,6 +124,8 @@ def test_it_scrapes_the_coordinator_and_every_node(watched: Watched) -> None:
 
 def test_every_metric_of_an_alert_or_a_panel_is_there(watched: Watched) -> None:
     assert watched.deployment.seedcore("submit", "echo", "--params", '{"text": "x"}').returncode == 0
+    durable = watched.deployment.seedcore("submit", "echo", "--params", '{"text": "x"}', "--durable", "--wait")
+    assert durable.returncode == 0, durable.stderr
     rules = yaml.safe_load((ROLE / "files" / "rules.yml").read_text())["groups"][0]["rules"]
     panels = json.loads((ROLE / "files" / "seedcore.json").read_text())["panels"]
     expressions = [rule["expr"] for rule in rules]
