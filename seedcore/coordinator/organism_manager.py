@@ -467,9 +467,8 @@ class OrganismManager:
         gone = [replica for replicas in self._coming.values() for replica in replicas]
         back, self._coming = self._away, {}
         await asyncio.gather(*(replica.stop() for replica in gone), self._put(*(old[key] for key in back)))
-        for key in back:
-            for replica in self._replicas[key]:
-                replica.start()
+        for replica in (replica for key in back for replica in self._replicas[key]):
+            replica.start()
         self._away = frozenset()
         self._on_change()
 
@@ -492,7 +491,7 @@ class OrganismManager:
         return [replica for replicas in self._replicas.values() for replica in replicas]
 
     def _all(self) -> list[Replica]:
-        """Return every supervised process, including those that will replace others."""
+        # Those that will replace others are supervised, too.
         return [*self._current(), *(replica for replicas in self._coming.values() for replica in replicas)]
 
     def _notice(self) -> None:

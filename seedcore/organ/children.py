@@ -8,11 +8,14 @@ processes. This needs neither root nor cgroups, and no other process that would 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import uuid
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 MARK = "SEEDCORE_ORGAN_PROCESS"
 
@@ -74,3 +77,11 @@ def kill_marked(value: str) -> int:
                 os.kill(int(entry.name), signal.SIGKILL)
                 found += 1
     return found
+
+
+def guard_children() -> None:
+    """Call :func:`end_children_with_this_process`, and only log that it is impossible."""
+    try:
+        end_children_with_this_process()
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("processes that agents spawn will outlive this process: %s", error)

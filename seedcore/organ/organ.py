@@ -12,7 +12,6 @@ import itertools
 import logging
 import math
 import os
-import subprocess
 import time
 import uuid
 from collections import Counter
@@ -33,7 +32,7 @@ from seedcore.core.watchdog import end_process_with_this_loop
 from seedcore.dispatch.sender import settle
 from seedcore.organ.agent import AgentRunner, Kind
 from seedcore.organ.batch import Batch, Batches
-from seedcore.organ.children import end_children_with_this_process
+from seedcore.organ.children import guard_children
 from seedcore.organ.durable import DurableTasks
 from seedcore.organ.lease import Lease
 from seedcore.organ.seats import Seat
@@ -275,10 +274,8 @@ class Organ:
         now = self._now()
         silent_s = self._lease.age_s(now)
         if self._lease.lapses(now):
-            logger.warning(
-                "the Coordinator has been silent for %.1f s, the lease has expired: refusing tasks",
-                silent_s,
-            )
+            text = "the Coordinator has been silent for %.1f s, the lease has expired: refusing tasks"
+            logger.warning(text, silent_s)
             self._work.send_back(f"the process of organ {self._spec.id} has lost contact with the Coordinator")
             self._bump()
 
@@ -317,7 +314,7 @@ class Organ:
         """Load and start the agents, then supervise them until the process ends."""
         try:
             if ray.is_initialized():
-                await asyncio.get_running_loop().run_in_executor(self._care, _guard_children)
+                await asyncio.get_running_loop().run_in_executor(self._care, guard_children)
             kind = Kind(await self._load(), self._spec.options, interrupt=self._spec.interrupt)
             threads = AgentThreads(len(self._agent_ids), self._spec.max_concurrency)
             pinned = kind.is_sync and threads.pinned
@@ -485,13 +482,6 @@ async def _each(items: Collection[_T], work: Callable[[_T], Awaitable[None]], *,
             await work(item)
 
     await asyncio.gather(*(take() for _ in range(min(len(items), at_a_time))))
-
-
-def _guard_children() -> None:
-    try:
-        end_children_with_this_process()
-    except (OSError, subprocess.SubprocessError) as error:
-        logger.warning("processes that agents spawn will outlive this process: %s", error)
 
 
 def _failure(agent_id: str, raised: Raised) -> AgentFailure:

@@ -305,7 +305,7 @@ def test_a_coordinator_that_is_away_costs_no_work_and_a_head_that_is_away_ends_i
 def test_an_organ_outside_ray_does_not_guard_the_children_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # A guard is a shell that lives as long as the process and then searches /proc.
     guards: list[str] = []
-    monkeypatch.setattr(organ_module, "end_children_with_this_process", lambda: guards.append("one"))
+    monkeypatch.setattr(organ_module, "guard_children", lambda: guards.append("one"))
 
     async def is_well(world: World) -> None:
         await world.until(world.is_well)
