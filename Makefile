@@ -48,6 +48,9 @@ status: $(VENV)/deploy ## check the status; succeeds only if the Coordinator is 
 teardown: $(VENV)/deploy ## remove the deployment and all of its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml
 
+# These tests wait more than they compute.
+quick unit: WORKERS = 4
+
 quick: $(VENV)/dev ## run ruff, mypy and the unit tests, or one test: make quick ARGS=tests/unit/core/test_task.py::test_a_type_is_enough
 	$(pytest_or_tiers) $(if $(ARGS),,quick)
 
