@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from seedcore.core.task import Task
 from seedcore.organ.agent import AgentRunner, Kind
 from seedcore.organ.seats import Seat, Seats
 from seedcore.organ.task_queue import Deadlines, Work, WorkQueue
+from seedcore.organ.user_code import is_small_and_plain
 
 EXECUTOR = ThreadPoolExecutor(1)
 CARE = ThreadPoolExecutor(1)
@@ -231,3 +234,24 @@ async def test_each_of_the_tasks_that_came_together_ends_at_its_own_deadline() -
     assert all(seconds >= limit_s - 0.001 for limit_s, (seconds, *_) in ended.items())
     assert {tuple(rest) for _, *rest in ended.values()} == {("TimeoutError", "unknown")}
     work.close_all()
+
+
+async def test_a_task_that_is_answered_leaves_no_deadline_behind() -> None:
+    work = await queue(1)
+    deadlines = Deadlines(work.loop)
+    first, second = (work.submit(TASK, 60.0, lambda _: None, deadlines=deadlines) for _ in range(2))
+    assert first is not None
+    assert second is not None
+
+    first.cancel()
+    assert list(deadlines._open) == [second]
+    second.cancel()
+
+    assert not deadlines._open
+    assert deadlines._timer is None
+
+
+@pytest.mark.parametrize("value", [threading.Lock(), [threading.Lock()], lambda: None, "x" * 100_000])
+def test_a_small_mapping_is_checked_thoroughly_if_one_of_its_values_needs_it(value: Any) -> None:
+    assert is_small_and_plain({"a": 1, "b": "text", "c": None})
+    assert not is_small_and_plain({"a": 1, "b": value, "c": None})
