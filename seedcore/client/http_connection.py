@@ -65,15 +65,30 @@ class Wire:
         Raises:
             OSError: The connection broke, or nothing arrived for too long.
         """
-        headers = [
-            ("Host", self._host),
-            ("Accept", accept),
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-        ]
+        headers = [("Accept", accept), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         if token is not None:
             headers.append(("Authorization", f"Bearer {token}"))
-        request = h11.Request(method="POST", target=path, headers=headers)
+        return await self._send("POST", path, headers, body)
+
+    async def check(self, path: str) -> None:
+        """Request something that changes nothing; any answer shows that the server lives.
+
+        Raises:
+            NotSentError: There is no answer, so nothing else should be sent.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._send("GET", path, [], b"")
+                await self.whole()
+            if not self.is_usable:
+                raise ConnectionError("the server closes its connections")
+        except TimeoutError as error:
+            raise NotSentInTimeError("the server does not answer") from error
+        except OSError as error:
+            raise NotSentError(error.errno, error.strerror or str(error)) from error
+
+    async def _send(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> int:
+        request = h11.Request(method=method, target=path, headers=[("Host", self._host), *headers])
         parts = [self._h11.send(event) for event in (request, h11.Data(data=body), h11.EndOfMessage())]
         self._writer.write(b"".join(part for part in parts if part))
         while True:

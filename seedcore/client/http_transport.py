@@ -26,6 +26,7 @@ GATHER_S = 0.02
 # Extra time for an answer to arrive after the Coordinator's own limit for the task.
 ANSWER_GRACE_S = 5.0
 _PATH = "/coordinator/tasks"
+_HARMLESS_PATH = "/livez"
 _PAUSE_S = 0.1
 # A batch that is rejected with one of these may contain a single bad task.
 _SPOILT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
@@ -94,6 +95,8 @@ class HttpEngine:
         self._inbox: deque[_Entry] = deque()
         self._open: set[_Entry] = set()
         self._idle: list[Wire] = []
+        # A connection was lost, and since then the server has answered nothing.
+        self._in_doubt = False
         self._requests: set[asyncio.Task[None]] = set()
         self._flushing: asyncio.Handle | None = None
         self._closed = False
@@ -181,6 +184,7 @@ class HttpEngine:
         except Exception as caught:
             # Any error concerns only the tasks of this request, and each of them gets an answer.
             error = caught
+            self._in_doubt |= isinstance(error, OSError) and not isinstance(error, NotSentError)
         for entry in pending.values():
             self._take(entry, _lost(error, entry))
 
@@ -191,6 +195,10 @@ class HttpEngine:
         if wire is None:
             wire = await Wire.open(url, certificate=self._settings.http_tls_cert)
         try:
+            if self._in_doubt:
+                # A dying process still accepts connections: do not send it tasks that would be lost, too.
+                await wire.check(_HARMLESS_PATH)
+                self._in_doubt = False
             documents = [self._send(entry) for entry in batch]
             body = documents[0] if len(batch) == 1 else _BATCH % b",".join(documents)
             status = await wire.post(_PATH, body, token=token, accept=f"{LINES_MEDIA_TYPE}, application/json")

@@ -123,7 +123,7 @@ def test_many_tasks_survive_the_death_of_the_coordinator(organism: Organism) -> 
     answers = [json.loads(line) for line in lines]
     assert [answer["line"] for answer in answers] == list(range(1, 3001))
     lost = [answer for answer in answers if not answer["success"]]
-    # Each of the eight connections loses its request in flight, and may reach the dying process once more.
-    assert len(lost) <= 16, lost[:20]
+    # Only what was in flight: after a lost connection a client sends no task before the server has answered.
+    assert len(lost) <= 8, lost[:20]
     assert {answer["executed"] for answer in lost} <= {"unknown"}
     assert batch.returncode == (1 if lost else 0)

@@ -320,3 +320,45 @@ async def test_threads_may_share_a_blocking_client(settings: Settings) -> None:
         for thread in threads:
             await asyncio.to_thread(thread.join)
     assert sorted(answers) == list(range(160))
+
+
+async def test_after_a_lost_connection_nothing_is_sent_until_the_server_answers(
+    tmp_path: Path, token: str, until: Until
+) -> None:
+    seen: list[str] = []
+    open_connections: set[asyncio.StreamWriter] = set()
+    is_dying = True
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The kernel accepts connections for a process that is being killed, and resets them at its end.
+        open_connections.add(writer)
+        with suppress(asyncio.IncompleteReadError):
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode().lower():
+                method = head.split()[0]
+                seen.append(method)
+                length = int(head.partition("content-length: ")[2].split()[0]) if method == "post" else 0
+                await reader.readexactly(length)
+                if is_dying:
+                    break
+                body = b'{"success": true, "result": 7, "task_type": "echo"}'
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+                writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+        await writer.wait_closed()
+        open_connections.discard(writer)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        (tmp_path / "token").write_text(token)
+        port = server.sockets[0].getsockname()[1]
+        settings = Settings(http_port=port, auth_enabled=True, token_path=tmp_path / "token")
+        async with AsyncClient(settings, transport="http") as client:
+            lost = await client.submit(echo(0))
+            later = asyncio.ensure_future(client.submit(echo(1), timeout_s=30))
+            await until(lambda: seen.count("get") >= 3)
+            assert seen.count("post") == 1, "the second task was not risked"
+            is_dying = False
+            answer = await later
+        await until(lambda: not open_connections)
+
+    assert (lost["success"], lost["executed"]) == (False, "unknown")
+    assert (answer["success"], answer["result"]) == (True, 7)
