@@ -350,7 +350,7 @@ class Coordinator(metaclass=ActorClass):
             "in_flight": self._in_flight,
             "nodes": self._nodes.to_dict(),
             "organs": self._life.organism.organ_reports(brief=True),
-            "placed": self._life.organism.placed(),
+            "unplaced": self._life.organism.unplaced(),
             # For people; age_s tells the age, independent of changes of the clock.
             "snapshot_at": time.time(),
             "age_s": 0.0,

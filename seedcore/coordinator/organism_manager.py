@@ -189,9 +189,9 @@ class OrganismManager:
         """Return the processes to which tasks may be sent now."""
         return [one for key in self._organs if key not in self._away for one in self._replicas[key] if one.usable]
 
-    def placed(self) -> list[str]:
-        """Return the names of the actors that have a node with room and are starting there."""
-        return [replica.name for replica in self._all() if replica.has_turn]
+    def unplaced(self) -> list[str]:
+        """Return the names of the actors that were created although no node had room for them."""
+        return [replica.name for replica in self._all() if replica.is_unplaced]
 
     async def moves(self) -> list[Move]:
         """Plan the moves after which every replica is on the node that a new start would choose."""

@@ -243,6 +243,11 @@ class Replica(ReplicaView):
         return self._placer.has_turn(self._request)
 
     @property
+    def is_unplaced(self) -> bool:
+        """Return whether its actor waits until a node has room for its process."""
+        return self.handle is not None and self._process.is_awaited and not self.has_turn
+
+    @property
     def _name(self) -> str:
         return f"{self.spec.id}[{self.index}]"
 

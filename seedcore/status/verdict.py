@@ -172,15 +172,15 @@ def _unplaced_organs(coordinator: Mapping[str, Any], cluster: ClusterState) -> l
     """Return the rows of organs that Ray has not placed, by name, except those that are being placed now."""
     if float(coordinator.get("uptime_s") or 0.0) < PLACEMENT_S:
         return []
-    # They have been placed; a row gets its pid when the process runs.
-    starting = set(coordinator.get("placed") or ())
+    # A row gets its pid when the process runs, even if it was placed before. The Coordinator knows the difference.
+    unplaced = coordinator.get("unplaced")
     waiting = [
         row
         for row in cluster.actors
         if row.get("class_name") == "Organ"
         and row.get("state") in _STATES_BEFORE_A_PROCESS
         and not row.get("pid")
-        and row.get("name") not in starting
+        and (unplaced is None or row.get("name") in unplaced)
     ]
     return sorted(waiting, key=lambda row: str(row.get("name")))
 

@@ -249,6 +249,7 @@ def test_a_hundred_replicas_come_up_without_a_storm_and_the_stage_says_who_waits
             stages.add(manager.stage)
             replicas = [one for report in manager.organ_reports() for one in report["replicas"]]
             assert sum(one["has_turn"] for one in replicas) <= 6
+            assert manager.unplaced() == [], "each has room, and only waits for its turn or its process"
         await start
         assert most == {"a": 4, "b": 2}
         where = Counter(actor.node_id for actor in cluster.actors.values())

@@ -108,9 +108,11 @@ def test_what_ray_has_not_placed_is_left_alone_until_there_is_room() -> None:
         await asyncio.sleep(3600)
         actor = world.actor
         assert (world.replica.state, world.replica.error) == ("starting", None)
+        assert world.replica.is_unplaced
         world.cluster.change(has_room=True)
         await world.until(lambda: world.replica.state == "ready", within_s=35)
         assert world.actor is actor
+        assert not world.replica.is_unplaced
 
     story(body)
 

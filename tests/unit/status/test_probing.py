@@ -287,12 +287,12 @@ def test_an_organ_that_is_just_being_started_is_not_unschedulable() -> None:
     stage = "0 of 1 organs ready; starting: a"
     answer = body(status="initializing", reason="starting", message=stage, stage=stage, uptime_s=60.0)
     answer["organs"][0] |= {"required": True, "replicas": [{"replica": 0}]}
-    answer["placed"] = [waiting["name"]]
+    answer["unplaced"] = []
 
     report = judge(row(), Response(503, answer), waiting, nodes=(BIG,))
 
     assert (report.reason, report.message) == ("starting", stage)
-    answer["placed"] = []
+    answer["unplaced"] = [waiting["name"]]
     assert judge(row(), Response(503, answer), waiting, nodes=(BIG,)).reason == "unschedulable"
 
 

@@ -78,7 +78,7 @@ _HEALTHY: dict[str, Any] = {
         "age_s": 3.5,
     },
     "organs": [ORGAN],
-    "placed": [],
+    "unplaced": [],
 }
 _STARTING = {
     **_HEALTHY,
