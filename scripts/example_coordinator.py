@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from seedcore.coordinator.activity import Activity
-from seedcore.coordinator.inbox_view import InboxView, NoInbox
+from seedcore.coordinator.inbox_view import NoInbox
 from seedcore.core.task_counters import BUCKETS_S
 
 
@@ -84,7 +84,7 @@ class ExampleCoordinator:
         }
         self.disks = [{"node_name": "worker-1", "path": "/opt/seedcore/tmp", "free": 7, "size": 9}]
         self.durable = [{"task_type": "echo", "state": "parked", "count": 8}]
-        self.inbox: InboxView = NoInbox()
+        self.inbox = NoInbox()
         self.lately = Activity(lambda: 1_795_555_924.0)
 
     def status(self) -> dict[str, Any]:

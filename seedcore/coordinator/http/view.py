@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from seedcore.coordinator.inbox_view import InboxView
+    from seedcore.coordinator.inbox.inbox import Inbox
+    from seedcore.coordinator.inbox_view import NoInbox
 
 
 class CoordinatorView(Protocol):
@@ -27,7 +28,7 @@ class CoordinatorView(Protocol):
         ...
 
     @property
-    def inbox(self) -> InboxView:
+    def inbox(self) -> Inbox | NoInbox:
         """Return the interface to the durable tasks."""
         ...
 
@@ -42,7 +43,7 @@ class CoordinatorView(Protocol):
         float, "buckets": [int, ...]}], "in_flight": int, "init_seconds": float | None, "init_attempts": int,
         "restarts": int, "reloads": int, "uptime_s": float, "organs": [<entries of organism(), with agents, stuck,
         queue_limit and tasks of their own>], "disks": [<entries of Disks.to_list()>], "inbox": [<entries of
-        InboxView.figures()>]}``; ``buckets`` are those of
+        Inbox.figures()>]}``; ``buckets`` are those of
         :data:`seedcore.core.task_counters.BUCKETS_S`.
         """
         ...

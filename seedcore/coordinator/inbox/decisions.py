@@ -116,7 +116,6 @@ class Order:
 
 
 Event: TypeAlias = Claim | Tick | Answer | Order
-Verb: TypeAlias = Literal["retry", "done", "discard", "cancel"]
 ALLOWED: dict[str, frozenset[State]] = {
     "retry": HELD,
     "done": HELD,

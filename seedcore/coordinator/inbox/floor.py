@@ -130,11 +130,6 @@ class WorkFloor:
         """Attempts whose outcome is not known yet."""
         return len(self._by_task)
 
-    @property
-    def unsure(self) -> int:
-        """Attempts whose processes are being asked, and have not answered."""
-        return sum(one.is_asked_for for process in self._processes.values() for one in process.held.values())
-
     def has(self, task_id: int) -> bool:
         """Return whether an attempt of a task is held here."""
         return task_id in self._by_task

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from seedcore.coordinator.inbox import documents, ids
-from seedcore.coordinator.inbox.decisions import ENDED, Order, State, Verb
+from seedcore.coordinator.inbox.decisions import ENDED, Order, State
 from seedcore.coordinator.inbox.floor import lanes_of, now_ms
 from seedcore.coordinator.inbox.health import Condition, judge
 from seedcore.coordinator.inbox.messages import Conflict, Ending, Refused
@@ -47,7 +47,9 @@ _SMALL_BYTES = 64 * 1024
 
 
 class Inbox:
-    """See :class:`seedcore.coordinator.inbox_view.InboxView`.
+    """Accept durable tasks, tell about them, and let people decide about them.
+
+    Ids are text; a document is the plain data that HTTP clients get.
 
     Args:
         directory: Where its files are.
@@ -152,7 +154,7 @@ class Inbox:
         number = ids.parse(task_id)
         outcome = None
         if number is not None:
-            outcome = await session.pump.order(Ending(number, Order(cast("Verb", verb)), by=by))
+            outcome = await session.pump.order(Ending(number, Order(cast("Any", verb)), by=by))
         if number is None or outcome is None or (isinstance(outcome, Refused) and outcome.state is None):
             raise NoTaskError(f"there is no durable task {task_id!r}")
         if isinstance(outcome, Refused):
