@@ -7,16 +7,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from seedcore.client.durable import Submission, submissions
 from seedcore.client.http_transport import HttpEngine
 from seedcore.client.retry import MAX_IN_FLIGHT, Engine
 from seedcore.client.transport import Connected, Transport
 from seedcore.core.settings import Settings
-
-if TYPE_CHECKING:
-    from seedcore.client.ray_transport import RayEngine
 
 
 class AsyncClient(Connected):
@@ -47,12 +44,11 @@ class AsyncClient(Connected):
         super().__init__(settings, transport, timeout_s, max_in_flight)
         self._room = asyncio.Semaphore(max_in_flight)
         self._loop = asyncio.get_running_loop()
-        self._ray: RayEngine | None = None
         self._engine: Engine
         if self._routes is not None:
             from seedcore.client.ray_transport import RayEngine  # noqa: PLC0415 - it imports Ray
 
-            self._engine = self._ray = RayEngine(self._routes)
+            self._engine = RayEngine(self._routes)
         else:
             self._engine = HttpEngine(self._settings)
 
@@ -66,17 +62,11 @@ class AsyncClient(Connected):
 
     async def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the Coordinator's own status; see ``Client.status``."""
-        limit_s = self._limit(timeout_s)
-        if self._ray is None:
-            return await asyncio.to_thread(self._http.status, limit_s)
-        return dict(await self._ray.ask("get_status", limit_s))
+        return await asyncio.to_thread(self._ask_status, timeout_s)
 
     async def ping(self, *, timeout_s: float | None = None) -> str:
         """Return ``pong``."""
-        limit_s = self._limit(timeout_s)
-        if self._ray is None:
-            return await asyncio.to_thread(self._http.ping, limit_s)
-        return str(await self._ray.ask("ping", limit_s))
+        return await asyncio.to_thread(self._ask_ping, timeout_s)
 
     async def submit(
         self,

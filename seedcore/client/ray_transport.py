@@ -25,12 +25,13 @@ from seedcore.core.task import BUILTIN_TASK_TYPES, Task, failure
 from seedcore.dispatch.sender import ANSWER_GRACE_S, Call, Lane, down, is_down, lost_answer
 
 DOUBT_S = 0.05
+_ASK_AGAIN_S = 0.2
 _COORDINATOR = "the Coordinator"
 _READS = frozenset({"get_metrics", "get_organism_status", "get_organism_summary", "get_routing_debug"})
 
 
 class Direct:
-    """The calls that a blocking client makes in its caller's thread: single tasks, and questions to the Coordinator.
+    """The calls that block their thread: single tasks of a blocking client, and questions to the Coordinator.
 
     Args:
         routes: The routing table.
@@ -57,15 +58,21 @@ class Direct:
             self._routes.wait(pause, seen=table)
 
     def ask(self, method: str, timeout_s: float) -> Any:
-        """Call a method of the Coordinator that changes nothing; see :func:`question`."""
-        started = time.monotonic()
+        """Call a method of the Coordinator that changes nothing, and can therefore be repeated after an error.
+
+        Raises:
+            DeadlineError: There is no answer in time.
+        """
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 reference = getattr(self._routes.coordinator(), method).remote()
-                return ray.get(reference, timeout=max(0.0, started + timeout_s - time.monotonic()))
-            except RayError as error:
-                again = question(error, started + timeout_s - time.monotonic(), timeout_s)
-            time.sleep(again)
+                # Unlike ray.get, it also suits a thread of an async actor.
+                return reference.future().result(timeout=max(0.0, deadline - time.monotonic()))
+            except (RayError, TimeoutError) as error:
+                if isinstance(error, TimeoutError) or deadline - time.monotonic() <= _ASK_AGAIN_S:
+                    raise DeadlineError(f"the Coordinator did not answer within {timeout_s:g} s") from error
+            time.sleep(_ASK_AGAIN_S)
 
     def _try(self, task: Task, attempts: Attempts) -> tuple[dict[str, Any], float]:
         if task.type in BUILTIN_TASK_TYPES:
@@ -147,18 +154,6 @@ class RayEngine:
                 entry.durable, entry.attempts = dict(raw), Attempts(timeout_s)
             self._open.add(entry)
             self._try(entry)
-
-    async def ask(self, method: str, timeout_s: float) -> Any:
-        """Call a method of the Coordinator that changes nothing; see :func:`question`."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    coordinator = await asyncio.to_thread(self._routes.coordinator)
-                    return await getattr(coordinator, method).remote()
-            except (RayError, TimeoutError) as error:
-                again = question(error, deadline - time.monotonic(), timeout_s)
-            await asyncio.sleep(again)
 
     def close(self) -> None:
         """Answer all open tasks, and send nothing more."""
@@ -262,20 +257,6 @@ class _Entry:
         self.attempts = Attempts(timeout_s, task.timeout_s)
         self.sink = sink
         self.limit_s = 60.0
-
-
-def question(error: Exception, remaining_s: float, timeout_s: float) -> float:
-    """Return the seconds until a question is asked again; questions change nothing, so they can be repeated.
-
-    Raises:
-        DeadlineError: There is no time left.
-    """
-    if isinstance(error, TimeoutError) or remaining_s <= _ASK_AGAIN_S:
-        raise DeadlineError(f"the Coordinator did not answer within {timeout_s:g} s") from error
-    return _ASK_AGAIN_S
-
-
-_ASK_AGAIN_S = 0.2
 
 
 def unsent(error: Exception, task: Task, organ_id: str | None) -> dict[str, Any]:

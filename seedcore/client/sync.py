@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from seedcore.client.background import Background
 from seedcore.client.durable import Submission, submissions
@@ -17,9 +17,6 @@ from seedcore.client.http_transport import HttpEngine
 from seedcore.client.retry import MAX_IN_FLIGHT, Engine, closed_answer
 from seedcore.client.transport import Connected, Transport
 from seedcore.core.settings import Settings
-
-if TYPE_CHECKING:
-    from seedcore.client.ray_transport import Direct
 
 
 class Client(Connected):
@@ -55,11 +52,6 @@ class Client(Connected):
         self._lock = threading.Lock()
         self._closed = False
         self._engine: Engine | None = None
-        self._direct: Direct | None = None
-        if self._routes is not None:
-            from seedcore.client.ray_transport import Direct  # noqa: PLC0415 - it imports Ray
-
-            self._direct = Direct(self._routes)
 
     def __enter__(self) -> Self:
         return self
@@ -76,13 +68,11 @@ class Client(Connected):
             ClusterError: The Coordinator cannot be reached; ``reason`` is the reason of the status.
             DeadlineError: There was no answer in time.
         """
-        limit_s = self._limit(timeout_s)
-        return self._http.status(limit_s) if self._direct is None else dict(self._direct.ask("get_status", limit_s))
+        return self._ask_status(timeout_s)
 
     def ping(self, *, timeout_s: float | None = None) -> str:
         """Return ``pong``; raise the same errors as :meth:`status`."""
-        limit_s = self._limit(timeout_s)
-        return self._http.ping(limit_s) if self._direct is None else str(self._direct.ask("ping", limit_s))
+        return self._ask_ping(timeout_s)
 
     def submit(
         self,

@@ -12,6 +12,7 @@ from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
+    from seedcore.client.ray_transport import Direct
     from seedcore.client.routing_cache import Routes
 
 Transport = Literal["auto", "ray", "http"]
@@ -46,11 +47,22 @@ class Connected:
         self._max_in_flight = max_in_flight
         self._http = HttpLink(self._settings)
         self._routes: Routes | None = None
+        self._direct: Direct | None = None
         self.transport = choose(transport)
         if self.transport == "ray":
-            from seedcore.client.routing_cache import Routes  # noqa: PLC0415 - it imports Ray
+            from seedcore.client.ray_transport import Direct  # noqa: PLC0415 - it imports Ray
+            from seedcore.client.routing_cache import Routes  # noqa: PLC0415 - the same
 
             self._routes = Routes(self._settings.namespace)
+            self._direct = Direct(self._routes)
+
+    def _ask_status(self, timeout_s: float | None) -> dict[str, Any]:
+        limit_s = self._limit(timeout_s)
+        return self._http.status(limit_s) if self._direct is None else dict(self._direct.ask("get_status", limit_s))
+
+    def _ask_ping(self, timeout_s: float | None) -> str:
+        limit_s = self._limit(timeout_s)
+        return self._http.ping(limit_s) if self._direct is None else str(self._direct.ask("ping", limit_s))
 
     def _limit(self, timeout_s: float | None) -> float:
         return next(limit for limit in (timeout_s, self._timeout_s, DEFAULT_TIMEOUT_S) if limit is not None)
