@@ -15,7 +15,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from seedcore.core.errors import ConfigError, Fault
+from seedcore.core.state_file import open_lock, replace_file
 
 FILE_NAME = "http_tokens.json"
 CLUSTER_TOKEN = "cluster"  # noqa: S105 - its name
@@ -158,34 +158,15 @@ class TokenFile:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[NamedToken]]:
         """Yield the tokens under a lock between processes, and write them if the block ends without an error."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigError((Fault(str(self.path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
+        lock = open_lock(self.path.with_suffix(".lock"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             tokens = list(self.read())
             yield tokens
-            self._write(tokens)
+            text = json.dumps({"tokens": [asdict(token) for token in tokens]}, indent=1) + "\n"
+            replace_file(self.path, text)
         finally:
             os.close(lock)
-
-    def _write(self, tokens: Sequence[NamedToken]) -> None:
-        text = json.dumps({"tokens": [asdict(token) for token in tokens]}, indent=1) + "\n"
-        try:
-            descriptor, beside = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=self.path.parent)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                    stream.write(text)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(beside).replace(self.path)
-            except BaseException:
-                Path(beside).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise ConfigError((Fault(str(self.path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
 
 
 def _token(entry: Any) -> NamedToken:

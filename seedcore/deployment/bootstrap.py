@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ from typing import Any
 
 from seedcore.core import release
 from seedcore.core.backoff import Backoff
-from seedcore.core.errors import ClusterError, ConfigError, DeadlineError, Fault
+from seedcore.core.errors import ClusterError, DeadlineError
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec
+from seedcore.core.state_file import lock, open_lock
 from seedcore.deployment import desired_state
 from seedcore.deployment.convergence import Decision, Identity, decide, judged
 from seedcore.deployment.driver import Driver
@@ -42,7 +42,6 @@ KILL_S = 2.0
 CANARY_MIN_S = 2.0
 BACKOFF = Backoff((1.0, 2.0, 4.0, 8.0))
 _POLL_S = 0.25
-_LOCK_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,21 +369,10 @@ def _lock(settings: Settings, deadline: float) -> Iterator[None]:
         DeadlineError: Another bootstrap holds the lock until the deadline.
         ConfigError: The state directory cannot be written.
     """
-    path = settings.state_dir / desired_state.LOCK_NAME
+    descriptor = open_lock(settings.state_dir / desired_state.LOCK_NAME)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError((Fault(str(path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise DeadlineError("another bootstrap is running and did not end in time") from None
-                time.sleep(_LOCK_POLL_S)
+        if not lock(descriptor, timeout_s=deadline - time.monotonic()):
+            raise DeadlineError("another bootstrap is running and did not end in time")
         yield
     finally:
         os.close(descriptor)

@@ -6,17 +6,15 @@ the desired state is unknown, and nothing is started.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seedcore.core.errors import ConfigError, Fault
 from seedcore.core.release import agents_python
 from seedcore.core.spec import OrganismSpec
+from seedcore.core.state_file import replace_file
 
 if TYPE_CHECKING:
     from seedcore.core.settings import Settings
@@ -100,21 +98,7 @@ def write_desired(
         spec=spec if path else None,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-    file = settings.state_dir / FILE_NAME
-    # Two writers must not share a temporary file.
-    temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            _write(temporary, json.dumps(state.to_dict()) + "\n")
-            temporary.replace(file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync(file.parent)
-    except OSError as error:
-        raise ConfigError((Fault(str(file), 0, 0, f"cannot be written: {error.strerror}"),)) from error
+    replace_file(settings.state_dir / FILE_NAME, json.dumps(state.to_dict()) + "\n")
     return state
 
 
@@ -135,20 +119,3 @@ def _path(config: str | Path | None) -> str | None:
     # The packaged file belongs to a release; the next release has its own.
     packaged = path.name == "default_organism.yaml" and path.parent.name == "seedcore"
     return None if packaged else str(path)
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(directory: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

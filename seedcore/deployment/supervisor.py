@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from seedcore.core import release
-from seedcore.core.errors import ConfigError, Fault
 from seedcore.core.reason import Reason
+from seedcore.core.state_file import lock, open_lock
 from seedcore.deployment import desired_state
 from seedcore.deployment.journal import Journal
 from seedcore.deployment.sd_notify import notify, watchdog_s
@@ -335,19 +335,9 @@ def _alone(directory: Path) -> Iterator[bool]:
     Raises:
         ConfigError: The directory cannot be written.
     """
-    path = directory / LOCK_NAME
+    descriptor = open_lock(directory / LOCK_NAME)
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError((Fault(str(path), 0, 0, f"cannot be written: {error.strerror}"),)) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield lock(descriptor)
     finally:
         os.close(descriptor)
 

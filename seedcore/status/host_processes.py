@@ -43,13 +43,14 @@ class _Stat:
 
 
 def start_ticks(pid: Any) -> int | None:
-    """Return when a process started, in clock ticks since boot: together with the pid it is unique."""
+    """Return when a living process started, in clock ticks since boot: together with the pid it is unique."""
     if not isinstance(pid, int) or pid <= 1:
         return None
     try:
-        return _stat(pid).started
+        stat = _stat(pid)
     except (OSError, ValueError, IndexError):
         return None
+    return None if stat.state in _DEAD_STATES else stat.started
 
 
 def is_living_actor(pid: Any) -> bool:

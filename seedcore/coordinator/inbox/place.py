@@ -7,22 +7,21 @@ Two processes that write to one database may damage it as well, so a process ope
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedcore.core.errors import SeedCoreError
+from seedcore.core.state_file import lock
+from seedcore.status.host_processes import start_ticks
 
 DATABASE = "inbox.sqlite3"
 LOCK = "owner.lock"
 # How long a process that is being replaced may take to end before it is killed.
 ENDS_WITHIN_S = 5.0
 KILLED_WITHIN_S = 5.0
-_POLL_S = 0.05
 _REMOTE = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "beegfs", "gpfs", "glusterfs", "ocfs2", "gfs2", "fuse")
 _LOCAL = ("fuseblk",)
 
@@ -103,7 +102,7 @@ class Owner:
     @classmethod
     def myself(cls, deployment: str) -> Owner:
         """Return this process."""
-        return cls(os.getpid(), _started(os.getpid()) or 0, _host(), deployment)
+        return cls(os.getpid(), start_ticks(os.getpid()) or 0, _host(), deployment)
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
@@ -122,7 +121,7 @@ class Owner:
     @property
     def lives(self) -> bool:
         """Whether exactly this process is there, and not another one with its pid."""
-        return self.host == _host() and _started(self.pid) == self.started
+        return self.host == _host() and start_ticks(self.pid) == self.started
 
 
 class Lock:
@@ -148,7 +147,7 @@ class Lock:
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if not _locked(descriptor, 0.0):
+            if not lock(descriptor):
                 self._take_over(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, Owner.myself(self._deployment).to_text().encode(), 0)
@@ -168,7 +167,7 @@ class Lock:
         if owner is not None and owner.deployment != self._deployment and owner.lives:
             text = f"the inbox in {self._path.parent} belongs to the deployment {owner.deployment!r} (pid {owner.pid})"
             raise InUseError(f"{text}; each deployment needs a state directory of its own")
-        if _locked(descriptor, ENDS_WITHIN_S):
+        if lock(descriptor, timeout_s=ENDS_WITHIN_S):
             return
         # Read it again: another successor may have been quicker.
         owner = Owner.parse(os.pread(descriptor, 4096, 0).decode("utf-8", "replace"))
@@ -176,31 +175,8 @@ class Lock:
             raise InUseError(f"another process holds {self._path}, and its owner is not the one that is written there")
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(owner.pid, signal.SIGKILL)
-        if not _locked(descriptor, KILLED_WITHIN_S):
+        if not lock(descriptor, timeout_s=KILLED_WITHIN_S):
             raise InUseError(f"the Coordinator's earlier process (pid {owner.pid}) holds {self._path} and does not end")
-
-
-def _locked(descriptor: int, timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_POLL_S)  # this is the writer thread
-        else:
-            return True
-
-
-def _started(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        # The name of the program, in brackets, may contain anything.
-        state, *rest = text.rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return None
-    return None if state in "ZX" else int(rest[18])
 
 
 def _host() -> str:
