@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -39,10 +40,7 @@ class TableNews:
     async def wait(self, epoch: str | None, max_wait_s: float) -> dict[str, Any]:
         """Return the table once its ``epoch`` differs from the given one, or after ``max_wait_s`` seconds."""
         if epoch == self.epoch:
-            changed = self._changed
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max_wait_s):
-                    await changed.wait()
-            except TimeoutError:
-                pass
+                    await self._changed.wait()
         return {"epoch": self.epoch, **self._table}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 # A reply waits this long for the next answer, and this long in total, counted from its first answer.
@@ -97,8 +98,6 @@ class Batches:
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
-    except TimeoutError:
-        pass

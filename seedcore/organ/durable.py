@@ -7,6 +7,7 @@ one had sent. A new Coordinator opens a new epoch of the inbox; the process refu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -233,8 +234,6 @@ class DurableTasks:
             entries = self.ledger.about(pairs)
             if any(entry[2] != "running" for entry in entries) or loop.time() >= deadline:
                 return entries
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await news.wait()
-            except TimeoutError:
-                pass

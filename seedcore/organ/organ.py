@@ -8,6 +8,7 @@ agents, so an agent that blocks the loop is detected.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -116,12 +117,9 @@ class Organ:
         now = self._now()
         self._lease.confirm(now, now)
         if boot == self._boot and version == self._version:
-            changed = self._changed
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max_wait_s):
-                    await changed.wait()
-            except TimeoutError:
-                pass
+                    await self._changed.wait()
         return self.snapshot().to_dict()
 
     async def execute(
