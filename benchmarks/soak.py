@@ -31,7 +31,7 @@ import ray
 from seedcore.config.organism_file import parse_config
 from seedcore.core.settings import Settings
 from seedcore.deployment.bootstrap import bootstrap
-from seedcore.status.http_client import request
+from seedcore.status.http_client import coordinator_status
 from tests.support.ray_head import RayHead
 
 ROOT = Path(__file__).parents[1]
@@ -163,7 +163,7 @@ async def soak(
     def kill(elapsed: float) -> None:
         if elapsed < (len(killed) + 1) * kill_every_s:
             return
-        organs = status(settings).get("organs") or []
+        organs = coordinator_status(settings, timeout_s=10).get("organs") or []
         pids = [replica["pid"] for organ in organs for replica in organ["replicas"] if replica["state"] == "ready"]
         if pids:
             killed.append(random.choice(pids))  # noqa: S311 - a choice, not a secret
@@ -209,7 +209,7 @@ async def overload(
             await coordinator.ping.remote()
             pings.append(time.monotonic() - began)
             began = time.monotonic()
-            await asyncio.to_thread(status, settings)
+            await asyncio.to_thread(coordinator_status, settings, timeout_s=10)
             states.append(time.monotonic() - began)
             await asyncio.sleep(PING_PAUSE_S)
 
@@ -250,15 +250,10 @@ def cores(settings: Settings, *, rounds: int = 5, tasks: int = 8, steps: int = 3
     return {"cores": os.cpu_count(), "speed_up": round(statistics.median(ratios), 2), "rounds": ratios, "faults": []}
 
 
-def status(settings: Settings) -> dict[str, Any]:
-    """Return the Coordinator's status over HTTP."""
-    response = request(f"{settings.http_url}/coordinator/status", token=settings.token(), timeout_s=10)
-    return dict(response.body)
-
-
 def coordinator_memory(settings: Settings) -> float:
     """Return the resident memory of the Coordinator's process in MB."""
-    text = Path(f"/proc/{status(settings)['pid']}/status").read_text(encoding="ascii", errors="replace")
+    pid = coordinator_status(settings, timeout_s=10)["pid"]
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     (line,) = [line for line in text.splitlines() if line.startswith("VmRSS:")]
     return round(int(line.split()[1]) / 1024, 1)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trustme
 
-from tests.support.ports import free_ports, free_range
+from tests.support.ports import deployment_ports, free_range
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 AGENTS = Path(__file__).parent / "agents"
 BIN = Path(sys.executable).parent
-_PORTS = (
-    "ray_gcs_port",
-    "ray_node_manager_port",
-    "ray_object_manager_port",
-    "ray_dashboard_agent_grpc_port",
-    "ray_runtime_env_agent_port",
-    "ray_dashboard_agent_listen_port",
-    "ray_metrics_export_port",
-    "ray_autoscaler_metric_port",
-    "ray_dashboard_metric_port",
-    "ray_client_server_port",
-    "ray_dashboard_port",
-    "seedcore_http_port",
-)
 # A host's Python runs this; it prints the pids whose command line contains every argument.
 _LOOKS, _LOOK_AGAIN_S = 5, 1.0
 _FIND = """
@@ -150,7 +136,7 @@ class Localhost:
         self.certificate: Path | None = self.directory / "server.pem"
         config = self.directory / "organism.yaml"
         config.write_text(json.dumps(organism(self.ledger)))
-        ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        ports = deployment_ports()
         first, last = free_range(300)
         self.url = f"https://127.0.0.1:{ports['seedcore_http_port']}"
         self._variables = {

@@ -22,27 +22,13 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.support.ports import free_ports, free_range
+from tests.support.ports import deployment_ports, free_range
 from tests.support.ray_head import NODE_IP
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 # The files that a deployment is built from; copied once, so that editing them does not change the release's name.
 PACKAGE_FILES = ("pyproject.toml", "galaxy.yml", "README.md", "LICENSE")
-PORTS = (
-    "ray_gcs_port",
-    "ray_node_manager_port",
-    "ray_object_manager_port",
-    "ray_dashboard_agent_grpc_port",
-    "ray_runtime_env_agent_port",
-    "ray_dashboard_agent_listen_port",
-    "ray_metrics_export_port",
-    "ray_autoscaler_metric_port",
-    "ray_dashboard_metric_port",
-    "ray_client_server_port",
-    "ray_dashboard_port",
-    "seedcore_http_port",
-)
 RUN_TIMEOUT_S = 900
 HERE = Path(__file__).parent
 # The playbook and arguments of every run of ansible-playbook, and its seconds.
@@ -157,7 +143,7 @@ class Deployment:
         first, last = free_range(300)
         self.variables = {
             "ray_prefix": str(self.prefix),
-            **dict(zip(PORTS, free_ports(len(PORTS)), strict=True)),
+            **deployment_ports(),
             "ray_min_worker_port": first,
             "ray_max_worker_port": last,
             "ray_object_store_memory": 200_000_000,

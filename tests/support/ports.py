@@ -17,6 +17,20 @@ FIRST, LAST = 20_000, 32_700
 # Single ports have a separate range, so that they do not fragment the space of the long ranges.
 _RANGES_FROM = 22_500
 _TRIES = 1000
+_OF_A_DEPLOYMENT = (
+    "ray_gcs_port",
+    "ray_node_manager_port",
+    "ray_object_manager_port",
+    "ray_dashboard_agent_grpc_port",
+    "ray_runtime_env_agent_port",
+    "ray_dashboard_agent_listen_port",
+    "ray_metrics_export_port",
+    "ray_autoscaler_metric_port",
+    "ray_dashboard_metric_port",
+    "ray_client_server_port",
+    "ray_dashboard_port",
+    "seedcore_http_port",
+)
 # The claims of all sessions of this user.
 CLAIMS = f"/tmp/seedcore-test-ports-{os.getuid()}"
 _claimed: set[int] = set()
@@ -26,6 +40,11 @@ _descriptor: int | None = None
 def free_ports(count: int) -> list[int]:
     """Claim ``count`` single ports that are free now on all interfaces."""
     return [_find(1, FIRST, _RANGES_FROM) for _ in range(count)]
+
+
+def deployment_ports() -> dict[str, int]:
+    """Claim a port for each variable of a deployment that names one."""
+    return dict(zip(_OF_A_DEPLOYMENT, free_ports(len(_OF_A_DEPLOYMENT)), strict=True))
 
 
 def free_range(count: int) -> tuple[int, int]:
