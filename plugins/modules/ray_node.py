@@ -80,6 +80,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.seedcore.cluster.plugins.module_utils import logs
 
 REQUEST_TIMEOUT_S = 5.0
 UNAUTHORIZED = (401, 403)
@@ -153,14 +154,6 @@ def wait(look: Callable[[float], str], *, timeout_s: float, interval_s: float) -
             return found, attempts, time.monotonic() - begun
 
 
-def tail(path: str | None, lines: int = 20) -> list[str]:
-    """Return the end of a log; empty if there is none."""
-    try:
-        return Path(path or "/dev/null").read_bytes()[-16384:].decode("utf-8", "replace").splitlines()[-lines:]
-    except OSError:
-        return []
-
-
 def journal(unit: str | None, lines: int = 20) -> list[str]:
     """Return the end of a unit's journal; empty if there is none."""
     if not unit:
@@ -210,7 +203,7 @@ def main() -> None:
         module.fail_json(
             msg=f"node {params['node_name']} is not up: {error} (after {elapsed:.0f} s)",
             elapsed=elapsed,
-            log=tail(params["log"]) or journal(params["unit"]),
+            log=logs.tail(params["log"]) or journal(params["unit"]),
         )
     module.exit_json(changed=False, node_id=node_id, attempts=attempts, elapsed=round(elapsed, 2))
 

@@ -97,14 +97,13 @@ sections:
 """
 
 import glob
-import os
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import cli, paths, status, users
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, logs, paths, status, users
 
 _BYTES_A_LINE = 2000
 _BEARER = re.compile(r"(?i)(bearer\s+)[^\s'\"]+")
@@ -131,7 +130,7 @@ def main() -> None:
     params = module.params
     if wrong := status.minimum_faults(params, {"newest": 1, "lines": 1, "timeout": 1}):
         module.fail_json(msg="; ".join(wrong))
-    hidden = [text for path in params["secrets"] if (text := (_read(Path(path)) or "").strip())]
+    hidden = [text for path in params["secrets"] if (text := (logs.end_of(path, max_bytes=100_000) or "").strip())]
     sections = [_command(argv, params) for argv in params["commands"]]
     found: dict[str, dict[str, str]] = {}
     for pattern in params["files"]:
@@ -167,22 +166,10 @@ def _newest(pattern: str, count: int) -> list[Path]:
 
 
 def _file(path: Path, params: dict[str, Any]) -> dict[str, str]:
-    text = _read(path, last_bytes=params["lines"] * _BYTES_A_LINE)
+    text = logs.end_of(path, max_bytes=params["lines"] * _BYTES_A_LINE)
     if text is None:
         return {"title": str(path), "text": "(there is no such file, or it cannot be read)"}
     return {"title": str(path), "text": _last(text, params) or "(empty)"}
-
-
-def _read(path: Path, *, last_bytes: int = 100_000) -> str | None:
-    try:
-        # Opening a pipe without a writer would block.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - last_bytes))
-            return stream.read().decode("utf-8", "replace")
-    except OSError:
-        return None
 
 
 def _last(text: str, params: dict[str, Any]) -> str:

@@ -80,11 +80,10 @@ import subprocess
 import time
 import xmlrpc.client
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import processes
+from ansible_collections.seedcore.cluster.plugins.module_utils import logs, processes
 from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord import BAD_NAME, Supervisord
 
 INTERVAL_S = 0.1
@@ -109,15 +108,6 @@ def until(predicate: Callable[[], bool], *, deadline: float) -> bool:
             return False
         time.sleep(min(INTERVAL_S, remaining))
     return True
-
-
-def tail(path: str | None, lines: int = 20) -> str:
-    """Return the end of a log; empty if there is none."""
-    try:
-        text = Path(path or os.devnull).read_bytes()[-16384:].decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 def launch(executable: str, config: str, nofile: int) -> None:
@@ -281,7 +271,7 @@ def main() -> None:
         actions = act(params, server, deadline, check=module.check_mode)
         info = server.info(params["name"]) if server.pid() else None
     except (ProgramError, xmlrpc.client.Error, OSError) as error:
-        said = tail(params["log"]).splitlines()
+        said = logs.tail(params["log"])
         words = ["", "Its log ends with:", *said[-LAST_WORDS:]] if said else []
         module.fail_json(msg="\n".join([f"{error} (after at most {params['timeout']:g} s)", *words]), log=said)
     module.exit_json(changed=bool(actions), actions=actions, pid=(info or {}).get("pid") or None)
