@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,3 +167,81 @@ def test_a_unit_of_the_host_is_in_the_directory_of_root(variable: Callable[..., 
     assert variable("__service_unit", "service", **given) == "/etc/systemd/system/a.service"
     assert variable("__service_session", "service", **given) == {}
     assert {"User=ray", "WantedBy=multi-user.target", "After=network-online.target"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("found", "manager", "with_units"),
+    [
+        ({"rc": 0}, "systemd_user", True),
+        ({"rc": 1}, "auto", False),
+        ({"rc": 2}, "auto", False),
+        ({"rc": 3}, "auto", False),
+        ({"skipped": True}, "auto", False),
+    ],
+)
+def test_without_root_the_systemd_of_a_user_runs_what_may_run_without_a_session(
+    variable: Callable[..., Any], found: dict[str, Any], manager: str, with_units: Any
+) -> None:
+    known = {"__deployment_user_services": found}
+
+    assert variable("deployment_service_manager", known=known, ray_become=False) == manager
+    assert variable("__ray_under_systemd", known=known, ray_become=False) is with_units
+    units = variable("__seedcore_units", "seedcore", facts={"user_dir": "/home/me"}, known=known, ray_become=False)
+    assert units.startswith("/home/me/") is with_units
+    for named in ("systemd", "systemd_user", "supervisord"):
+        assert variable("deployment_service_manager", known=known, ray_service_manager=named) == named
+
+
+def test_a_user_who_may_not_run_services_without_a_session_is_told_before_anything_starts(
+    variable: Callable[..., Any],
+) -> None:
+    def faults(manager: str, rc: int) -> str:
+        known = {"__deployment_user_services": {"rc": rc}}
+        return "\n".join(variable("__ray_host_faults", known=known, ray_become=False, ray_service_manager=manager))
+
+    words = "me may not run services without a session: let root run `loginctl enable-linger me`"
+    assert words in faults("systemd_user", 1)
+    assert words not in faults("systemd_user", 0)
+    assert words not in faults("auto", 1)
+    assert "the systemd of this user does not run: let root look at `systemctl status user@1000`" in faults(
+        "systemd_user", 3
+    )
+
+
+def test_only_a_user_of_a_host_with_systemd_is_asked(variable: Callable[..., Any]) -> None:
+    def asked(manager: str = "systemd", **given: Any) -> Any:
+        return variable("__deployment_asks_user_services", facts={"service_mgr": manager, "user_uid": 1000}, **given)
+
+    assert asked(ray_become=False)
+    assert asked(ray_become="false", ray_service_manager="systemd_user")
+    assert not asked(ray_become=True)
+    assert not asked("docker-init", ray_become=False)
+    assert not asked(ray_become=False, ray_service_manager="supervisord")
+
+
+def test_what_runs_a_deployment_already_goes_on_running_it(tmp_path: Path) -> None:
+    script = ROOT / "roles" / "deployment" / "files" / "user_services.sh"
+    prefix, unit, programs = tmp_path / "p", tmp_path / "seedcore-ray.service", tmp_path / "bin"
+    (prefix / "etc").mkdir(parents=True)
+    programs.mkdir()
+    for program in ("grep", "id"):
+        (programs / program).symlink_to(str(shutil.which(program)))
+
+    def answer() -> int:
+        command = ["/bin/sh", "-c", script.read_text(encoding="utf-8"), str(prefix), str(unit), str(tmp_path)]
+        return subprocess.run(command, env={"PATH": str(programs)}, check=False).returncode
+
+    def polkit(code: int) -> None:
+        (programs / "pkcheck").write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
+        (programs / "pkcheck").chmod(0o755)
+
+    assert answer() == 1
+    polkit(0)
+    assert answer() == 0
+    (prefix / "etc" / "supervisord.conf").touch()
+    assert answer() == 2
+    unit.write_text("WorkingDirectory=/another\n", encoding="utf-8")
+    assert answer() == 2
+    polkit(1)
+    unit.write_text(f"[Service]\nWorkingDirectory={prefix}\n", encoding="utf-8")
+    assert answer() == 0
