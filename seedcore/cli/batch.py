@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from seedcore.cli import coordinator_http
 from seedcore.cli.params import parse_object
 from seedcore.client.background import Background
 from seedcore.client.http_transport import HttpEngine, NoAnswer
 from seedcore.core.errors import ClusterError
 from seedcore.core.task import failure
 from seedcore.status.http_client import NotSentError
+from seedcore.status.probing import why_silent
 
 if TYPE_CHECKING:
     from seedcore.core.settings import Settings
@@ -89,7 +89,7 @@ def run(
             shared.room.release()
             if isinstance(outcome.answer, NoAnswer):
                 if shared.stop.is_set() and trouble is None:
-                    trouble = coordinator_http.explain(settings, outcome.answer.error)
+                    trouble = why_silent(settings, outcome.answer.error)
                 yield _unanswered(outcome, outcome.answer, trouble)
             else:
                 yield outcome

@@ -8,9 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import ClusterError
-from seedcore.core.reason import Reason
-from seedcore.status.http_client import ask_coordinator, why
-from seedcore.status.probing import probe
+from seedcore.status.http_client import ask_coordinator
+from seedcore.status.probing import why_silent
 
 if TYPE_CHECKING:
     from seedcore.core.settings import Settings
@@ -57,19 +56,7 @@ def task(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
     answer = answers.get()
     engine.close()
     if isinstance(answer, NoAnswer):
-        trouble = explain(settings, answer.error)
+        trouble = why_silent(settings, answer.error)
         doubt = "" if answer["executed"] == "no" else "; the task may have been executed"
         raise ClusterError(trouble.reason, f"{trouble}{doubt}") from answer.error
     return answer
-
-
-def explain(settings: Settings, error: Exception) -> ClusterError:
-    """Return why the Coordinator does not answer, as far as the cluster's head knows."""
-    if isinstance(error, ClusterError):
-        return error
-    report = probe(settings)
-    if report.reason == Reason.ABSENT:
-        return ClusterError(Reason.ABSENT, f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
-    if report.status != "healthy":
-        return ClusterError(report.reason, report.message)
-    return ClusterError(Reason.NOT_RESPONDING, f"the connection to {settings.http_url} failed: {why(error)}")

@@ -138,13 +138,13 @@ def _ask(settings: Settings, path: str, *, method: str = "GET", extra_s: float =
         SeedCoreError: It refuses.
         ClusterError: It does not answer, or it is another program that does.
     """
-    from seedcore.cli.coordinator_http import explain
     from seedcore.status.http_client import ask_coordinator, stranger
+    from seedcore.status.probing import why_silent
 
     try:
         answer = ask_coordinator(settings, path, method=method, timeout_s=_TIMEOUT_S + extra_s)
     except OSError as error:
-        raise explain(settings, error) from error
+        raise why_silent(settings, error) from error
     if answer.status == 200:  # noqa: PLR2004 - HTTP's ok
         return answer.body
     if isinstance(answer.body, Mapping) and "error" in answer.body:

@@ -241,16 +241,15 @@ def top(*, interval: float, count: int | None, as_json: bool) -> int:
 @click.option("--timeout", type=Seconds(), default=3.0, show_default=True, help="Seconds to wait for the answer.")
 def ping(*, timeout: float) -> int:
     """Check that the Coordinator answers; prints pong."""
-    from seedcore.cli.coordinator_http import explain
     from seedcore.status.http_client import coordinator_status
-    from seedcore.status.probing import probe
+    from seedcore.status.probing import probe, why_silent
 
     settings = Settings.from_env()
     started = time.monotonic()
     try:
         answer = coordinator_status(settings, timeout_s=timeout)
     except OSError as error:
-        trouble = explain(settings, error)
+        trouble = why_silent(settings, error)
         say(f"{trouble.reason}: {plain(trouble)}")
         return probe(settings).exit_code or FAILED
     except ClusterError as trouble:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import deque
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -12,12 +11,11 @@ from typing import Any
 
 from seedcore.client.http_connection import Wire
 from seedcore.client.retry import Attempts, Sink, closed_answer, parse
-from seedcore.core.errors import ClusterError, DeadlineError, OrganUnavailableError, SeedCoreError
-from seedcore.core.reason import Reason, Status
+from seedcore.core.errors import ClusterError, OrganUnavailableError, SeedCoreError
+from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 from seedcore.core.task import LINES_MEDIA_TYPE, SENT_TOGETHER, SENT_TOGETHER_BYTES, describe, failure
-from seedcore.status.http_client import NotSentError, check_refusal, coordinator_status, stranger
-from seedcore.status.probing import probe
+from seedcore.status.http_client import NotSentError, check_refusal, stranger
 
 # Requests in flight. Below the first number a task is sent at once, above it tasks are collected for a moment.
 QUICK_REQUESTS = 4
@@ -27,7 +25,6 @@ GATHER_S = 0.02
 ANSWER_GRACE_S = 5.0
 _PATH = "/coordinator/tasks"
 _HARMLESS_PATH = "/livez"
-_PAUSE_S = 0.1
 # A batch that is rejected with one of these may contain a single bad task.
 _SPOILT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
@@ -42,39 +39,6 @@ class NoAnswer(dict[str, Any]):
     def __init__(self, error: Exception, answer: Mapping[str, Any]) -> None:
         super().__init__(answer)
         self.error = error
-
-
-class HttpLink:
-    """Ask one Coordinator for its status; safe to use from any thread.
-
-    Args:
-        settings: Where the Coordinator is.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def status(self, timeout_s: float) -> dict[str, Any]:
-        """Return the body of ``GET /coordinator/status``, even while the Coordinator starts.
-
-        Raises:
-            ClusterError: The Coordinator does not answer, or rejects this caller; the message has the cause.
-        """
-        try:
-            return coordinator_status(self._settings, timeout_s=timeout_s)
-        except OSError as error:
-            report = probe(self._settings)
-            reason = Reason.NOT_RESPONDING if report.status == Status.HEALTHY else report.reason
-            raise ClusterError(reason, report.message if report.status != "healthy" else _text(error)) from error
-
-    def ping(self, timeout_s: float) -> str:
-        """Return ``pong`` as soon as the Coordinator has started; raise the same errors as :meth:`status`."""
-        deadline = time.monotonic() + timeout_s
-        while self.status(max(0.001, deadline - time.monotonic()))["status"] == "initializing":
-            if time.monotonic() + _PAUSE_S > deadline:
-                raise DeadlineError(f"the Coordinator is still initializing after {timeout_s:g} s")
-            time.sleep(_PAUSE_S)
-        return "pong"
 
 
 class HttpEngine:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from seedcore.client.http_transport import HttpLink
 from seedcore.client.retry import DEFAULT_TIMEOUT_S
-from seedcore.core.errors import ClusterError
-from seedcore.core.reason import Reason
+from seedcore.core.errors import ClusterError, DeadlineError
+from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import Settings
+from seedcore.status.http_client import coordinator_status
+from seedcore.status.probing import why_silent
 
 if TYPE_CHECKING:
     from seedcore.client.ray_transport import Direct
     from seedcore.client.routing_cache import Routes
 
 Transport = Literal["auto", "ray", "http"]
+_PAUSE_S = 0.1
 
 
 def choose(transport: Transport) -> Literal["ray", "http"]:
@@ -45,7 +48,6 @@ class Connected:
         self._settings = settings or Settings.from_env()
         self._timeout_s = timeout_s
         self._max_in_flight = max_in_flight
-        self._http = HttpLink(self._settings)
         self._routes: Routes | None = None
         self._direct: Direct | None = None
         self.transport = choose(transport)
@@ -58,11 +60,24 @@ class Connected:
 
     def _ask_status(self, timeout_s: float | None) -> dict[str, Any]:
         limit_s = self._limit(timeout_s)
-        return self._http.status(limit_s) if self._direct is None else dict(self._direct.ask("get_status", limit_s))
+        if self._direct is not None:
+            return dict(self._direct.ask("get_status", limit_s))
+        try:
+            return coordinator_status(self._settings, timeout_s=limit_s)
+        except OSError as error:
+            raise why_silent(self._settings, error) from error
 
     def _ask_ping(self, timeout_s: float | None) -> str:
         limit_s = self._limit(timeout_s)
-        return self._http.ping(limit_s) if self._direct is None else str(self._direct.ask("ping", limit_s))
+        if self._direct is not None:
+            return str(self._direct.ask("ping", limit_s))
+        # Over Ray the answer comes when the Coordinator has started.
+        deadline = time.monotonic() + limit_s
+        while self._ask_status(max(0.001, deadline - time.monotonic()))["status"] == Status.INITIALIZING:
+            if time.monotonic() + _PAUSE_S > deadline:
+                raise DeadlineError(f"the Coordinator is still initializing after {limit_s:g} s")
+            time.sleep(_PAUSE_S)
+        return "pong"
 
     def _limit(self, timeout_s: float | None) -> float:
         return next(limit for limit in (timeout_s, self._timeout_s, DEFAULT_TIMEOUT_S) if limit is not None)

@@ -186,6 +186,18 @@ def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANAR
     return bad(report, Reason.ORGANS_DOWN, str(body.get("error") or f"the canary got HTTP {response.status}"))
 
 
+def why_silent(settings: Settings, error: Exception) -> ClusterError:
+    """Return why the Coordinator does not answer, as far as the cluster's head knows."""
+    if isinstance(error, ClusterError):
+        return error
+    report = probe(settings)
+    if report.reason == Reason.ABSENT:
+        return ClusterError(Reason.ABSENT, f"{report.message.rstrip('.')}; `seedcore bootstrap` starts one")
+    if report.status != Status.HEALTHY:
+        return ClusterError(report.reason, report.message)
+    return ClusterError(Reason.NOT_RESPONDING, f"the connection to {settings.http_url} failed: {why(error)}")
+
+
 def _answer(settings: Settings, *, timeout_s: float) -> Response | OSError:
     try:
         return ask_coordinator(settings, "/coordinator/status", timeout_s=timeout_s)

@@ -82,7 +82,7 @@ def test_a_coordinator_that_does_not_answer_is_exit_code_4(
         raise ConnectionRefusedError(111, "Connection refused")
 
     monkeypatch.setattr("seedcore.status.http_client.ask_coordinator", refuse)
-    monkeypatch.setattr("seedcore.cli.coordinator_http.explain", lambda *_: ClusterError("absent", "there is none"))
+    monkeypatch.setattr("seedcore.status.probing.why_silent", lambda *_: ClusterError("absent", "there is none"))
     assert run("tasks") == 4
     assert capfd.readouterr().err == "absent: there is none\n"
 
