@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from seedcore.coordinator.inbox.decisions import Answer
 from seedcore.coordinator.inbox.ids import to_text
 from seedcore.coordinator.inbox.messages import Claimed, Ending, Leased, Room, lane_of
 from seedcore.coordinator.inbox.store import FencedError
+from seedcore.core.backoff import Backoff
 from seedcore.core.errors import Executed
 from seedcore.core.settings import ORGAN_NAME_PREFIX
 from seedcore.core.spec import OrganSpec
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 ASK_TIMEOUT_S = 5.0
 _ASK_WAIT_S = 10.0
-_ASK_AGAIN_S = (0.05, 0.2, 1.0, 2.0)
+ASK_AGAIN = Backoff((0.05, 0.2, 1.0, 2.0))
 ACK_AFTER_S = 0.5
 FENCED = "an organ takes orders of another Coordinator's inbox"
 # A task may wait in its organ only where tasks are so short that it does not lose its own time there.
@@ -274,8 +274,8 @@ class WorkFloor:
             except Exception as error:
                 # Whatever Ray raises: the process may be starting, or its node may be away.
                 is_fresh = True
-                await asyncio.sleep(_ASK_AGAIN_S[min(failures, len(_ASK_AGAIN_S) - 1)])
                 failures += 1
+                await asyncio.sleep(ASK_AGAIN.delay_s(failures))
                 now = self._loop.time()
                 late = [pair for pair in pairs if pair in process.held and process.held[pair].until <= now]
                 if late:
@@ -380,8 +380,3 @@ async def _quietly(work: Any) -> None:
         await work
     except Exception as error:
         logger.debug("an organ was not reached: %s", describe(error))
-
-
-def now_ms() -> int:
-    """Return the milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

@@ -13,10 +13,11 @@ from typing import Any, cast
 
 from seedcore.coordinator.inbox import documents, ids
 from seedcore.coordinator.inbox.decisions import ENDED, Order, State
-from seedcore.coordinator.inbox.floor import lanes_of, now_ms
+from seedcore.coordinator.inbox.floor import lanes_of
 from seedcore.coordinator.inbox.health import Condition, judge
 from seedcore.coordinator.inbox.messages import Conflict, Ending, Refused
 from seedcore.coordinator.inbox.place import InUseError
+from seedcore.coordinator.inbox.schema import now_ms
 from seedcore.coordinator.inbox.session import Session
 from seedcore.coordinator.inbox.store import FencedError, SqliteStore
 from seedcore.coordinator.inbox.wish import MAX_WAIT_S, Wish, new_task

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from seedcore.coordinator.inbox.messages import Claimed, Conflict, Ending, NewTask, Refused, Room, Told, Turn, Turned
+from seedcore.coordinator.inbox.schema import now_ms
 from seedcore.coordinator.inbox.writer import Writer
 from seedcore.core.errors import Executed, InboxUnavailableError
 
@@ -67,7 +68,7 @@ class Pump:
         *,
         lanes: frozenset[str],
         told: Callable[[Told], None],
-        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: Callable[[], int] = now_ms,
     ) -> None:
         self._writer = writer
         self._store = store

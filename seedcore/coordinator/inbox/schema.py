@@ -7,6 +7,7 @@ opens the database as well: the older release opens it if its own ``VERSION`` is
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 
 from seedcore.core.errors import SeedCoreError
@@ -48,6 +49,11 @@ CREATE INDEX tombstone_ended ON tombstone(ended);
 
 class SchemaError(SeedCoreError):
     """The database is of a release that this one does not understand, or it is none of ours."""
+
+
+def now_ms() -> int:
+    """Return the milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def prepare(connection: sqlite3.Connection, *, now: int) -> None:

@@ -12,9 +12,10 @@ from ray.exceptions import ActorDiedError
 
 from seedcore.coordinator.inbox import ids
 from seedcore.coordinator.inbox.decisions import ENDED
-from seedcore.coordinator.inbox.floor import FENCED, OrganProcess, ReplicaLike, WorkFloor, now_ms
+from seedcore.coordinator.inbox.floor import ASK_AGAIN, FENCED, OrganProcess, ReplicaLike, WorkFloor
 from seedcore.coordinator.inbox.messages import Leased, Opened, Told
 from seedcore.coordinator.inbox.pump import Pump
+from seedcore.coordinator.inbox.schema import now_ms
 from seedcore.coordinator.inbox.store import FencedError, SqliteStore
 from seedcore.coordinator.inbox.writer import Writer
 from seedcore.coordinator.organ_actors import OrganRuntime
@@ -23,8 +24,6 @@ from seedcore.core.settings import ORGAN_NAME_PREFIX
 from seedcore.core.task import describe
 
 logger = logging.getLogger(__name__)
-
-_ADOPT_AGAIN_S = (0.05, 0.2, 1.0, 2.0)
 
 
 class Session:
@@ -97,7 +96,7 @@ class Session:
                 task.cancel()
             self.floor.close()
             self._failed.cancel()
-            self._fail_waiters()
+            self.release_waiters()
             await asyncio.wait({pump, adoption})
 
     async def wait(self, task_id: int, wait_s: float, *, now: Told | None = None) -> Told | None:
@@ -128,8 +127,11 @@ class Session:
                 self._waiters.pop(task_id, None)
 
     def release_waiters(self) -> None:
-        """Let nobody wait any longer; the next Coordinator tells the outcome."""
-        self._fail_waiters()
+        """Let nobody wait any longer; the outcome will be known when the inbox is back."""
+        waiters, self._waiters = self._waiters, {}
+        for waiter in (one for ones in waiters.values() for one in ones if not one.done()):
+            text = "the task is accepted; its outcome will be known when the inbox is back"
+            waiter.set_exception(InboxUnavailableError(text, "unknown", 1.0))
 
     def _open_replicas(self) -> Iterable[ReplicaLike]:
         return () if asyncio.get_running_loop().time() < self.held_until else self._replicas()
@@ -139,12 +141,6 @@ class Session:
             for waiter in self._waiters.pop(told.id, ()):
                 if not waiter.done():
                     waiter.set_result(told)
-
-    def _fail_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, {}
-        for waiter in (one for ones in waiters.values() for one in ones if not one.done()):
-            text = "the task is accepted; its outcome will be known when the inbox is back"
-            waiter.set_exception(InboxUnavailableError(text, "unknown", 1.0))
 
     def _fail(self, error: BaseException) -> None:
         if not self._failed.done():
@@ -173,8 +169,8 @@ class Session:
                 return await self._runtime.others(set())
             except Exception as error:
                 logger.warning("cannot find the organs, asking again: %s", describe(error))
-                await asyncio.sleep(_ADOPT_AGAIN_S[min(failures, len(_ADOPT_AGAIN_S) - 1)])
                 failures += 1
+                await asyncio.sleep(ASK_AGAIN.delay_s(failures))
 
     async def _adopt(self, process: OrganProcess, leased: list[Leased]) -> None:
         """Find out what became of the tasks of one process; retry while it is not reachable."""
@@ -189,8 +185,8 @@ class Session:
                 if all(one.until <= now_ms() for one in leased):
                     logger.warning("organ %s has not answered in time: %s", process.organ, describe(error))
                     break
-                await asyncio.sleep(_ADOPT_AGAIN_S[min(failures, len(_ADOPT_AGAIN_S) - 1)])
                 failures += 1
+                await asyncio.sleep(ASK_AGAIN.delay_s(failures))
                 continue
             if reply["fenced"]:
                 raise FencedError(FENCED)

@@ -19,6 +19,7 @@ from typing import Any
 from seedcore.coordinator.inbox import place, schema
 from seedcore.coordinator.inbox.decisions import (
     ENDED,
+    FINAL,
     Claim,
     Event,
     Order,
@@ -70,9 +71,7 @@ class SqliteStore:
         clock: Gives the milliseconds since 1970.
     """
 
-    def __init__(
-        self, directory: Path, deployment: str, *, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    ) -> None:
+    def __init__(self, directory: Path, deployment: str, *, clock: Callable[[], int] = schema.now_ms) -> None:
         self._directory = directory
         self._deployment = deployment
         self._clock = clock
@@ -449,11 +448,8 @@ class SqliteStore:
             disk = os.statvfs(self._directory)
             is_low = disk.f_bavail < disk.f_blocks * _FREE_SHARE
             self._full = f"less than {_FREE_SHARE:.0%} of the disk of {self._directory} is free" if is_low else ""
-        held = sum(count for (_, state), count in self._counts.items() if state not in _OVER)
+        held = sum(count for (_, state), count in self._counts.items() if state not in FINAL)
         return self._full or (f"{held} tasks have not ended, the limit is {LIMIT}" if held >= LIMIT else "")
-
-
-_OVER = frozenset({State.DONE, State.CANCELLED, State.EXPIRED})
 
 
 def _standing(values: Sequence[Any]) -> Standing:
