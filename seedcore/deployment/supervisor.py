@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from seedcore.core import release
@@ -62,7 +62,6 @@ class Supervisor:
         settings: The deployment; ``state_dir`` has the desired state, the journal and the locks.
         policy: Its time limits.
         bootstrap_command: Command that starts a Coordinator, without options; default: this interpreter's seedcore.
-        find_successor: Returns the command of the release that has become active; empty if it is this one.
 
     Attributes:
         successor: The command that has to go on in place of this process once :meth:`run` has returned, or empty.
@@ -74,10 +73,8 @@ class Supervisor:
         *,
         policy: Policy | None = None,
         bootstrap_command: Sequence[str] = (),
-        find_successor: Callable[[], str] = release.successor,
     ) -> None:
         self.successor = ""
-        self._find_successor = find_successor
         # The expected nodes may change while it runs, and the gate checks them.
         self._settings = dataclasses.replace(settings, expected_nodes=())
         self._policy = policy or Policy()
@@ -144,7 +141,7 @@ class Supervisor:
                 asked_at, due = None, now + self._policy.interval_s
                 self._consider(event, now)
             self._look_after_child(now)
-            if self._child is None and isinstance(event, Report) and (successor := self._find_successor()):
+            if self._child is None and isinstance(event, Report) and (successor := release.successor()):
                 logger.info("another release is active, it goes on: %s", successor)
                 self.successor = successor
                 return

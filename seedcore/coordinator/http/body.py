@@ -98,8 +98,7 @@ class Gauge:
 class Intake:
     """Read the bodies of all requests of one application, within a common limit in bytes."""
 
-    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> None:
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, *, timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
         self._held = 0
 
@@ -135,8 +134,8 @@ class Intake:
             raise
 
     def _check_room(self, read: int, more: int) -> None:
-        if read + more > self._max_body_bytes:
-            raise _too_large(f"the body is larger than {self._max_body_bytes} bytes")
+        if read + more > MAX_BODY_BYTES:
+            raise _too_large(f"the body is larger than {MAX_BODY_BYTES} bytes")
         if self._held + more > MAX_BODIES_BYTES:
             raise RefusedError(429, "OverloadedError", "too much is being received at once", (("Retry-After", "1"),))
 

@@ -141,7 +141,8 @@ class Gate:
             challenge = {"WWW-Authenticate": 'Bearer realm="seedcore"'}
             page = self._pages.get(scope["path"]) if scope["method"] == "GET" else None
             if page is not None and "text/html" in headers.get("accept", ""):
-                await _send_page(send, page, status=401, headers=challenge)
+                policy = {"Content-Security-Policy": page.policy, **challenge}
+                await _send(send, 401, "text/html; charset=utf-8", page.body, policy)
             else:
                 await _send_error(
                     send, 401, "Unauthorized", "send the cluster's token as Authorization: Bearer <token>", challenge
@@ -182,12 +183,6 @@ class _Answer:
         elif self.is_head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
-
-
-async def _send_page(send: Send, page: Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-    """Send a page."""
-    all_headers = {"Content-Security-Policy": page.policy, **(headers or {})}
-    await _send(send, status, "text/html; charset=utf-8", page.body, all_headers)
 
 
 async def _send_error(
