@@ -160,4 +160,5 @@ def choose(layers: Iterable[Layer], active_path: str, ray: str, wanted: str = ""
                     f"{wanted} needs another Ray than the nodes run: deploy its version of the project"
                 )
             return layer
-    raise NoReleaseError(f"{wanted} is not on this host{there}")
+    remedy = "name one that every host has (seedcore releases), or deploy the project's version that it was made from"
+    raise NoReleaseError(f"{wanted} is not on this host{there}: {remedy}")

@@ -67,7 +67,7 @@ def test_a_release_that_is_named_need_not_have_been_green(prefix: Path, run: Run
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ("nowhere", "nowhere is not on this host; green were: 1.a, 0.a"),
+        ("nowhere", "nowhere is not on this host; green were: 1.a, 0.a: name one that every host has"),
         ("fat", "fat is not on this host"),
         ("0.a", "0.a needs another Ray than the nodes run"),
         ("1", "1 is not on this host"),
