@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import math
 import socket
 import time
 from collections.abc import Mapping
@@ -31,11 +30,10 @@ _CHUNK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status code and parsed body; ``body`` is None if it is not JSON, ``retry_after_s`` if there is no such header."""
+    """Status code and parsed body; ``body`` is None if it is not JSON."""
 
     status: int
     body: Any
-    retry_after_s: float | None = None
 
 
 class NotSentError(ConnectionError):
@@ -100,11 +98,10 @@ def request(
         raise ConnectionError(f"not an HTTP answer: {error!r}") from error
     finally:
         connection.close()
-    retry_after_s = _seconds(response.headers.get("Retry-After"))
     try:
-        return Response(response.status, json.loads(data), retry_after_s)
+        return Response(response.status, json.loads(data))
     except (ValueError, RecursionError):
-        return Response(response.status, None, retry_after_s)
+        return Response(response.status, None)
 
 
 def ask_coordinator(
@@ -210,14 +207,6 @@ def tls_context(certificate: Path | None) -> ssl.SSLContext:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else "the file contains no certificate"
         raise CannotAskError(f"cannot read the certificate {certificate}: {detail}") from error
     return context
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _read(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, deadline: float) -> bytes:

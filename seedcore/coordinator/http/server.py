@@ -100,11 +100,6 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
         self._stopping = False
 
-    @property
-    def failed(self) -> bool:
-        """Return whether the server ended without a stop."""
-        return self._serving is not None and self._serving.done() and not self._stopping
-
     async def start(self, *, timeout_s: float = 15.0) -> None:
         """Listen; return when connections are accepted.
 

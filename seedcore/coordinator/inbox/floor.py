@@ -125,15 +125,6 @@ class WorkFloor:
         self._is_closed = False
         self.adopted = {"running": 0, "answered": 0, "never": 0, "unknown": 0}
 
-    @property
-    def held(self) -> int:
-        """Attempts whose outcome is not known yet."""
-        return len(self._by_task)
-
-    def has(self, task_id: int) -> bool:
-        """Return whether an attempt of a task is held here."""
-        return task_id in self._by_task
-
     def rooms(self, lanes: frozenset[str]) -> list[Room]:
         """Return the processes that can take tasks of these queues now."""
         rooms = []

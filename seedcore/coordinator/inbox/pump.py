@@ -84,7 +84,6 @@ class Pump:
         self.idle_since: dict[str, float] = dict.fromkeys(lanes, time.monotonic())
         """Since when each queue with ready tasks has given none to an organ; monotonic."""
         self.last: Turned | None = None
-        self.turns = 0
         self.busy_since: float | None = None
         """When the turn that is in the thread has begun, or the oldest one that should have; monotonic."""
 
@@ -166,7 +165,6 @@ class Pump:
             _fail((*new, *endings), "unknown")
             raise
         self.busy_since = None
-        self.turns += 1
         self.last, self._due_ms = turned, turned.next_due_ms
         self.lanes |= turned.lanes
         for room, claimed in zip(rooms, turned.claimed, strict=True):

@@ -27,10 +27,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     def ask(_: Any, path: str, *, method: str = "GET", timeout_s: float) -> Response:
         seen.append((method, path))
         if "missing" in path:
-            return Response(404, {"success": False, "error": "there is no durable task 'missing'"}, None)
+            return Response(404, {"success": False, "error": "there is no durable task 'missing'"})
         if method == "POST":
-            return Response(200, {"id": "a1", "state": "done", "executed": "unknown"}, None)
-        return Response(200, [TASK] if "?" in path and "/a1" not in path else TASK, None)
+            return Response(200, {"id": "a1", "state": "done", "executed": "unknown"})
+        return Response(200, [TASK] if "?" in path and "/a1" not in path else TASK)
 
     monkeypatch.setattr("seedcore.status.http_client.ask_coordinator", ask)
     return seen

@@ -32,7 +32,6 @@ async def test_it_listens_when_start_returns_and_no_more_after_stop(view: View) 
         assert (await client.get(f"http://127.0.0.1:{server.port}/livez")).status_code == 200
     await server.stop()
     await server.stop()
-    assert not server.failed
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
 
@@ -112,7 +111,6 @@ async def test_the_owner_notices_when_the_server_ends_by_itself(start: Start) ->
     assert server._server is not None
     server._server.should_exit = True
     assert isinstance(await watcher, ListenError)
-    assert server.failed
 
 
 async def test_a_stop_on_purpose_is_no_failure(start: Start) -> None:
@@ -120,7 +118,6 @@ async def test_a_stop_on_purpose_is_no_failure(start: Start) -> None:
     watcher = asyncio.create_task(server.wait_failed())
     await server.stop()
     assert await watcher is None
-    assert not server.failed
 
 
 async def test_a_request_that_does_not_end_gets_an_answer_when_the_server_stops(
