@@ -166,7 +166,7 @@ class HttpEngine:
             documents = [self._send(entry) for entry in batch]
             body = documents[0] if len(batch) == 1 else _BATCH % b",".join(documents)
             status = await wire.post(_PATH, body, token=token, accept=f"{LINES_MEDIA_TYPE}, application/json")
-            check_refusal(url, status)
+            check_refusal(f"the Coordinator at {url}", status)
             if wire.content_type == LINES_MEDIA_TYPE:
                 async for line in wire.lines():
                     part = json.loads(line)

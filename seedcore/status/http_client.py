@@ -130,21 +130,21 @@ def coordinator_status(settings: Settings, *, timeout_s: float) -> dict[str, Any
         ClusterError: The Coordinator rejects this caller, or another program listens there.
     """
     response = ask_coordinator(settings, "/coordinator/status", timeout_s=timeout_s)
-    check_refusal(settings.http_url, response.status)
+    check_refusal(f"the Coordinator at {settings.http_url}", response.status)
     if not isinstance(response.body, Mapping) or "status" not in response.body:
         raise stranger(settings.http_url, response.status, response.body)
     return dict(response.body)
 
 
-def check_refusal(url: str, status: int) -> None:
-    """Raise if the Coordinator at ``url`` rejects this caller.
+def check_refusal(who: str, status: int) -> None:
+    """Raise if a server rejects this caller; ``who`` is the server, for the message.
 
     Raises:
         ClusterError: ``unauthorized``.
     """
     refusal = {401: "requires a token", 403: "rejects this token"}.get(status)
     if refusal is not None:
-        raise ClusterError(Reason.UNAUTHORIZED, f"the Coordinator at {url} {refusal} (HTTP {status})")
+        raise ClusterError(Reason.UNAUTHORIZED, f"{who} {refusal} (HTTP {status})")
 
 
 def stranger(url: str, status: int, body: Any) -> ClusterError:

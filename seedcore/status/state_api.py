@@ -14,13 +14,11 @@ from urllib.parse import urlencode
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
 from seedcore.core.settings import COORDINATOR_NAME, Settings
-from seedcore.status.http_client import request, why
+from seedcore.status.http_client import check_refusal, request, why
 
 _LIMIT = 10_000
 _MAX_ASKED_AT_ONCE = 32
 _LIVE_STATES = frozenset({"ALIVE", "RESTARTING", "PENDING_CREATION", "DEPENDENCIES_UNREADY"})
-_UNAUTHORIZED = 401
-_FORBIDDEN = 403
 _OK = 200
 
 
@@ -199,9 +197,7 @@ def _get(settings: Settings, path: str, *, token: str | None, timeout_s: float) 
         response = request(url + path, token=token, timeout_s=timeout_s)
     except OSError as error:
         raise ClusterError(Reason.UNREACHABLE, f"Ray's head at {url} does not answer: {why(error)}") from error
-    if response.status in {_UNAUTHORIZED, _FORBIDDEN}:
-        what = "requires a token" if response.status == _UNAUTHORIZED else "rejects this token"
-        raise ClusterError(Reason.UNAUTHORIZED, f"Ray's head at {url} {what} (HTTP {response.status})")
+    check_refusal(f"Ray's head at {url}", response.status)
     if response.status != _OK:
         message = response.body.get("msg") if isinstance(response.body, dict) else None
         detail = f": {str(message).splitlines()[0]}" if message else ""
