@@ -14,8 +14,8 @@ from seedcore.cli.render import aligned, out, out_json, plain, say
 from seedcore.cli.token import Lifetime
 from seedcore.core.errors import SeedCoreError
 from seedcore.core.settings import Settings
+from seedcore.core.task import STATES
 
-STATES = ("ready", "later", "leased", "done", "failed", "parked", "cancelled", "expired")
 _TIMEOUT_S = 15.0
 _CODES = (
     "0  done",

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, get_args
 
 from seedcore.core.errors import Executed, OrganUnavailableError, OverloadedError, PayloadTooLargeError, TaskError
 
@@ -41,6 +41,10 @@ BUILTIN_TASK_TYPES = frozenset(
     }
 )
 """Task types that the Coordinator handles itself; no organ can accept them."""
+
+StateWord = Literal["ready", "later", "leased", "done", "failed", "parked", "cancelled", "expired"]
+STATES: tuple[str, ...] = get_args(StateWord)
+"""States of a durable task, as people and programs see them."""
 
 _EXECUTED: dict[str, Executed] = {
     "TaskError": "no",

@@ -9,6 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from seedcore.coordinator.http.encode import encode_own
+from seedcore.core.errors import Executed
 from seedcore.core.reason import Status
 
 INITIALIZING_RETRY_S = 1
@@ -26,7 +27,7 @@ class Failed(BaseModel):
     error_type: Annotated[str, Field(description="For programs.")]
     task_type: Annotated[str, Field(description="The type of the task, or `unknown`.")]
     executed: Annotated[
-        Literal["no", "yes", "unknown"],
+        Executed,
         Field(description="Whether the task's code ran; after `no` it is safe to send the task again."),
     ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,17 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from seedcore.coordinator.http.answers import Failed, as_json, failed, with_examples
 from seedcore.coordinator.http.middleware import access_of, lacking
 from seedcore.core.access import Scope
-from seedcore.core.errors import SeedCoreError, TaskError
-from seedcore.core.task import failure
+from seedcore.core.errors import Executed, SeedCoreError, TaskError
+from seedcore.core.task import STATES, StateWord, failure
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
 
 logger = logging.getLogger(__name__)
 
-STATES = ("ready", "leased", "done", "failed", "parked", "cancelled", "expired", "later")
-StateWord = Literal["ready", "leased", "done", "failed", "parked", "cancelled", "expired", "later"]
-Executed = Literal["no", "yes", "unknown"]
 _STATES = f"^(({'|'.join(STATES)})(,|$))*$"
 _SECONDS: dict[str, Any] = {"type": "number", "minimum": 0}
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}

@@ -24,11 +24,10 @@ from seedcore.coordinator.http.answers import INITIALIZING_RETRY_S, Failed, as_j
 from seedcore.coordinator.http.body import BODY_TIMEOUT_S, Intake, RefusedError
 from seedcore.coordinator.http.encode import UnserializableResultError, encode, encode_own
 from seedcore.coordinator.http.middleware import access_of, lacking, request_id
-from seedcore.coordinator.http.routes.inbox import StateWord
 from seedcore.core.access import OPERATE_TYPES, Scope
 from seedcore.core.errors import SeedCoreError
 from seedcore.core.reason import Status
-from seedcore.core.task import LINES_MEDIA_TYPE, MAX_NAME_CHARS, failure, normalise, task_type_of
+from seedcore.core.task import LINES_MEDIA_TYPE, MAX_NAME_CHARS, StateWord, failure, normalise, task_type_of
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
