@@ -32,12 +32,13 @@ class _Line(ABC):
     def text(self) -> str:
         """Return the present text; "" for none."""
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Start to draw."""
         if self.live:
             self._thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         """Clear the line."""
         if self.live:
             self._ended.set()
@@ -65,15 +66,6 @@ class Progress(_Line):
         self._limit_s = limit_s
         self._began = time.monotonic()
         self._last = ""
-
-    def __enter__(self) -> Self:
-        """Start to draw."""
-        self.start()
-        return self
-
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        """Clear the line."""
-        self.stop()
 
     def __call__(self, text: str) -> None:
         """Show ``text`` unless it is already shown."""

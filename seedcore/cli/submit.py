@@ -149,9 +149,12 @@ def submit(
 def _one(settings: Settings, task: dict[str, Any]) -> int:
     from seedcore.cli import coordinator_http
 
-    answer = coordinator_http.task(settings, task)
+    return _print_answer(coordinator_http.task(settings, task))
+
+
+def _print_answer(answer: dict[str, Any]) -> int:
     out_json(answer)
-    if answer["success"] is True:
+    if answer["success"] is True or answer.get("accepted"):
         return OK
     say(f"{plain(answer.get('error_type', 'error'))}: {plain(answer.get('error', ''))}")
     return FAILED
@@ -171,11 +174,8 @@ def _durable(settings: Settings, task: dict[str, Any], *, key: str | None, wait:
             say(f"accepted as task {answer['id']}, waiting for its end")
             while answer.get("accepted"):
                 answer = client.submit(task, durable=True, key=key, timeout_s=WAIT_S)
-    out_json(answer)
-    if answer["success"] is True or answer.get("accepted"):
-        return OK
-    say(f"{plain(answer.get('error_type', 'error'))}: {plain(answer.get('error', ''))}")
-    return UNKNOWN if isinstance(answer, NoAnswer) else FAILED
+    code = _print_answer(answer)
+    return UNKNOWN if isinstance(answer, NoAnswer) else code
 
 
 def _many(
@@ -187,21 +187,16 @@ def _many(
     settings.token()
     trouble = None
     unsent = 0
-    with click.open_file(path, "rb") as stream:
-        shown = TaskBar(_count(stream))
-        shown.start()
-        try:
-            outcomes = batch.run(
-                settings, stream, in_flight=in_flight, patience_s=patience_s, defaults=defaults, ordered=ordered
-            )
-            for outcome in outcomes:
-                shown.done += 1
-                shown.failed += outcome.answer.get("success") is not True
-                trouble = trouble or outcome.trouble
-                unsent += outcome.trouble is not None and outcome.answer["executed"] == "no"
-                out(json.dumps({"line": outcome.line, **outcome.answer}, default=str))
-        finally:
-            shown.stop()
+    with click.open_file(path, "rb") as stream, TaskBar(_count(stream)) as shown:
+        outcomes = batch.run(
+            settings, stream, in_flight=in_flight, patience_s=patience_s, defaults=defaults, ordered=ordered
+        )
+        for outcome in outcomes:
+            shown.done += 1
+            shown.failed += outcome.answer.get("success") is not True
+            trouble = trouble or outcome.trouble
+            unsent += outcome.trouble is not None and outcome.answer["executed"] == "no"
+            out(json.dumps({"line": outcome.line, **outcome.answer}, default=str))
     say(
         f"{shown.done} tasks: {shown.done - shown.failed} succeeded, {shown.failed} failed, "
         f"in {shown.elapsed_s:.1f} s ({shown.per_s:.1f}/s)"
