@@ -83,7 +83,7 @@ class Direct:
         except Exception as error:
             return unsent(error, task, None), attempts.remaining()
         with self._lock:
-            handle, _, epoch = min(organ.replicas, key=lambda replica: self._load(replica[0]))
+            handle, _, epoch = min(organ.replicas, key=lambda replica: self._loads.get(replica[0], 0) + _chance())
             self._loads[handle] = self._loads.get(handle, 0) + 1
         try:
             timeout_s = attempts.remaining(organ.task_timeout_s)
@@ -95,9 +95,6 @@ class Direct:
                 if not self._loads[handle]:
                     del self._loads[handle]
         return answer, organ.task_timeout_s
-
-    def _load(self, handle: Any) -> float:
-        return self._loads.get(handle, 0) + _chance()
 
     def _call(
         self,
@@ -179,7 +176,7 @@ class RayEngine:
             return
         entry.limit_s = organ.task_timeout_s
         lanes = [self._lane(organ, replica) for replica in organ.replicas]
-        lane = lanes[0] if len(lanes) == 1 else min(lanes, key=_load)
+        lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: lane.load + _chance())
         timeout_s = entry.attempts.remaining(organ.task_timeout_s)
         lane.send(Call(entry.task.to_dict(), timeout_s, lambda answer: self._answer(entry, answer), size=entry.size))
 
@@ -293,10 +290,6 @@ def _send(actor: Any, method: str, order: Any) -> Any:
 
 def _where(organ_id: str | None) -> str:
     return _COORDINATOR if organ_id is None else f"organ {organ_id}"
-
-
-def _load(lane: Lane) -> float:
-    return lane.load + _chance()
 
 
 def _chance() -> float:

@@ -42,14 +42,18 @@ class OrganEntry:
 
 
 class Table:
-    """An immutable routing table."""
+    """An immutable routing table.
+
+    Attributes:
+        organs: All organs by id.
+    """
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self.epoch: str = body["epoch"]
         self._state: str = body["state"]
         self._why: str = body["why"]
         self._routing = RoutingTable.from_dict(body)
-        self._organs = {
+        self.organs = {
             organ_id: OrganEntry(
                 organ_id,
                 entry["task_timeout_s"],
@@ -58,11 +62,6 @@ class Table:
             )
             for organ_id, entry in body["organs"].items()
         }
-
-    @property
-    def organs(self) -> Mapping[str, OrganEntry]:
-        """Return all organs by id."""
-        return self._organs
 
     def route(self, kind: str, domain: str | None) -> OrganEntry:
         """Return the organ for a task, with at least one process.
@@ -74,7 +73,7 @@ class Table:
         if self._state in {"starting", "stopped", "failed"}:
             wait = 1.0 if self._state == "starting" else None
             raise OrganUnavailableError(f"the organism is not running: {self._why}", retry_after_s=wait)
-        organ = self._organs[self._routing.route(kind, domain)]
+        organ = self.organs[self._routing.route(kind, domain)]
         if not organ.replicas:
             raise OrganUnavailableError(organ.why, retry_after_s=0.5)
         return organ
@@ -85,6 +84,9 @@ class Routes:
 
     Args:
         namespace: Where the Coordinator is.
+
+    Attributes:
+        closed: Whether the table has no more users.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -92,7 +94,7 @@ class Routes:
         self.table: Table | None = None
         self._coordinator: Any = None
         self._error: SeedCoreError | None = None
-        self._closed = False
+        self.closed = False
         self._news = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
         self._later(0.0)
@@ -104,7 +106,7 @@ class Routes:
             ClusterError: There is no Coordinator.
         """
         handle = self._coordinator
-        if handle is None or _is_dead(handle):
+        if handle is None or is_down(handle, restarting=False):
             try:
                 handle = ray.get_actor(COORDINATOR_NAME, namespace=self.namespace)
             except ValueError as error:
@@ -129,7 +131,7 @@ class Routes:
         """Block until the table differs from ``seen``, or for ``timeout_s`` seconds."""
         with self._news:
             self._news.wait_for(
-                lambda: self.table is not seen or (seen is None and self._error is not None) or self._closed, timeout_s
+                lambda: self.table is not seen or (seen is None and self._error is not None) or self.closed, timeout_s
             )
 
     def listen(self, listener: Callable[[], None]) -> None:
@@ -142,16 +144,11 @@ class Routes:
 
     def close(self) -> None:
         """Close the call."""
-        self._closed = True
+        self.closed = True
         self._tell()
 
-    @property
-    def closed(self) -> bool:
-        """Return whether the table has no more users."""
-        return self._closed
-
     def _later(self, delay_s: float) -> None:
-        if not self._closed:
+        if not self.closed:
             # A weak reference, so that an unused client can be collected.
             timer = threading.Timer(delay_s, _ask_again, (weakref.ref(self),))
             timer.daemon = True
@@ -191,7 +188,7 @@ class Routes:
 
     def took(self, answer: Any, coordinator: Any) -> None:
         """Handle the end of the open call, and open the next one."""
-        if self._closed:
+        if self.closed:
             return
         try:
             self.take(answer.result())
@@ -219,7 +216,3 @@ def _take(reference: weakref.ref[Routes], answer: Any, coordinator: Any) -> None
     routes = reference()
     if routes is not None:
         routes.took(answer, coordinator)
-
-
-def _is_dead(handle: Any) -> bool:
-    return is_down(handle, restarting=False)

@@ -13,23 +13,22 @@ BACKOFF = Backoff((5.0, 10.0, 20.0, 40.0, 60.0), reset_after_s=LOOP_WINDOW_S)
 
 
 class CrashLoop:
-    """The deaths of one organ's successive processes."""
+    """The deaths of one organ's successive processes.
+
+    Attributes:
+        deaths: Their number since a process last lived for LOOP_WINDOW_S.
+    """
 
     def __init__(self) -> None:
         self._deaths: deque[float] = deque(maxlen=LOOP_DEATHS)
         self._backoffs = 0
-        self._total = 0
-
-    @property
-    def deaths(self) -> int:
-        """Return the number of deaths since the process last lived for LOOP_WINDOW_S."""
-        return self._total
+        self.deaths = 0
 
     def died(self, now: float) -> float:
         """Record a death; return the seconds to pause before the next start, 0 outside of a crash loop."""
         self.lives(now)
         self._deaths.append(now)
-        self._total += 1
+        self.deaths += 1
         if len(self._deaths) < LOOP_DEATHS or now - self._deaths[0] > self._window_s():
             return 0.0
         self._backoffs += 1
@@ -41,8 +40,8 @@ class CrashLoop:
             return
         # The pause is not part of its life.
         lived_s = now - self._deaths[-1] - BACKOFF.delay_s(self._backoffs)
-        self._total = BACKOFF.still_counting(self._total, healthy_s=lived_s)
-        if not self._total:
+        self.deaths = BACKOFF.still_counting(self.deaths, healthy_s=lived_s)
+        if not self.deaths:
             self._deaths.clear()
             self._backoffs = 0
 

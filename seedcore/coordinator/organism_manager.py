@@ -40,6 +40,9 @@ class OrganismManager:
         runtime: Runs the organs.
         on_change: Called on the event loop whenever the state of an organ changes.
         generations: Generation of the processes to adopt, by organ id, if it is not 0.
+
+    Attributes:
+        known_types: All task types that some organ accepts.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class OrganismManager:
         self._on_change = on_change
         self._changed = asyncio.Event()
         self._routes = RoutingTable(spec.organs)
-        self._known_types = frozenset(self._routes.known_types)
+        self.known_types = frozenset(self._routes.known_types)
         self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
         self._silence = NodeSilence()
         self._placer = Placer(runtime, self._occupants, avoid=lambda: self._leaving | self._silence.silent)
@@ -317,11 +320,6 @@ class OrganismManager:
             if all(replica.snapshot for replica in replicas):
                 yield organ_id, self._tasks(organ_id)
 
-    @property
-    def known_types(self) -> frozenset[str]:
-        """Return all task types that some organ accepts."""
-        return self._known_types
-
     def routes(self) -> dict[str, Any]:
         """Return the routing table as plain data."""
         return self._routes.to_dict()
@@ -435,7 +433,7 @@ class OrganismManager:
         self._replicas = {key: self._coming.get(key) or self._replicas[key] for key in new}
         self.spec, self._organs, self.generations = spec, new, dict(generations)
         self._routes = RoutingTable(spec.organs)
-        self._known_types = frozenset(self._routes.known_types)
+        self.known_types = frozenset(self._routes.known_types)
         self._coming, self._away = {}, frozenset()
         self._notice()
         return gone
