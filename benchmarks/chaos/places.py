@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trustme
 
@@ -39,52 +39,6 @@ for entry in os.listdir("/proc"):
         if all(part in text for part in sys.argv[1:]):
             print(entry)
 """
-
-
-class Place(Protocol):
-    """A deployment that a campaign may harm."""
-
-    @property
-    def url(self) -> str:
-        """Return the Coordinator's URL."""
-        ...
-
-    @property
-    def token(self) -> str:
-        """Return the deployment's token."""
-        ...
-
-    @property
-    def certificate(self) -> Path | None:
-        """Return the path of its TLS certificate; None without TLS."""
-        ...
-
-    @property
-    def head(self) -> str:
-        """Return the name of the head's host."""
-        ...
-
-    @property
-    def workers(self) -> tuple[str, ...]:
-        """Return the names of the workers' hosts."""
-        ...
-
-    @property
-    def prefix(self) -> str:
-        """Return the deployment's directory, the same on each host."""
-        ...
-
-    def status_command(self) -> list[str]:
-        """Return the command that a user types to see the status as JSON."""
-        ...
-
-    def run(self, host: str, *argv: str, check: bool = True) -> str:
-        """Run a command on a host as a user who may kill the deployment's processes; return its output."""
-        ...
-
-    def read(self, host: str, path: str) -> str:
-        """Return the content of a file on a host; empty if there is none."""
-        ...
 
 
 def find(place: Place, host: str, *parts: str) -> list[int]:
@@ -124,7 +78,16 @@ def organism(path: str) -> dict[str, Any]:
 
 
 class Localhost:
-    """A deployment of the checkout on this machine, over TLS, in a temporary directory and on free ports."""
+    """A deployment of the checkout on this machine, over TLS, in a temporary directory and on free ports.
+
+    Attributes:
+        url: The Coordinator's URL.
+        token: The deployment's token.
+        certificate: Path of its TLS certificate; None without TLS.
+        head: Name of the head's host.
+        workers: Names of the workers' hosts.
+        prefix: The deployment's directory, the same on each host.
+    """
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="sch-", dir="/tmp"))
@@ -254,6 +217,10 @@ class Containers:
     def read(self, host: str, path: str) -> str:
         """Return the content of a file; empty if there is none."""
         return self.run(host, "sh", "-c", f"cat {path} 2>/dev/null || true")
+
+
+Place: TypeAlias = Localhost | Containers
+"""A deployment that a campaign may harm."""
 
 
 def issue_certificate(directory: Path, names: Iterable[str] = ("head.example",)) -> None:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,6 +174,3 @@ def until(check: Callable[[], bool], *, deadline_s: float) -> bool:
             return False
         time.sleep(0.1)
     return True
-
-
-__all__ = ["Probes", "Record", "Sequence", "until"]
