@@ -245,3 +245,22 @@ def test_what_runs_a_deployment_already_goes_on_running_it(tmp_path: Path) -> No
     polkit(1)
     unit.write_text(f"[Service]\nWorkingDirectory={prefix}\n", encoding="utf-8")
     assert answer() == 0
+
+
+def test_lingering_is_asked_for_and_given_back_by_name_because_a_run_may_have_no_session(
+    rendered: Callable[..., Any],
+) -> None:
+    given = {
+        "service_prefix": "/home/me/s",
+        "service_name": "a",
+        "service_command": ["/x"],
+        "service_manager": "systemd_user",
+    }
+    asking = rendered("service", "linger", **given)["Ask for it: {{ service_name }}: args"]
+    giving = rendered("deployment", "remove", ray_become=False)
+    assert asking["argv"] == ["loginctl", "enable-linger", "me"]
+    assert giving["Give back the leave to run services without a session: args"]["argv"] == [
+        "loginctl",
+        "disable-linger",
+        "me",
+    ]
