@@ -89,6 +89,13 @@ def tops(layers: Iterable[Layer]) -> list[Layer]:
     return sorted((layer for layer in complete if layer.path not in seen), key=lambda layer: layer.made, reverse=True)
 
 
+def choices(layers: Iterable[Layer]) -> list[Layer]:
+    """Return the layers to go back to: those that no other one sees, and those that were green without one above."""
+    layers = list(layers)
+    found = {layer.path for layer in tops(layers)}
+    return [layer for layer in layers if layer.path in found or (layer.document and layer.green)]
+
+
 def kept(layers: Iterable[Layer], active_path: str, count: int) -> set[str]:
     """Return the paths to keep, layers of Ray included: of the active layer, the newest others, and what they see."""
     layers = list(layers)
@@ -145,7 +152,7 @@ def choose(layers: Iterable[Layer], active_path: str, ray: str, wanted: str = ""
         if layer.path == active_path and layer.document and layer.id == wanted:
             return layer
     # Releases from before there were layers have an installation of their own, and other settings.
-    others = [layer for layer in tops(layers) if layer.path != active_path and layer.document.get("python")]
+    others = [layer for layer in choices(layers) if layer.path != active_path and layer.document.get("python")]
     green = sorted((layer for layer in others if layer.green), key=lambda layer: layer.green, reverse=True)
     usable = [layer for layer in green if base(layers, layer.path) == ray]
     there = f"; green were: {', '.join(layer.id for layer in green)}" if green else ""

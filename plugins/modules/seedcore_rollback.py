@@ -10,7 +10,7 @@ short_description: Make an earlier release of a SeedCore deployment the active o
 version_added: 0.1.0
 description:
   - Changes the link C(current) and, on the host that has one, C(etc/organism.yaml) to what they were when that release
-    was green. Starts and stops nothing.
+    was green, and its name in C(etc/seedcore.env). Starts and stops nothing.
   - Fails, and changes nothing, if the release is not on the host or needs another Ray than the nodes run.
 options:
   prefix:
@@ -67,6 +67,9 @@ green:
   type: str
 """
 
+import dataclasses
+import re
+import shlex
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -93,7 +96,10 @@ def main() -> None:
     if not module.check_mode:
         try:
             for path, state in changes:
-                paths.put(path, state)
+                if state.kind == "absent":
+                    paths.remove(path)
+                else:
+                    paths.put(path, state)
         except OSError as error:
             module.fail_json(msg=f"{error.filename}: {error.strerror}")
     module.exit_json(
@@ -105,8 +111,15 @@ def main() -> None:
 def pending(prefix: Path, chosen: layers.Layer, active: str) -> list[tuple[Path, paths.State]]:
     """Return the paths that have to change, with their new states; the link is the last one."""
     organism = paths.look(prefix / chosen.path / layers.ORGANISM)
-    own = prefix / "etc" / layers.ORGANISM
-    changes = [(own, organism)] if organism.kind == "file" and paths.look(own) != organism else []
+    changes = []
+    # A green release without a file ran the organism of the package. Of one that never was green nothing is recorded.
+    if chosen.green or organism.kind == "file":
+        own, settings = prefix / "etc" / layers.ORGANISM, prefix / "etc" / "seedcore.env"
+        name = str(own) if organism.kind == "file" else ""
+        now = paths.look(settings)
+        text = re.sub(r"(?m)^SEEDCORE_CONFIG=.*$", lambda _: f"SEEDCORE_CONFIG={shlex.quote(name)}", now.text)
+        wanted = [(own, organism), (settings, dataclasses.replace(now, text=text))]
+        changes = [(path, state) for path, state in wanted if paths.look(path) != state]
     link = paths.State("link", text=chosen.path)
     return [*changes, *([(prefix / "current", link)] if active != chosen.path else [])]
 

@@ -1,7 +1,8 @@
 """The releases on this host: which of them can be active, when they were green, and what differs.
 
 Roles install them as layers, each of which sees the packages of the one below it: ``ray/ID``, ``releases/ID``,
-``agents/ID``. A layer that no other one sees can be active; the link ``current`` names the one that is.
+``agents/ID``. A layer can be active if no other one sees it, or if it was green without agents on top of it. The link
+``current`` names the one that is.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def installed(prefix: Path) -> list[Installed]:
     rows = [
         _row(found[name], documents, name, present, organism)
         for name in documents
-        if name not in seen or name == present
+        if name not in seen or name == present or _text(found[name] / "green")
     ]
     return sorted(rows, key=lambda row: row.installed, reverse=True)
 

@@ -64,6 +64,36 @@ def test_a_release_that_is_named_need_not_have_been_green(prefix: Path, run: Run
     assert run("seedcore_rollback", prefix=str(prefix), to="1.red")["changed"] is False
 
 
+def test_a_release_that_was_green_without_agents_can_be_active_again_although_agents_see_it(
+    prefix: Path, run: Run
+) -> None:
+    (prefix / "releases" / "1" / "green").write_text("2026-11-02T12:00:00Z\n")
+
+    done = run("seedcore_rollback", prefix=str(prefix))
+
+    assert (done["id"], done["release"], done["agents"]) == ("1", "1", "")
+    assert active(prefix) == "releases/1"
+
+
+def test_the_organism_of_the_package_comes_back_and_so_does_one_of_its_own(prefix: Path, run: Run) -> None:
+    own, settings = prefix / "etc" / "organism.yaml", prefix / "etc" / "seedcore.env"
+    settings.write_text(f"A=1\nSEEDCORE_CONFIG={own}\nB=2\n")
+    settings.chmod(0o640)
+    (prefix / "agents" / "1.b" / "organism.yaml").write_text("now: 1\n")
+
+    assert run("seedcore_rollback", prefix=str(prefix), check=True)["changed"] is True
+    assert own.exists()
+    run("seedcore_rollback", prefix=str(prefix))
+    assert not own.exists()
+    assert settings.read_text() == "A=1\nSEEDCORE_CONFIG=''\nB=2\n"
+
+    run("seedcore_rollback", prefix=str(prefix), to="1.b")
+    assert own.read_text() == "now: 1\n"
+    assert settings.read_text() == f"A=1\nSEEDCORE_CONFIG={own}\nB=2\n"
+    assert settings.stat().st_mode & 0o777 == 0o640
+    assert run("seedcore_rollback", prefix=str(prefix), to="1.b")["changed"] is False
+
+
 @pytest.mark.parametrize(
     ("to", "said"),
     [

@@ -55,6 +55,17 @@ def test_every_release_that_can_be_active_is_listed_with_what_differs(listed: di
     assert listed["0-fat"]["installed"] == "1970-01-01T00:00:00Z"
 
 
+def test_a_release_that_was_green_without_agents_is_listed_although_agents_see_it(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (prefix / "releases" / "1-b" / "green").write_text("2026-11-27T09:00:00Z\n")
+    monkeypatch.setattr(sys, "prefix", str(prefix / "current"))
+
+    rows = json.loads(CliRunner().invoke(cli, ["releases", "--json"]).stdout)
+
+    assert [(row["id"], row["differs"]) for row in rows if row["id"] == "1-b"] == [("1-b", ["agents"])]
+
+
 def test_another_organism_is_a_difference(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (prefix / "agents" / "1-a.x" / "organism.yaml").write_text("other: 1\n")
     (prefix / "etc").mkdir()
