@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.fake_cluster import FakeCluster
 from tests.support.loop_guard import guarded_loops
 
 # `make quick` runs few examples. Tests that set their own number limit it with `examples`. There is no deadline for an
@@ -24,6 +25,13 @@ def loop_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     with guarded_loops(*marker.args if marker else ()) as guard:
         yield
     assert not guard.faults, "\n".join(guard.faults)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
+    """Provide a running fake of Ray's head and the Coordinator."""
+    with FakeCluster(tmp_path).running() as fake:
+        yield fake
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from tests.support.fake_cluster import TOKEN, FakeCluster
 from tests.support.waiting import eventually
 
 TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: disk is full\n"
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
-    with FakeCluster(tmp_path).running() as fake:
-        yield fake
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,10 @@ ACTIVITY: dict[str, Any] = {
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
-    with FakeCluster(tmp_path).running() as fake:
-        fake.body["organs"] = [ORGAN]
-        fake.activity = ACTIVITY
-        yield fake
+def cluster(cluster: FakeCluster) -> FakeCluster:
+    cluster.body["organs"] = [ORGAN]
+    cluster.activity = ACTIVITY
+    return cluster
 
 
 class Terminal:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,6 @@ from tests.support.fake_cluster import FakeCluster
 def node(name: str, *, state: str = "ALIVE", **paths: tuple[int, int]) -> dict[str, Any]:
     seen = {f"/{path}": {"total": 999, "free": free, "used": used} for path, (free, used) in paths.items()}
     return {"raylet": {"nodeName": name, "state": state}, "disk": seen}
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
-    with FakeCluster(tmp_path).running() as fake:
-        yield fake
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,12 +41,6 @@ class Driver:
         if organ_id == self.broken:
             return {"success": False, "error": "two[1] is not back within 9 s\x1b[1m"}
         return {"success": True, "to": "c" if organ_id == "two" else "a"}
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
-    with FakeCluster(tmp_path).running() as fake:
-        yield fake
 
 
 @pytest.fixture

@@ -503,12 +503,6 @@ class Running:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
-    with FakeCluster(tmp_path).running() as fake:
-        yield fake
-
-
-@pytest.fixture
 def running(cluster: FakeCluster, tmp_path: Path) -> Iterator[Running]:
     work = Running(cluster, tmp_path)
     work.thread.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,12 +159,6 @@ def test_a_row_that_was_cut_off_contradicts_nobody() -> None:
     report = judge_coordinator(row(), Response(200, answer), ClusterState([NODE], [row()], complete=False))
 
     assert (report.status, report.reason) == ("healthy", "ready")
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FakeCluster]:
-    with FakeCluster(tmp_path).running() as running:
-        yield running
 
 
 def test_a_list_that_is_cut_off_does_not_prove_that_there_is_no_coordinator(cluster: FakeCluster) -> None:
