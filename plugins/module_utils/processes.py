@@ -76,16 +76,16 @@ def belonging(prefix: str, processes: dict[int, Process]) -> set[int]:
 
 def carrying(variable: str, processes: dict[int, Process]) -> set[int]:
     """Return the pids with ``variable`` (``NAME=value``) in their environment; never this process."""
-    wanted = variable.encode()
-    found = set()
-    for pid in processes.keys() - ancestors(os.getpid(), processes):
-        try:
-            environment = (PROC / str(pid) / "environ").read_bytes()
-        except OSError:
-            continue
-        if wanted in environment.split(b"\0"):
-            found.add(pid)
-    return found
+    others = processes.keys() - ancestors(os.getpid(), processes)
+    return {pid for pid in others if variable.encode() in environment(pid)}
+
+
+def environment(pid: int) -> list[bytes]:
+    """Return the variables of a process (``NAME=value``); none if it is gone or belongs to another user."""
+    try:
+        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def end(wanted: list[Process], *, timeout_s: float) -> list[Process]:

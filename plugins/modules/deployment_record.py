@@ -149,7 +149,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import lock, paths
+from ansible_collections.seedcore.cluster.plugins.module_utils import lock, paths, processes
 from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord import Supervisord
 
 FORMAT = 3
@@ -244,12 +244,8 @@ def units(names: list[str]) -> dict[str, dict[str, str]]:
 
 def started_from(unit: dict[str, str]) -> str:
     """Return from what a unit's process was started: its own definition and the drop-ins of others."""
-    try:
-        environment = Path("/proc", unit.get("MainPID", "0"), "environ").read_bytes().split(b"\0")
-    except OSError:
-        environment = []
     digest = hashlib.sha256()
-    for entry in environment:
+    for entry in processes.environment(int(unit.get("MainPID") or 0)):
         if entry.startswith(DEFINITION):
             digest.update(entry)
     for path in unit.get("DropInPaths", "").split():
