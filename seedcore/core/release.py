@@ -11,6 +11,7 @@ import json
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 RELEASE_FILE = "release.json"
 
@@ -61,10 +62,15 @@ def successor(prefix: str | Path = sys.prefix) -> str:
     return str(command) if is_other and command.is_file() else ""
 
 
-def _text(prefix: str | Path, key: str) -> str:
+def document(prefix: str | Path) -> dict[str, Any]:
+    """Return the content of ``<prefix>/release.json``; empty if there is none."""
     try:
-        document = json.loads((Path(prefix) / RELEASE_FILE).read_text(encoding="utf-8"))
+        found = json.loads((Path(prefix) / RELEASE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""
-    value = document.get(key) if isinstance(document, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(prefix: str | Path, key: str) -> str:
+    value = document(prefix).get(key)
     return value if isinstance(value, str) else ""

@@ -7,13 +7,13 @@ Roles install them as layers, each of which sees the packages of the one below i
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from seedcore.core.release import RELEASE_FILE
+from seedcore.core.release import document as read_document
 
 _PATTERNS = ("releases/*", "agents/*")
 
@@ -45,8 +45,9 @@ class Installed:
 
 def installed(prefix: Path) -> list[Installed]:
     """Return the releases of a deployment that can be active, the newest first."""
-    found = {str(path.relative_to(prefix)): path for pattern in _PATTERNS for path in prefix.glob(pattern)}
-    documents = {name: document for name, path in found.items() if (document := _document(path))}
+    paths = [path for pattern in _PATTERNS for path in prefix.glob(pattern) if not path.is_symlink()]
+    found = {str(path.relative_to(prefix)): path for path in paths}
+    documents = {name: document for name, path in found.items() if (document := read_document(path))}
     seen = {str(document.get("below")) for document in documents.values()}
     active = (prefix / "current").resolve()
     present = next((name for name in documents if found[name].resolve() == active), None)
@@ -83,14 +84,6 @@ def _parts(documents: dict[str, Any], name: str) -> dict[str, str]:
         parts[kind] = str(document.get("content") or document.get("release") or "")
         name = str(document.get("below") or "")
     return {**parts, "ray": name.rpartition("/")[2]}
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(_text(path / RELEASE_FILE))
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) and not path.is_symlink() else {}
 
 
 def _organism(path: Path) -> str:
