@@ -10,8 +10,6 @@ from ansible_collections.seedcore.cluster.plugins.module_utils import bootstrap,
 from ansible_collections.seedcore.cluster.plugins.plugin_utils.job import Job
 from ansible_collections.seedcore.cluster.plugins.plugin_utils.progress import Progress
 
-STATUS_MODULE = "seedcore.cluster.seedcore_status"
-
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
     """Run the module, outside of check mode as a job with progress."""
@@ -31,11 +29,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         progress = Progress(str((task_vars or {}).get("inventory_hostname", "host")))
         look = {"executable": params["executable"], "command_timeout": params["command_timeout"]}
 
-        def show(elapsed_s: float) -> None:
-            report = self._execute_module(module_name=STATUS_MODULE, module_args=look, task_vars=task_vars)
-            if report.get("status") == "initializing":
+        def show(report: dict[str, Any], elapsed_s: float) -> None:
+            if report["status"] == "initializing":
                 # Other reports are outdated (no Coordinator, the old one), or the job is about to return the same.
                 progress.show(report, elapsed_s=elapsed_s)
 
         job = Job(self, task_vars, limit_s=params["wait_timeout"] + params["command_timeout"])
-        return {**result, **job.run(show)}
+        return {**result, **job.run(look, show)}

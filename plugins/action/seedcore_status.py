@@ -31,16 +31,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         if not params["wait"]:
             return {**result, **self._execute_module(task_vars=task_vars)}
         progress = Progress(str((task_vars or {}).get("inventory_hostname", "host")))
-        # Read only the present status. Checking the expectations may import the agents, so it is done once.
-        now = {name: self._task.args[name] for name in _WHERE if name in self._task.args}
-
-        def show(elapsed_s: float) -> None:
-            progress.show(self._execute_module(module_args=now, task_vars=task_vars), elapsed_s=elapsed_s)
-
-        first = self._execute_module(module_args=now, task_vars=task_vars)
-        if first.get("failed") or first.get("reason") == cli.NOT_INSTALLED:
+        # What is healthy and stays so needs no job and no progress.
+        watched = self._execute_module(module_args={**self._task.args, "while_healthy": True}, task_vars=task_vars)
+        if watched.get("reason") != "usage":  # a release from before this option
+            progress.show(watched, elapsed_s=watched.get("elapsed", 0.0))
+        if watched.get("healthy"):
+            return {**result, **watched}
+        if watched.get("reason") == cli.NOT_INSTALLED:
             # On a host without a deployment, leave nothing behind, not even the directory of a job.
-            return {**result, **status.failure(first, elapsed_s=first.get("elapsed", 0.0))}
-        progress.show(first, elapsed_s=0.0)
+            return {**result, **status.failure(watched, elapsed_s=watched.get("elapsed", 0.0))}
+        # Read only the present status. Checking the expectations may import the agents, so it is done once.
+        look = {name: self._task.args[name] for name in _WHERE if name in self._task.args}
+        look["seen"] = progress.said
         job = Job(self, task_vars, limit_s=params["wait_timeout"] + params["command_timeout"])
-        return {**result, **job.run(show)}
+        return {**result, **job.run(look, lambda report, elapsed_s: progress.show(report, elapsed_s=elapsed_s))}

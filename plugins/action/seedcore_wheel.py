@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controller's part of seedcore_wheel: provide a directory for the wheels that lasts as long as the playbook."""
+"""Build the wheels of a release on the controller, in a directory that lasts as long as the playbook."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from ansible import constants
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-
-MODULE = "seedcore.cluster.seedcore_wheel"
+from ansible.utils.display import Display
+from ansible_collections.seedcore.cluster.plugins.module_utils import locking, wheels
 
 
 def cache() -> Path:
@@ -21,23 +21,26 @@ def cache() -> Path:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
-    """Run the module."""
+    """Do the module's work in this process: it is the controller's, and a module would cost a second one."""
 
     _supports_check_mode = True
+    _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the task."""
+        """Run the task.
+
+        Raises:
+            AnsibleActionFail: A package cannot be built; the text tells what is expected.
+        """
         result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
+        _validation, params = self.validate_argument_spec(argument_spec=wheels.ARGUMENT_SPEC)
         # ansible-playbook removes its temporary directory at its end, even if it is interrupted.
-        arguments["dest"] = arguments.get("dest") or tempfile.mkdtemp(prefix="wheels-", dir=constants.DEFAULT_LOCAL_TMP)
-        arguments["cache"] = arguments.get("cache") or str(cache())
-        # Ansible puts a task's environment on a command line and may show a module's arguments, so use a file.
-        environment = dict(arguments.pop("environment", None) or {})
-        descriptor, arguments["environment_file"] = tempfile.mkstemp(
-            prefix="environment-", dir=constants.DEFAULT_LOCAL_TMP
-        )
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump({str(name): str(value) for name, value in environment.items()}, stream)
-        answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-        return {**result, **answer, "dest": arguments["dest"]}
+        params["dest"] = params["dest"] or tempfile.mkdtemp(prefix="wheels-", dir=constants.DEFAULT_LOCAL_TMP)
+        params["cache"] = params["cache"] or str(cache())
+        try:
+            found, warnings = wheels.run(params)
+        except (wheels.PackageError, locking.ResolutionError) as error:
+            raise AnsibleActionFail(str(error)) from error
+        for warning in warnings:
+            Display().warning(warning)
+        return {**result, **found, "changed": False, "dest": params["dest"]}

@@ -11,6 +11,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "wait_sleep": {"type": "int", "default": 2},
     "stable_s": {"type": "int", "default": 0},
     "canary": {"type": "bool", "default": False},
+    "while_healthy": {"type": "bool", "default": False},
     "expected_release": {"type": "str"},
     "expected_fingerprint": {"type": "str"},
     "expected_nodes": {"type": "int"},

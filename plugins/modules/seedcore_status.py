@@ -38,6 +38,10 @@ options:
     description: Let a wait succeed only after every organ has returned a nonce. Without O(wait) it has no effect.
     type: bool
     default: false
+  while_healthy:
+    description: End a wait at the first report that is not healthy. Without O(wait) it has no effect.
+    type: bool
+    default: false
   expected_release:
     description: Id of the release that must run; another one is V(wrong_release).
     type: str
@@ -237,6 +241,7 @@ def argv(params: dict[str, Any]) -> list[str]:
     if params["wait"]:
         words += ["--wait", "--timeout", str(params["wait_timeout"]), "--interval", str(params["wait_sleep"])]
         words += ["--stable", str(params["stable_s"])] * bool(params["stable_s"]) + ["--canary"] * params["canary"]
+        words += ["--while-healthy"] * params["while_healthy"]
     for name in ("expected_release", "expected_fingerprint", "expected_nodes"):
         if params[name] is not None:
             words += [f"--{name.replace('_', '-')}", str(params[name])]

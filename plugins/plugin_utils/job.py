@@ -1,29 +1,16 @@
-"""Run a module as a job on the host, and poll its progress."""
+"""Run a module as a job on the host, and follow its progress."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-INTERVAL_S = 1.0
+FOLLOW = "seedcore.cluster.seedcore_job"
 # Extra time for the host's job beyond the deadlines of its module: the start of Python, the end of the job.
 MARGIN_S = 30
-_OF_THE_JOB = frozenset(
-    {
-        "ansible_job_id",
-        "results_file",
-        "started",
-        "finished",
-        "erased",
-        "stdout",
-        "stderr",
-        "stdout_lines",
-        "stderr_lines",
-    }
-)
 
 
 class Job:
@@ -40,48 +27,40 @@ class Job:
         self._vars = task_vars
         self._limit_s = limit_s + MARGIN_S
 
-    def run(self, meanwhile: Callable[[float], None]) -> dict[str, Any]:
-        """Return the module's result; call ``meanwhile`` each second with the seconds that have passed.
+    def run(self, look: Mapping[str, Any], show: Callable[[dict[str, Any], float], None]) -> dict[str, Any]:
+        """Return the module's result; call ``show`` with each new status report and the seconds that have passed.
+
+        Args:
+            look: Options of the module seedcore_job that tell whose status to read.
+            show: Receives the reports.
 
         Raises:
             AnsibleActionFail: The job did not end in time.
         """
         task = self._plugin._task.copy()  # noqa: SLF001 - as all action plugins do
         task.async_val = self._limit_s
-        job: dict[str, Any] = self._action("ansible.legacy.normal", task).run(task_vars=self._vars)
+        job: dict[str, Any] = self._plugin._shared_loader_obj.action_loader.get(  # noqa: SLF001
+            "ansible.legacy.normal",
+            task=task,
+            connection=self._plugin._connection,  # noqa: SLF001
+            play_context=self._plugin._play_context,  # noqa: SLF001
+            loader=self._plugin._loader,  # noqa: SLF001
+            templar=self._plugin._templar,  # noqa: SLF001
+            shared_loader_obj=self._plugin._shared_loader_obj,  # noqa: SLF001
+        ).run(task_vars=self._vars)
         if "ansible_job_id" not in job:
             return job
-        try:
-            done = self._end(job["ansible_job_id"], meanwhile)
-        finally:
-            self._ask(job["ansible_job_id"], "cleanup")
-        return {key: value for key, value in done.items() if key not in _OF_THE_JOB}
+        return self._end({**look, "path": job["results_file"]}, show)
 
-    def _end(self, jid: str, meanwhile: Callable[[float], None]) -> dict[str, Any]:
+    def _end(self, options: dict[str, Any], show: Callable[[dict[str, Any], float], None]) -> dict[str, Any]:
         started = time.monotonic()
-        while (elapsed := time.monotonic() - started) < self._limit_s:
-            time.sleep(INTERVAL_S)
-            job = self._ask(jid, "status")
-            if job.get("finished"):
-                return job
-            meanwhile(elapsed)
+        while (elapsed_s := time.monotonic() - started) < self._limit_s:
+            answer = self._plugin._execute_module(module_name=FOLLOW, module_args=options, task_vars=self._vars)  # noqa: SLF001
+            if answer.get("failed"):
+                return dict(answer)
+            if answer["finished"]:
+                return dict(answer["result"])
+            if report := answer["report"]:
+                options["seen"] = answer["seen"]
+                show(report, elapsed_s)
         raise AnsibleActionFail(f"the job of {self._plugin._task.action} did not end within {self._limit_s} s")  # noqa: SLF001
-
-    def _ask(self, jid: str, mode: str) -> dict[str, Any]:
-        task = self._plugin._task.copy()  # noqa: SLF001
-        task.action = "ansible.legacy.async_status"
-        task.args = {"jid": jid, "mode": mode}
-        answer: dict[str, Any] = self._action(task.action, task).run(task_vars=self._vars)
-        return answer
-
-    def _action(self, name: str, task: Any) -> Any:
-        plugin = self._plugin
-        return plugin._shared_loader_obj.action_loader.get(  # noqa: SLF001
-            name,
-            task=task,
-            connection=plugin._connection,  # noqa: SLF001
-            play_context=plugin._play_context,  # noqa: SLF001
-            loader=plugin._loader,  # noqa: SLF001
-            templar=plugin._templar,  # noqa: SLF001
-            shared_loader_obj=plugin._shared_loader_obj,  # noqa: SLF001
-        )

@@ -57,6 +57,7 @@ FORMATS = ("table", "json", "yaml")
 )
 @click.option("--stable", type=Seconds(zero=True), help="Seconds that it must stay healthy; needs --wait.")
 @click.option("--canary", is_flag=True, help="Every organ must return a nonce; needs --wait.")
+@click.option("--while-healthy", is_flag=True, help="End at the first report that is not healthy; needs --wait.")
 @click.option("--expected-release", type=Text(), metavar="ID", help="Unhealthy if another release runs.")
 @click.option(
     "--expected-fingerprint", type=Text(), metavar="ID|config",
@@ -79,6 +80,7 @@ def status(
     timeout: float | None,
     stable: float | None,
     canary: bool,
+    while_healthy: bool,
     expected_release: str | None,
     expected_fingerprint: str | None,
     expected_nodes: int | None,
@@ -97,7 +99,10 @@ def status(
     if as_json and output not in {None, "json"}:
         raise click.UsageError(f"--json and --output {output} exclude each other")
     form = "json" if as_json else output or "table"
-    of_wait = {"--timeout": timeout is not None, "--stable": stable is not None, "--canary": canary}
+    of_wait = {
+        "--timeout": timeout is not None, "--stable": stable is not None, "--canary": canary,
+        "--while-healthy": while_healthy,
+    }  # fmt: skip
     check_together("--wait", given=wait_, needing=of_wait)
     check_together("--watch or --wait", given=watch or wait_, needing={"--interval": interval is not None})
     if watch and wait_:
@@ -122,7 +127,8 @@ def status(
         with Progress(limit_s=limit) as progress:
             report = wait(
                 settings, timeout_s=limit, interval_s=interval or WAIT_INTERVAL_S, stable_s=stable or 0.0,
-                canary=canary, on_change=lambda now: progress(f"{now.status}: {now.message}"), **expectations,
+                canary=canary, on_change=lambda now: progress(f"{now.status}: {now.message}"),
+                ends=(lambda now: not now.healthy) if while_healthy else None, **expectations,
             )  # fmt: skip
     _print(report, form)
     return report.exit_code

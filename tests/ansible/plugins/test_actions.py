@@ -55,10 +55,12 @@ def play(tmp_path: Path) -> Play:
     return Play(tmp_path)
 
 
-# A wait that ends after the controller has polled it this often.
+# A wait that ends after its status has been read this often.
 _WAIT = """
     asked = lambda: sum("--wait" not in line for line in open(os.path.join(here, "calls")))
-    if "--wait" in sys.argv:
+    if "--while-healthy" in sys.argv:
+        print(json.dumps({stages!r}[0]))
+    elif "--wait" in sys.argv:
         while asked() < 4:
             time.sleep(0.1)
         print(json.dumps({last!r}))
@@ -75,8 +77,30 @@ def test_a_wait_shows_each_new_stage_once(play: Play, executable: Executable) ->
     assert screen.count("[localhost] initializing: 1 of 3 organs ready (") == 1
     assert screen.count("[localhost] initializing: 2 of 3 organs ready (") == 1
     assert "changed=0" in screen
-    assert sum("--wait" in arguments for arguments, _ in executable.calls()) == 1
+    assert sum("--wait" in arguments for arguments, _ in executable.calls()) == 2, "the watch, then the wait"
     assert list((play.directory / "jobs").iterdir()) == []
+
+
+def test_what_is_healthy_is_watched_by_one_command_without_a_job(play: Play, executable: Executable) -> None:
+    executable.prints(HEALTHY)
+    rc, screen = play.run("seedcore_status", executable=str(executable.path), wait=True, stable_s=5)
+    assert rc == 0, screen
+    ((arguments, _),) = executable.calls()
+    assert (arguments[arguments.index("--stable") + 1], arguments[-1]) == ("5", "--while-healthy")
+    assert screen.count("[localhost] healthy: ") == 1
+    assert not (play.directory / "jobs").exists()
+
+
+def test_a_release_that_cannot_watch_is_waited_for(play: Play, executable: Executable) -> None:
+    executable.write(f"""
+        if "--while-healthy" in sys.argv:
+            sys.stderr.write("Error: No such option: --while-healthy")
+            sys.exit(2)
+        print(json.dumps({HEALTHY!r}))
+    """)
+    rc, screen = play.run("seedcore_status", executable=str(executable.path), wait=True)
+    assert rc == 0, screen
+    assert "--while-healthy" not in screen
 
 
 def test_a_wait_that_is_over_fails_with_one_line(play: Play, executable: Executable) -> None:
