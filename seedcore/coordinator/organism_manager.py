@@ -400,15 +400,13 @@ class OrganismManager:
     async def _with_room(self, organs: list[OrganSpec]) -> tuple[list[str], list[str]]:
         """Split organs into those whose new processes have room beside the old ones, and those that must wait."""
         beside: list[OrganSpec] = []
-        first: list[str] = []
         for organ in organs:
             wanted = [Request(one, index) for one in (*beside, organ) for index in range(one.replicas)]
-            # A new organ has no old process to end first: Ray waits for room, and the status shows it.
-            if organ.id not in self._replicas or await self._placer.fits_now(wanted):
+            # End no old process for one that would have to wait all the same: nothing can hold it, or it is new.
+            is_new, placer = organ.id not in self._replicas, self._placer
+            if is_new or not await placer.fits(organ) or await placer.fits_now(wanted):
                 beside.append(organ)
-            else:
-                first.append(organ.id)
-        if first:
+        if first := [organ.id for organ in organs if organ not in beside]:
             logger.info("no room for old and new processes at the same time, tasks wait: %s", ", ".join(first))
         return [organ.id for organ in beside], first
 

@@ -178,6 +178,25 @@ def test_no_task_fails_and_none_is_done_twice_while_an_organ_is_replaced(*, has_
     world(body, organ("one", agent_count=2, **gpu))
 
 
+def test_what_no_node_can_hold_takes_no_old_process_away() -> None:
+    async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
+        cluster.cpus = {"node": 8.0}
+        await manager.initialize()
+        old = cluster.actors["seedcore_organ.one.0"]
+        cluster.change(has_room=False)
+        after = OrganismSpec(organs=(organ("one", num_cpus=9.0),))
+        reload = asyncio.create_task(manager.reload(after, timeout_s=30.0, commit=nothing))
+        while not reload.done():
+            assert (await do(manager, "one"))["success"]
+            assert manager.missing() == ([], [])
+            await asyncio.sleep(0.5)
+        with pytest.raises(InitializationError, match="organs one did not come up within 30"):
+            await reload
+        assert cluster.actors == {"seedcore_organ.one.0": old}
+
+    world(body, organ("one"))
+
+
 def test_what_an_old_process_sends_back_is_done_by_the_new_one() -> None:
     async def body(manager: OrganismManager, cluster: FakeCluster) -> None:
         await manager.initialize()
