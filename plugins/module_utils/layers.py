@@ -169,3 +169,24 @@ def choose(layers: Iterable[Layer], active_path: str, ray: str, wanted: str = ""
             return layer
     remedy = "name one that every host has (seedcore releases), or deploy the project's version that it was made from"
     raise NoReleaseError(f"{wanted} is not on this host{there}: {remedy}")
+
+
+def choose_for_revert(layers: Iterable[Layer], active_path: str, ray: str, before: str) -> Layer:
+    """Return the layer to go back to after a red gate: the one that was active before, or the last green one.
+
+    It may be the active one, if only its organism has changed.
+
+    Args:
+        layers: All layers of the host.
+        active_path: The active one, from the prefix.
+        ray: The layer of Ray that the nodes run from, from the prefix.
+        before: Id of the layer that was active before the run; it counts only if it was green.
+
+    Raises:
+        NoReleaseError: None was green, or none fits the nodes.
+    """
+    layers = list(layers)
+    for layer in layers:
+        if layer.id == before and layer.green and base(layers, layer.path) == ray:
+            return layer
+    return choose(layers, active_path, ray)

@@ -21,6 +21,11 @@ options:
     description: Id of the release, or of its agents; empty for the one that was green before the active one.
     type: str
     default: ""
+  before:
+    description:
+      - Id of the layer that was active before a run whose gate was red. It is chosen if it was green, else the one that
+        was green last. It may be the active one, if only its organism has changed. Excludes O(to).
+    type: str
   state:
     description: V(found) only chooses it, V(active) makes it the active one.
     type: str
@@ -65,6 +70,10 @@ green:
   description: When it was green, as text; empty if it never was.
   returned: success
   type: str
+differs:
+  description: Whether something has to change to make it the active one.
+  returned: success
+  type: bool
 """
 
 import dataclasses
@@ -82,17 +91,23 @@ def main() -> None:
         argument_spec={
             "prefix": {"type": "path", "required": True},
             "to": {"type": "str", "default": ""},
+            "before": {"type": "str"},
             "state": {"type": "str", "choices": ["found", "active"], "default": "active"},
         },
         supports_check_mode=True,
     )
     prefix, known = Path(module.params["prefix"]), layers.read(Path(module.params["prefix"]))
     active = layers.active(prefix)
+    ray, before = f"ray/{_target(prefix / 'ray' / 'current')}", module.params["before"]
     try:
-        chosen = layers.choose(known, active, f"ray/{_target(prefix / 'ray' / 'current')}", module.params["to"])
+        if before is None:
+            chosen = layers.choose(known, active, ray, module.params["to"])
+        else:
+            chosen = layers.choose_for_revert(known, active, ray, before)
     except layers.NoReleaseError as error:
         module.fail_json(msg=str(error))
-    changes = pending(prefix, chosen, active) if module.params["state"] == "active" else []
+    wanted = pending(prefix, chosen, active)
+    changes = wanted if module.params["state"] == "active" else []
     if not module.check_mode:
         try:
             for path, state in changes:
@@ -105,6 +120,7 @@ def main() -> None:
     module.exit_json(
         changed=bool(changes), id=chosen.id, release=str(chosen.document.get("release") or ""),
         agents=str(chosen.document.get("agents") or ""), before=active.rpartition("/")[2], green=chosen.green,
+        differs=bool(wanted),
     )  # fmt: skip
 
 

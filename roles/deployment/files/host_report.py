@@ -223,6 +223,7 @@ def main() -> None:
         "shm_mib": shm.f_blocks * shm.f_frsize // 2**20 if shm else 0,
         "writable": os.access(str(parent), os.W_OK | os.X_OK),
         "parent": str(parent),
+        "active": (prefix / "current").resolve().name if (prefix / "current").is_symlink() else "",
         "complete": sorted(
             str(path.relative_to(prefix)) for pattern in COMPLETE for path in prefix.glob(pattern) if runs(path.parent)
         ),

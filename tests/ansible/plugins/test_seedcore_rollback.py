@@ -114,3 +114,40 @@ def test_without_another_green_release_there_is_nothing_to_go_back_to(prefix: Pa
     failed = run("seedcore_rollback", prefix=str(prefix))
     assert failed["msg"] == "no other release was green with the Ray of the nodes; green were: 0.a"
     assert run("seedcore_rollback", prefix=str(prefix / "blank"))["msg"].startswith("no other release was green")
+
+
+@pytest.mark.parametrize(
+    ("before", "green", "chosen"),
+    [
+        ("1.a", ("agents/1.a",), "1.a"),
+        # What was active before was not green: the last one that was.
+        ("1.red", ("agents/1.a",), "1.a"),
+        # On another Ray.
+        ("0.a", ("agents/0.a", "agents/1.a"), "1.a"),
+        # The agents are new, and before them a release without any was green.
+        ("1", ("releases/1",), "1"),
+        # Only the organism has changed.
+        ("1.b", ("agents/1.b", "agents/1.a"), "1.b"),
+    ],
+)
+def test_after_a_red_gate_it_goes_back_to_what_was_active_before_if_that_was_green(
+    prefix: Path, run: Run, before: str, green: tuple[str, ...], chosen: str
+) -> None:
+    for path in prefix.glob("agents/*/green"):
+        path.unlink()
+    for name in green:
+        (prefix / name / "green").write_text("2026-11-05T00:00:00Z\n")
+        (prefix / name / "organism.yaml").write_text("then: 1\n")
+
+    found = run("seedcore_rollback", prefix=str(prefix), before=before, state="found")
+    assert (found["id"], found["differs"], active(prefix)) == (chosen, True, "agents/1.b")
+    assert run("seedcore_rollback", prefix=str(prefix), before=before)["id"] == chosen
+
+    assert active(prefix).rpartition("/")[2] == chosen
+    assert (prefix / "etc" / "organism.yaml").read_text() == "then: 1\n"
+
+
+def test_after_a_red_first_run_there_is_nothing_to_go_back_to(prefix: Path, run: Run) -> None:
+    for path in prefix.glob("agents/*/green"):
+        path.unlink()
+    assert run("seedcore_rollback", prefix=str(prefix), before="")["msg"].startswith("no other release was green")

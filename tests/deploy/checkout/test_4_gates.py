@@ -144,6 +144,30 @@ def test_a_rollback_makes_the_agents_active_that_were_green_before(deployed: Sit
     assert json.loads(deployed.deployment.seedcore("submit", "read").stdout)["result"] == {"edited": "small"}
 
 
+def test_a_red_deployment_goes_back_to_what_was_green(deployed: Site) -> None:
+    before, source = deployed.status(), deployed.agents / "careful.py"
+    text = source.read_text()
+    source.write_text(text.replace("self.text = self.model.read_text()", 'raise RuntimeError("not with me")'))
+
+    run = deployed.run("deploy")
+    after = deployed.status()
+
+    assert run.returncode != 0
+    cause, _, rest = run.last_lines[-1].partition(". Went back: ")
+    assert re.fullmatch(r"init_failed: .*agent first_agent_0 did not start: RuntimeError: not with me.*", cause), cause
+    own = before["coordinator"]["agents"]
+    assert re.fullmatch(rf"{re.escape(own)} is active, which was green at \S+; before, \S+ was; it is healthy", rest), (
+        rest
+    )
+    assert (after["healthy"], after["coordinator"]["agents"]) == (True, own)
+    assert (deployed.deployment.prefix / "current").resolve().name == own
+    assert after["coordinator"]["pid"] == before["coordinator"]["pid"]
+    assert json.loads(deployed.deployment.seedcore("submit", "read").stdout)["result"] == {"edited": "small"}
+
+    source.write_text(text)
+    assert deployed.run("deploy").check().recap["changed"] == 0, "it is as the last green run has left it"
+
+
 @pytest.mark.parametrize("kind", ["releases", "agents"])
 def test_a_half_made_layer_is_made_anew(deployed: Site, kind: str) -> None:
     own = deployed.status()["coordinator"]
