@@ -67,6 +67,8 @@ class FakeProcess:
         self.runs = asyncio.Event()
         self.runs.set()
         self.died = asyncio.Event()
+        # The process keeps it, so that a dead process's tasks are not collected in the middle of another test.
+        self._never = asyncio.Event()
         self.was_well = False
         self.is_fenced = self.is_frozen = self.is_to_die = False
         self.node_id = actor.node_id
@@ -92,7 +94,7 @@ class FakeProcess:
         await asyncio.sleep(float(task.params.get("seconds", 0.0)))
         await self.runs.wait()
         if self.died.is_set():
-            await asyncio.Event().wait()
+            await self._never.wait()
         self.cluster.done[str(task.id)] += 1
         return "done"
 
