@@ -358,6 +358,10 @@ class FakeCluster:
             actor.end()
         for process in self.processes:
             process.end()
+        # Nothing else ends the tasks of a dead process, and nothing holds them when the cluster has gone.
+        for task in asyncio.all_tasks():
+            if "AgentRunner.execute" in repr(task.get_coro()):
+                task.cancel()
         await asyncio.sleep(0)
 
     async def _head(self) -> None:
