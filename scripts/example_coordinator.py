@@ -101,7 +101,8 @@ class ExampleCoordinator:
 
     def metrics(self) -> dict[str, Any]:
         """Return the input of ``GET /metrics``: counters, organs, disks and durable tasks."""
-        return {**self.figures, "organs": self.organs, "disks": self.disks, "inbox": self.durable}
+        figures = {"disks": self.disks, "inbox": self.durable, "inbox_oldest_s": 2.5}
+        return {**self.figures, "organs": self.organs, **figures}
 
     async def handle(self, _task: Any, /) -> dict[str, Any]:
         """Return the same successful answer for every task."""

@@ -382,6 +382,7 @@ class Coordinator(metaclass=ActorClass):
             "organs": self._life.organism.organ_metrics(),
             "disks": self._disks.to_list(),
             "inbox": self.inbox.figures(),
+            "inbox_oldest_s": self.inbox.oldest_s(),
         }
 
     def _answered(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.errors import NoTaskError, TaskError
-from seedcore.core.reason import Reason, Status
+from seedcore.core.reason import ExitCode, Reason, Status
 from seedcore.core.settings import Settings
 from seedcore.core.task import Task
 
@@ -64,16 +64,25 @@ class NoInbox:
         """Return nothing."""
         return []
 
+    def oldest_s(self) -> float | None:
+        """Return None."""
+        return None
+
 
 Judgement = tuple[Status, Reason, str, list[str]]
 
 
 def combine(organism: Judgement, inbox: tuple[Reason, str] | None) -> Judgement:
-    """Return the worse of what is wrong with the organism and with the inbox."""
+    """Return the worse of what is wrong with the organism and with the inbox.
+
+    A backlog and parked tasks are named, but they do not degrade: a deployment must not be refused because of them.
+    """
     status, reason, message, degraded = organism
     if inbox is None or status is not Status.HEALTHY:
         return organism
     fault, text = inbox
+    if fault.exit_code is ExitCode.OK:
+        return status, fault if reason is Reason.READY else reason, f"{message}; {text}", degraded
     if fault.status is not Status.HEALTHY or reason is Reason.READY:
         return fault.status, fault, text, [text, *degraded]
     return status, reason, f"{message}; {text}", [*degraded, text]

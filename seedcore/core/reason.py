@@ -108,6 +108,14 @@ class Reason(StrEnum):
         "inbox_full", Status.HEALTHY, ExitCode.FAILED,
         "Free space on the disk of the state directory, or decide about tasks: seedcore tasks --parked.",
     )  # fmt: skip
+    INBOX_LATE = (
+        "inbox_late", Status.HEALTHY, ExitCode.OK,
+        "Add agents, replicas or max_concurrency to the organ, or submit less.",
+    )  # fmt: skip
+    INBOX_PARKED = (
+        "inbox_parked", Status.HEALTHY, ExitCode.OK,
+        "Decide about each task: seedcore tasks --parked, then seedcore task retry, done or discard ID.",
+    )  # fmt: skip
     WRONG_RELEASE = (
         "wrong_release", Status.UNHEALTHY, ExitCode.FAILED,
         "Deploy again; this replaces the Coordinator.", "terminal",

@@ -269,6 +269,12 @@ METRICS = (
         ],
     ),
     _gauge(
+        "seedcore_inbox_oldest_ready_seconds",
+        "Seconds for which the oldest durable task that is ready has waited for an organ.",
+        _figure("inbox_oldest_s"),
+        [_lines("Tasks", "Wait of the oldest durable task", 8, {"seedcore_inbox_oldest_ready_seconds": "oldest"}, "s")],
+    ),
+    _gauge(
         "seedcore_organ_ready",
         "1 if the organ has its minimum of ready agents.",
         _organ("ready"),

@@ -9,6 +9,8 @@ from seedcore.core.reason import Reason
 
 BLOCKED_AFTER_S = 5.0
 STUCK_AFTER_S = 60.0
+LATE_AFTER_S = 600.0
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,8 @@ class Condition:
         known: Queues that some organ serves.
         recovering: By organ, the number of tasks that it has to tell about.
         full: Why no more tasks are accepted, empty if they are.
+        oldest_s: By queue with ready tasks, how long its oldest one has waited.
+        parked: By task type, the number of tasks that wait for a person.
     """
 
     fault: str = ""
@@ -34,6 +38,8 @@ class Condition:
     known: Collection[str] = ()
     recovering: Mapping[str, int] = field(default_factory=dict)
     full: str = ""
+    oldest_s: Mapping[str, float] = field(default_factory=dict)
+    parked: Mapping[str, int] = field(default_factory=dict)
 
 
 def judge(now: Condition) -> tuple[Reason, str] | None:
@@ -48,12 +54,33 @@ def judge(now: Condition) -> tuple[Reason, str] | None:
     if now.recovering:
         parts = ", ".join(f"{organ} ({count})" for organ, count in sorted(now.recovering.items()))
         return Reason.INBOX_RECOVERING, f"organs have yet to tell what became of durable tasks: {parts}"
-    return (Reason.INBOX_FULL, f"the inbox accepts no more tasks: {now.full}") if now.full else None
+    if now.full:
+        return Reason.INBOX_FULL, f"the inbox accepts no more tasks: {now.full}"
+    return _named(now)
+
+
+def _named(now: Condition) -> tuple[Reason, str] | None:
+    """Return what is no fault of the deployment, but somebody should know."""
+    lane = max(now.oldest_s, key=lambda one: now.oldest_s[one], default="")
+    if lane and now.oldest_s[lane] >= LATE_AFTER_S:
+        text = f"the oldest durable task of type {_kind(lane)} has waited for {now.oldest_s[lane]:.0f} s"
+        return Reason.INBOX_LATE, text
+    if now.parked:
+        most = sorted(now.parked.items(), key=lambda one: (-one[1], one[0]))
+        kinds = [f"{kind} ({count})" for kind, count in most[:_MAX_NAMED]] + ["..."] * (len(most) > _MAX_NAMED)
+        total = sum(now.parked.values())
+        who = "1 durable task waits" if total == 1 else f"{total} durable tasks wait"
+        return Reason.INBOX_PARKED, f"{who} for a decision: {', '.join(kinds)}"
+    return None
+
+
+def _kind(lane: str) -> str:
+    return lane.replace("\n", " in domain ")
 
 
 def _stuck(now: Condition) -> str | None:
     for lane, seconds in sorted(now.idle_s.items()):
-        kind = lane.replace("\n", " in domain ")
+        kind = _kind(lane)
         if seconds >= STUCK_AFTER_S and lane not in now.known:
             return f"durable tasks of type {kind} wait, and no organ accepts them"
         if seconds >= STUCK_AFTER_S and lane in now.with_room:

@@ -201,6 +201,15 @@ class Inbox:
             for (kind, state), count in sorted(self._counts().items())
         ]
 
+    def oldest_s(self) -> float | None:
+        """Return for how many seconds the oldest ready task has waited, 0 if none waits; None if it is not open."""
+        return None if self._session is None else max(self._waits_s(self._session).values(), default=0.0)
+
+    def _waits_s(self, session: Session) -> dict[str, float]:
+        """Return, by queue, for how many seconds its oldest ready task has waited."""
+        now = now_ms()
+        return {lane: max(0.0, (now - since) / 1000) for lane, since in session.pump.ready_since.items()}
+
     async def _live(self, adopted: Callable[[], None]) -> None:
         """Keep it open."""
         while True:
@@ -276,6 +285,8 @@ class Inbox:
             known=known,
             recovering=recovering,
             full=pump.last.is_full if pump.last is not None else "",
+            oldest_s=self._waits_s(session),
+            parked={kind: count for (kind, state), count in self._counts().items() if state is State.PARKED},
         )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from seedcore.coordinator.inbox.messages import Claimed, Conflict, Ending, NewTask, Refused, Room, Told, Turn, Turned
@@ -22,6 +22,7 @@ MOST_AT_ONCE = 500
 BEAT_S = 5.0
 """Without anything else to do, a turn renews the ownership this often."""
 TIDY_S = 60.0
+LOOK_S = 10.0
 RETRY_AFTER_S = 1.0
 
 
@@ -30,6 +31,9 @@ class Store(Protocol):
 
     def turn(self, turn: Turn, /) -> Turned:
         """Do everything of one turn, durably."""
+
+    def ready_since(self) -> dict[str, int]:
+        """Return since when the oldest ready task of each queue has waited, in milliseconds since 1970."""
 
     def tidy(self) -> int:
         """Delete some of what has ended long ago; return how much."""
@@ -83,6 +87,8 @@ class Pump:
         self.lanes = set(lanes)
         self.idle_since: dict[str, float] = dict.fromkeys(lanes, time.monotonic())
         """Since when each queue with ready tasks has given none to an organ; monotonic."""
+        self.ready_since: Mapping[str, int] = {}
+        """Since when the oldest ready task of each queue has waited; milliseconds since 1970, at most LOOK_S old."""
         self.last: Turned | None = None
         self.busy_since: float | None = None
         """When the turn that is in the thread has begun, or the oldest one that should have; monotonic."""
@@ -121,11 +127,15 @@ class Pump:
             FencedError: Another process has taken over.
             Exception: The store cannot be relied on any more.
         """
-        next_tidy = asyncio.get_running_loop().time() + TIDY_S
+        next_look = asyncio.get_running_loop().time()
+        next_tidy = next_look + TIDY_S
         try:
             while True:
                 is_due = await self._pause()
                 await self._turn(is_due=is_due)
+                if asyncio.get_running_loop().time() >= next_look:
+                    self.ready_since = await self._writer.call(self._store.ready_since) if self.lanes else {}
+                    next_look = asyncio.get_running_loop().time() + LOOK_S
                 if asyncio.get_running_loop().time() >= next_tidy and not (self._new or self._endings):
                     deleted = await self._writer.call(self._store.tidy)
                     next_tidy = asyncio.get_running_loop().time() + (0.0 if deleted else TIDY_S)

@@ -164,6 +164,25 @@ class SqliteStore:
             self._is_full(),
         )  # fmt: skip
 
+    def ready_since(self) -> dict[str, int]:
+        """Return the time from which the oldest ready task of each queue has waited, in milliseconds since 1970.
+
+        Each step is one search in the index, however many tasks wait.
+        """
+        found: dict[str, int] = {}
+        ready = "FROM task WHERE state = 0"
+        (lane,) = self._one(f"SELECT min(lane) {ready}")
+        while lane is not None:
+            (priority,) = self._one(f"SELECT max(priority) {ready} AND lane = ?", (lane,))
+            while priority is not None:
+                oldest = f"SELECT max(created, not_before) {ready} AND lane = ? AND priority = ? ORDER BY id LIMIT 1"
+                (since,) = self._one(oldest, (lane, priority))
+                found[lane] = min(since, found.get(lane, since))
+                lower = f"SELECT max(priority) {ready} AND lane = ? AND priority < ?"
+                (priority,) = self._one(lower, (lane, priority))
+            (lane,) = self._one(f"SELECT min(lane) {ready} AND lane > ?", (lane,))
+        return found
+
     def tidy(self) -> int:
         """Delete some of what has ended long ago; return the number of tasks."""
         now = self._clock()

@@ -33,6 +33,17 @@ from seedcore.core.reason import Reason, Status
             "organs have yet to tell what became of durable tasks: a.1 (2), pay.0 (3)",
         ),
         ({"full": "why"}, Reason.INBOX_FULL, "the inbox accepts no more tasks: why"),
+        (
+            {"oldest_s": {"mail": 700.0, "pay\neu": 900.0}, "parked": {"pay": 1}},
+            Reason.INBOX_LATE,
+            "the oldest durable task of type pay in domain eu has waited for 900 s",
+        ),
+        (
+            {"parked": {"mail": 1, "pay": 4}},
+            Reason.INBOX_PARKED,
+            "5 durable tasks wait for a decision: pay (4), mail (1)",
+        ),
+        ({"parked": {"pay": 1}}, Reason.INBOX_PARKED, "1 durable task waits for a decision: pay (1)"),
     ],
 )
 def test_what_is_wrong(condition: dict[str, Any], reason: Reason, text: str) -> None:
@@ -46,6 +57,7 @@ def test_what_is_wrong(condition: dict[str, Any], reason: Reason, text: str) -> 
         {"busy_s": 4.9},
         {"idle_s": {"pay": 59.0}},  # it may have been removed a moment ago
         {"idle_s": {"pay": 900.0}, "known": ["pay"]},  # its organ is busy
+        {"oldest_s": {"pay": 599.0}},
     ],
 )
 def test_what_is_not_wrong(condition: dict[str, Any]) -> None:
@@ -81,6 +93,17 @@ DOWN: Judgement = (Status.UNHEALTHY, Reason.ORGANS_DOWN, "down", ["down"])
             DEGRADED,
             (Reason.INBOX_UNAVAILABLE, "gone"),
             (Status.UNHEALTHY, Reason.INBOX_UNAVAILABLE, "gone", ["gone", "one"]),
+        ),
+        # Not degraded: a deployment must not be refused because somebody has to decide about a task.
+        (
+            READY,
+            (Reason.INBOX_PARKED, "1 task waits"),
+            (Status.HEALTHY, Reason.INBOX_PARKED, "all ready; 1 task waits", []),
+        ),
+        (
+            DEGRADED,
+            (Reason.INBOX_LATE, "late"),
+            (Status.HEALTHY, Reason.DEGRADED, "one is missing; late", ["one"]),
         ),
         (STARTING, (Reason.INBOX_UNAVAILABLE, "gone"), STARTING),
         (DOWN, (Reason.INBOX_UNAVAILABLE, "gone"), DOWN),

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +318,34 @@ def test_tasks_are_listed_without_their_content(opened: SqliteStore, clock: Cloc
     assert [task["id"] for task in opened.find([State.READY], None, clock.now, 10)] == [3]
     assert opened.find([State.PARKED], None, 0, 10) == []
     assert "body" not in opened.find([State.READY], None, 0, 10)[0]
+
+
+def test_it_tells_since_when_the_oldest_task_of_each_queue_waits(opened: SqliteStore, clock: Clock) -> None:
+    assert opened.ready_since() == {}
+    opened.turn(Turn(new=[new(1, priority=0), new(2, type="mail", lane="mail\neu", domain="eu")]))
+    first, clock.now = clock.now, clock.now + 5_000
+    # Later ones that begin earlier do not hide it.
+    opened.turn(Turn(new=[new(3, priority=9), new(4, priority=-1), new(5, type="mail", lane="mail")]))
+    assert opened.ready_since() == {"mail": clock.now, "mail\neu": first, "pay": first}
+
+    opened.turn(Turn(rooms=[replace(ROOM, tasks=2)]))
+    assert opened.ready_since() == {"mail": clock.now, "mail\neu": first, "pay": clock.now}
+
+
+def test_the_question_takes_as_many_steps_with_many_tasks_as_with_few(opened: SqliteStore) -> None:
+    def steps() -> int:
+        count = [0]
+
+        def counted() -> int:
+            count[0] += 1
+            return 0
+
+        opened._db.set_progress_handler(counted, 1)
+        assert len(opened.ready_since()) == 1
+        opened._db.set_progress_handler(None, 0)
+        return count[0]
+
+    opened.turn(Turn(new=[new(1)]))
+    few = steps()
+    opened.turn(Turn(new=[new(number) for number in range(2, 3000)]))
+    assert steps() < few + 50
