@@ -583,3 +583,21 @@ def test_a_release_is_not_activated_beside_another_one_that_limit_leaves_in_plac
         if path == "roles/seedcore/tasks/activate.yml"
     ]
     assert steps.index("left_out.yml") < steps.index("config.yml"), "before anything changes"
+
+
+@pytest.mark.parametrize(
+    ("cause", "reverts"),
+    [
+        ("init_failed: agent a_agent_0 did not start: RuntimeError: no (after 3 s)", True),
+        ("organs_down: a: 0 of 1 agents ready (after 120 s)", True),
+        ("starting: still initializing: 0 of 1 organs ready (after 60 s)", True),
+        ("nodes_missing: nodes that are not alive: worker-1 (after 120 s)", False),
+        ("network: worker-1 cannot fetch from worker-2", False),
+        ("inbox_in_use: the inbox is not open: another process has it (after 120 s)", False),
+    ],
+)
+def test_only_what_another_release_may_mend_is_reverted(
+    variable: Callable[..., Any], cause: str, *, reverts: bool
+) -> None:
+    name = "__seedcore_release_may_be_at_fault"
+    assert variable(name, role="seedcore", ansible_failed_result={"msg": cause}) is reverts
