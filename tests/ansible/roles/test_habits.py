@@ -601,3 +601,25 @@ def test_only_what_another_release_may_mend_is_reverted(
 ) -> None:
     name = "__seedcore_release_may_be_at_fault"
     assert variable(name, role="seedcore", ansible_failed_result={"msg": cause}) is reverts
+
+
+def test_a_step_that_a_playbook_includes_derives_the_variables_of_other_roles_by_itself() -> None:
+    """An included role leaves no variables to the next one, and an inventory need not set those with a default."""
+
+    def included(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        inner = [task for one in found for key in ("block", "rescue", "tasks") for task in included(one.get(key) or [])]
+        return inner + [role for one in found if (role := one.get("ansible.builtin.include_role"))]
+
+    steps = {
+        (role["name"].rpartition(".")[2], role.get("tasks_from", "main"))
+        for path in (ROOT / "playbooks").rglob("*.yml")
+        for role in included(yaml.safe_load(path.read_text()))
+    }
+    assert {("seedcore", "was_up"), ("seedcore", "red"), ("seedcore", "vacate")} <= steps
+    for role, step in sorted(steps):
+        if role.startswith("seedcore") and step != "layout":
+            first = yaml.safe_load((ROOT / "roles" / role / "tasks" / f"{step}.yml").read_text())[0]
+            layout = first.get("ansible.builtin.import_tasks") or first.get("ansible.builtin.import_role", {}).get(
+                "tasks_from"
+            )
+            assert layout in ("layout.yml", "layout"), f"{role}: {step}"
