@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import ssl
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -161,6 +163,37 @@ def test_its_own_configuration_is_well_and_the_token_is_its_owners(watched: Watc
     token = watched.prefix / "etc" / "token"
     assert token.stat().st_mode & 0o777 == 0o400
     assert token.read_text() not in (watched.prefix / "etc" / "prometheus.yml").read_text()
+
+
+def test_its_token_may_only_read(watched: Watched) -> None:
+    token = (watched.prefix / "etc" / "token").read_text()
+    port = watched.deployment.variables["seedcore_http_port"]
+
+    def answer(path: str, body: bytes | None = None) -> int:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"https://127.0.0.1:{port}{path}", data=body, headers=headers)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=context) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert answer("/metrics") == 200
+    assert answer("/coordinator/tasks", b'{"type": "echo"}') == 403
+    assert token != (watched.deployment.prefix / "etc" / "token").read_text()
+
+
+def test_a_token_that_was_revoked_is_made_anew(watched: Watched) -> None:
+    old = (watched.prefix / "etc" / "token").read_text()
+    (row,) = json.loads(watched.deployment.seedcore("token", "list", "--json").stdout)
+    assert (row["name"], row["scope"]) == ("prometheus-localhost", "read")
+    assert watched.deployment.seedcore("token", "revoke", row["name"]).returncode == 0
+
+    assert watched.run("monitoring").check().changed_tasks
+
+    assert (watched.prefix / "etc" / "token").read_text() != old
 
 
 def test_grafana_finds_the_dashboard_and_its_source(watched: Watched) -> None:

@@ -98,7 +98,7 @@ def common_place() -> Iterator[Path]:
 def run() -> Callable[..., dict[str, Any]]:
     """Provide a function that runs a module in a separate process, as Ansible does on a host."""
 
-    def run_module(name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+    def run_module(name: str, /, *, check: bool = False, **options: Any) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, str(ROOT / "plugins" / "modules" / f"{name}.py")],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": {"_ansible_check_mode": check, **options}}),
