@@ -18,9 +18,8 @@ options:
     type: path
     required: true
   keep:
-    description: Number of layers to keep that can be active, the active one included; 1 or more.
+    description: Number of layers to keep that can be active, the active one included; 1 or more. By default all.
     type: int
-    required: true
   green:
     description: Record that the gate has passed with the active layer, when, and with which organism.yaml.
     type: bool
@@ -71,17 +70,18 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "prefix": {"type": "path", "required": True},
-            "keep": {"type": "int", "required": True},
+            "keep": {"type": "int"},
             "green": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     prefix, keep = Path(module.params["prefix"]), module.params["keep"]
-    if keep < 1:
+    if keep is not None and keep < 1:
         module.fail_json(msg=f"keep is {keep}, expected 1 or more")
     active, known = layers.active(prefix), layers.read(prefix)
-    kept = layers.kept(known, active, keep if active else len(known) + 1)
-    removed = [layer.path for layer in known if layer.path not in kept] if active else []
+    removes = bool(active and keep)
+    kept = layers.kept(known, active, keep if removes else len(known) + 1)
+    removed = [layer.path for layer in known if layer.path not in kept] if removes else []
     try:
         if not module.check_mode:
             if module.params["green"]:

@@ -65,6 +65,13 @@ def test_without_an_active_layer_nothing_is_removed(prefix: Path, run: Run) -> N
     assert {"ray/new", "ray/old"} <= set(done["kept"])
 
 
+def test_without_a_number_everything_is_kept(prefix: Path, run: Run) -> None:
+    before = there(prefix)
+    done = run("seedcore_prune", prefix=str(prefix), green=True)
+    assert (done["changed"], there(prefix)) == (False, before)
+    assert (prefix / "agents" / "2.b" / "green").exists()
+
+
 def test_only_the_active_layer_is_marked_as_green(prefix: Path, run: Run) -> None:
     assert run("seedcore_prune", prefix=str(prefix), keep=3, green=True, check=True)["changed"] is True
     assert list(prefix.glob("*/*/green")) == []
