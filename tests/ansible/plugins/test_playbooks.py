@@ -17,7 +17,13 @@ ROOT = Path(__file__).parents[3]
 # Playbooks that only read, or that are about the lock.
 LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "lock", "give_up"}
 # A failed host does not stop the others, so the run reaches the play that releases the lock.
-GOES_ON = {"Teardown | Remove the workers", "Teardown | Remove Prometheus", "Remove node | Find the hosts that answer"}
+GOES_ON = {
+    "Teardown | Remove the workers", "Teardown | Remove Prometheus", "Remove node | Find the hosts that answer",
+    # After its block it releases the lock and ends the run, whatever the block has come to.
+    "Revert | Bring back the organism",
+}  # fmt: skip
+# Steps of roles that release the lock; ``red`` does so if there is nothing to go back to, else a later play does.
+GIVES_UP = ("'give_up'", "'red'")
 # The playbooks for users: the docs and the Makefile name them, an installed collection as seedcore.cluster.NAME.
 ENTRIES = {
     "bootstrap", "deploy", "monitoring", "preflight", "ray", "remove_node", "rollback", "rotate_token", "seedcore",
@@ -74,7 +80,8 @@ def test_people_find_only_what_they_run() -> None:
 def acting(tasks: list[dict[str, Any]], *, gives_up: bool) -> Iterator[str]:
     """Return the tasks that act on a host outside of a block that releases the lock."""
     for task in tasks:
-        saved = gives_up or any("give_up" in str(entry) for entry in task.get("rescue", []))
+        rescue = str(task.get("rescue", []))
+        saved = gives_up or any(step in rescue for step in GIVES_UP)
         yield from acting(task.get("block", []), gives_up=saved)
         for kind in ("import_role", "include_role"):
             role = task.get(f"ansible.builtin.{kind}")

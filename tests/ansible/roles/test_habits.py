@@ -399,9 +399,10 @@ def test_a_password_of_an_index_is_in_a_file_of_root_and_on_no_command_line(
     }
     more = {"ray_install_environment": {"UV_HTTP_TIMEOUT": "60"}, "ray_prefix": str(tmp_path)}
     (tmp_path / "etc").mkdir()
-    written = rendered("deployment", "install_settings", **given, **more)["Write the environment of pip and uv: args"]
+    task = rendered("deployment", "install_settings", **given, **more)["Write the environment of pip and uv: args"]
+    (written,) = task["files"]
     assert written["mode"] == "0600"
-    Path(written["dest"]).write_text(written["content"])
+    Path(written["path"]).write_text(written["content"])
 
     dump = [sys.executable, "-c", "import json, os; print(json.dumps([dict(os.environ), os.umask(0)]))"]
     done = subprocess.run(
