@@ -114,9 +114,8 @@ TIERS = {
 
 _TEST: list[Sequence[Sequence[str]]] = [
     [
-        ["lint", "sanity", "unit", "ansible", "browser", "integration", "monitoring", "deploy"],
-        # The longest first: what is left at the end runs alone.
-        ["deploy-checkout", "containers"],
+        ["lint", "sanity", "unit", "ansible", "browser", "integration", "deploy"],
+        ["containers", "deploy-checkout", "monitoring"],
     ],
     [["alone-integration", "alone-deploy"]],
 ]
