@@ -624,3 +624,13 @@ def test_a_step_that_a_playbook_includes_derives_the_variables_of_other_roles_by
                 "tasks_from"
             )
             assert layout in ("layout.yml", "layout"), f"{role}: {step}"
+
+
+@pytest.mark.parametrize("length", [35, 36, 38, 90])
+def test_the_sockets_of_ray_fit_whatever_the_number_of_its_process(variable: Callable[..., Any], length: int) -> None:
+    prefix = "/srv/" + "x" * (length - 5)
+    directory = variable("ray_temp_dir", ray_prefix=prefix, ray_become=True)
+    # A process id of Linux has up to seven digits.
+    socket = f"{directory}/session_2026-11-27_16-32-57_797555_4194303/sockets/dash_MetricsHead"
+    assert len(socket) <= 107
+    assert directory.startswith(prefix) == (length <= 35)
