@@ -134,7 +134,11 @@ class Reason(StrEnum):
     )  # fmt: skip
     STATE_DAMAGED = (
         "state_damaged", Status.UNHEALTHY, ExitCode.FAILED,
-        "Move the store of the GCS aside, start seedcore-ray, and deploy.", "blind",
+        "Wait: the head moves the store aside; if the message names no corruption, mend its cause.", "blind",
+    )  # fmt: skip
+    DISK_FULL = (
+        "disk_full", Status.UNHEALTHY, ExitCode.FAILED,
+        "Free space on the disk that the message names; the head then starts by itself.", "blind",
     )  # fmt: skip
     ABSENT = (
         "absent", Status.UNHEALTHY, ExitCode.NOT_RUNNING,

@@ -8,7 +8,7 @@ from typing import Any
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason, Status
 from seedcore.core.settings import ORGAN_NAME_PREFIX, Settings
-from seedcore.status.gcs_store import damage
+from seedcore.status.gcs_store import damage, full_disk
 from seedcore.status.host_processes import has_lost_its_raylet, is_actor_of, is_living_actor
 from seedcore.status.http_client import CannotAskError, Response, why
 from seedcore.status.report import Report, bad, report_of
@@ -34,11 +34,15 @@ def expected(report: Report, *, release: str | None, fingerprint: str | None) ->
 
 
 def judge_head(error: ClusterError, settings: Settings) -> Report:
-    """Judge a head that does not answer; on the head itself, the log of its GCS may tell why."""
-    cause = damage(settings.ray_logs) if error.reason == Reason.UNREACHABLE else None
-    if cause is None:
+    """Judge a head that does not answer; on the head itself, the log of its GCS and the disk may tell why."""
+    if error.reason != Reason.UNREACHABLE or settings.ray_logs is None:
         return report_of(error.reason, error.message)
-    return report_of(Reason.STATE_DAMAGED, f"Ray's head cannot open its store: {cause}")
+    cause = damage(settings.ray_logs)
+    if full := full_disk(cause, settings.state_dir, settings.ray_logs):
+        return report_of(Reason.DISK_FULL, f"Ray's head does not run, because its disk is full: {full}")
+    if cause is not None:
+        return report_of(Reason.STATE_DAMAGED, f"Ray's head cannot use its store: {cause}")
+    return report_of(error.reason, error.message)
 
 
 def judge_nodes(cluster: ClusterState, settings: Settings, expected_nodes: int | None) -> dict[str, Any]:

@@ -190,7 +190,10 @@ class RayHead:
                 self.process = subprocess.Popen(
                     command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
                 )
-            eventually(self.alive, timeout_s=timeout_s, interval_s=0.2, what="a living head node")
+            try:
+                eventually(self.alive, timeout_s=timeout_s, interval_s=0.2, what="a living head node")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self._last_words(self.directory / 'head.log')}") from None
 
     def add_node(self, name: str, *, num_cpus: int = 2, resources: str = "{}", labels: str = "") -> None:
         """Start one more node on this machine and wait until it works; ``kill`` also ends it."""
@@ -279,8 +282,8 @@ class RayHead:
         )
 
     def alive(self) -> bool:
-        """Return True if the node is alive; fail with the process's output if it has ended."""
-        assert self.process.poll() is None, self._last_words(self.directory / "head.log")
+        """Return True if the node is alive; fail if the process has ended."""
+        assert self.process.poll() is None, f"the head has ended with {self.process.returncode}"
         try:
             state = read_cluster(self.settings, token=self.settings.token(), timeout_s=2)
         except ClusterError:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "roles" / "ray" / "files" / "dead_logs.py"
+from tests.support.programs import FILES, dead_logs
+
 SESSION = "session_2026-11-26_10-00-00_000000_1"
 # No process has this pid, which is above Linux's maximum.
 GONE = 4_194_305
-
-
-def load() -> Any:
-    spec = importlib.util.spec_from_file_location("dead_logs", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-dead_logs = load()
 
 
 @pytest.fixture
@@ -185,7 +173,7 @@ def test_the_watchdog_of_a_node_removes_them(logs: Path, processes: list[subproc
     health, limits = "http://127.0.0.1:1/", ("300", "6")
     command = [
         sys.executable,
-        str(PROGRAM.with_name("watch_ray_node.py")),
+        str(FILES / "watch_ray_node.py"),
         health,
         str(logs.parents[1]),
         "120",

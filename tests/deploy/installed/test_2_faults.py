@@ -107,14 +107,27 @@ def test_a_node_that_runs_but_is_not_well_is_started_again(deployed: Deployment)
     assert "kill the node: pid=" in log
 
 
-@pytest.mark.parametrize("victims", ["raylet", "everything"])
-def test_the_head(deployed: Deployment, victims: str) -> None:
+def test_the_head(deployed: Deployment) -> None:
     before = claimed(status(deployed))
-    named = {pid for pid, name in deployed.processes().items() if name == "raylet"}
-    assert len(named) == 1
-    doomed = named if victims == "raylet" else of_ray(deployed)
+    (raylet,) = (pid for pid, name in deployed.processes().items() if name == "raylet")
+
+    kill(raylet)
+
+    assert heals(deployed, {raylet, *before})
+
+
+def test_everything_at_once_with_the_state_of_the_cluster_damaged(deployed: Deployment) -> None:
+    doomed, state = of_ray(deployed), deployed.prefix / "state"
+    manifests = [path for path in state.glob("gcs/*/MANIFEST-*") if path.stat().st_size]
+    assert manifests
+    for path in manifests:
+        path.write_bytes(b"no manifest at all" * 20)
 
     for pid in doomed:
         kill(pid)
 
-    assert heals(deployed, before | doomed)
+    assert "state_damaged" in heals(deployed, doomed)
+    (aside,) = state.glob("gcs-damaged-*")
+    assert {path.parent.name for path in aside.glob("*/MANIFEST-*")} >= {path.parent.name for path in manifests}
+    log = (deployed.prefix / "log" / "seedcore-ray.log").read_text()
+    assert f"moved it to {aside} and start with a new one" in log

@@ -95,6 +95,7 @@ def clock() -> Clock:
         report("unreachable"),
         report("unauthorized"),
         report("state_damaged"),
+        report("disk_full"),
         report("unknown"),
     ],
     ids=lambda calm: calm.reason,

@@ -333,6 +333,7 @@ occurred. You have likely discovered a bug in Ray. Check failed: open_status.ok(
 def test_a_store_that_the_head_cannot_open_is_told_by_its_own_log(cluster: FakeCluster, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
+    (logs / "gcs_server.err").touch()
     away = replace(cluster.settings, dashboard_url="http://127.0.0.1:1", ray_logs=logs)
     assert probe(away).reason == "unreachable"  # there is no log
 
@@ -341,9 +342,16 @@ def test_a_store_that_the_head_cannot_open_is_told_by_its_own_log(cluster: FakeC
 
     assert (report.healthy, report.reason, report.exit_code, report.terminal) == (False, "state_damaged", 1, False)
     assert report.message == (
-        "Ray's head cannot open its store: Failed to open RocksDB at /x/state/gcs/tables: "
+        "Ray's head cannot use its store: Failed to open RocksDB at /x/state/gcs/tables: "
         "Corruption: MANIFEST-000005 may be corrupted"
     )
+    # A full disk is no damage.
+    (logs / "gcs_server.out").write_text(
+        CORRUPT.replace("Corruption: MANIFEST", "IO error: No space left on device: MANIFEST")
+    )
+    report = probe(away)
+    assert (report.healthy, report.reason, report.exit_code, report.terminal) == (False, "disk_full", 1, False)
+    assert report.message.startswith("Ray's head does not run, because its disk is full: Failed to open RocksDB")
     # The next start writes a new log; and no log is read if the head answers.
     assert probe(replace(cluster.settings, ray_logs=logs)).healthy
     (logs / "gcs_server.out").write_text("[2026-11-26 10:00:00,123 I 42 42] (gcs_server) gcs_server.cc:100: starting\n")
