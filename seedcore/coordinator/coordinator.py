@@ -50,6 +50,8 @@ NODES_TIMEOUT_S = 10.0
 # How long a Coordinator keeps refusing tasks if its planned replacement does not happen.
 QUIET_S = 10.0
 ANSWERS_LEAVE_S = 0.2
+# How long tasks wait for the organs of a Coordinator that has just been restarted or replaced.
+STARTS_WITHIN_S = 15.0
 REPLACED_WITHIN_S = 5.0
 # Built-in task types that are executed by an organ.
 _WORK = frozenset({"execute_on_organ", "execute_on_random_organ"})
@@ -132,7 +134,6 @@ class Coordinator(metaclass=ActorClass):
             if http is not None:
                 await http.stop()
             raise RuntimeError(f"Coordinator initialization failed: {error}") from error
-        self._http = http
         logger.info("initialized: phase=%s seconds=%s", self._life.phase, self._life.init_seconds)
 
     async def ping(self) -> str:
@@ -179,6 +180,8 @@ class Coordinator(metaclass=ActorClass):
                 finally:
                     self._in_flight += 1
             builtin = BUILTINS.get(kind)
+            if builtin is None or kind in _WORK:
+                await _started(self._life, self._http, parsed)
             if builtin is None:
                 # Built-in types have no limit, so that an overloaded Coordinator can still be monitored.
                 self._require_room()
@@ -215,6 +218,7 @@ class Coordinator(metaclass=ActorClass):
             kind = parsed.type
             if _is_durable(task):
                 raise TaskError("a durable task cannot be streamed")  # noqa: TRY301 - one fence
+            await _started(self._life, self._http, parsed)
             self._require_room()
             async for part in self._life.organism.stream(parsed):
                 if "success" in part:
@@ -287,15 +291,18 @@ class Coordinator(metaclass=ActorClass):
     async def quiesce(self, timeout_s: float) -> bool:
         """Accept no more tasks, and wait until those in flight are answered; return False after ``timeout_s``.
 
-        A caller that is about to replace this process uses it. Without a replacement, tasks are accepted again after a
-        while.
+        A caller that is about to replace this process uses it. Where the supervisor holds the socket, requests over
+        HTTP wait for the next Coordinator. Without a replacement, tasks are accepted again after a while.
         """
+        deadline = time.monotonic() + timeout_s
+        if self._http.is_held:
+            await self._http.pause(resume_after_s=timeout_s + QUIET_S)
         self._closed_until = time.monotonic() + timeout_s + QUIET_S
         self.inbox.hold(timeout_s + QUIET_S)
         self._idle.clear()
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), timeout_s)
+                await asyncio.wait_for(self._idle.wait(), max(0.0, deadline - time.monotonic()))
         # The last answers are still being sent.
         await asyncio.sleep(ANSWERS_LEAVE_S)
         return not self._in_flight
@@ -444,7 +451,10 @@ class Coordinator(metaclass=ActorClass):
         app = create_app(self, token=token, named=self._named_tokens.access)
         # A predecessor may be exiting: wait for its port.
         certificate = Certificate(settings.http_tls_cert, settings.http_tls_key) if settings.http_tls_cert else None
-        server = HttpServer(app, settings.http_host, settings.http_port, certificate=certificate)
+        server = HttpServer(
+            app, settings.http_host, settings.http_port, certificate=certificate, state_dir=settings.state_dir
+        )
+        self._http = server
         await server.start(timeout_s=BIND_TIMEOUT_S)
         self._http_watch = asyncio.create_task(_end_process_with(server))
         return server
@@ -456,6 +466,12 @@ class Coordinator(metaclass=ActorClass):
         self._counts.add(kind, answer, seconds, known=known)
         is_work = not builtin or kind in _WORK
         self._activity.task(kind if kind in known else "unknown", answer, is_work=is_work)
+
+
+async def _started(life: Lifecycle, http: HttpServer, task: Task) -> None:
+    """Let callers wait for the organs of a new process if they have waited for the process itself."""
+    if life.phase is Phase.STARTING and http.is_held:
+        await life.until_started(min(STARTS_WITHIN_S, task.timeout_s or STARTS_WITHIN_S))
 
 
 async def _end_process_with(server: HttpServer) -> None:

@@ -7,6 +7,7 @@ a shutdown, are kept in a record that lives as long as the actor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -82,6 +83,7 @@ class Lifecycle:
         self._putting_back: asyncio.Task[None] | None = None
         # A draining shutdown must not kill the organs of a start that was requested meanwhile.
         self._turn = asyncio.Lock()
+        self._first_start_ended = asyncio.Event()
         self.spec, self.fingerprint = spec, spec.fingerprint()
         self.organism = self._new_organism()
 
@@ -145,6 +147,12 @@ class Lifecycle:
             logger.warning("cannot record that the organism must stay shut down: %s", describe(error))
         async with self._turn:
             await self.organism.shutdown()
+
+    async def until_started(self, timeout_s: float) -> None:
+        """Wait for the end of the first start in this process, at most for a time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._first_start_ended.wait()
 
     def require_running(self) -> None:
         """Raise OrganUnavailableError if no task can be executed now."""
@@ -256,4 +264,6 @@ class Lifecycle:
 
     def _enter(self, phase: Phase, failure: str | None = None) -> None:
         self.phase, self.failure = phase, failure
+        if phase is not Phase.STARTING:
+            self._first_start_ended.set()
         self._on_change()

@@ -26,11 +26,13 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from seedcore.core import release
+from seedcore.core.held_socket import Address
 from seedcore.core.reason import Reason
 from seedcore.core.state_file import lock, open_lock
 from seedcore.deployment import desired_state
 from seedcore.deployment.journal import Journal
 from seedcore.deployment.sd_notify import notify, watchdog_s
+from seedcore.deployment.socket_holder import SocketHolder
 from seedcore.deployment.supervision_policy import Judge, Policy
 from seedcore.status.host_processes import kill_actor, start_ticks
 from seedcore.status.probing import probe
@@ -85,6 +87,12 @@ class Supervisor:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._questions: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._child: _Child | None = None
+        self._holder = SocketHolder(
+            settings.state_dir,
+            Address(settings.http_host, settings.http_port),
+            is_wanted=self._is_wanted,
+            speaks_tls=settings.http_tls_cert is not None,
+        )
         self._process: tuple[Any, Any, int | None] = (None, None, None)
         self._said: tuple[Any, ...] = ()
         self._wanted_said: str | None = None
@@ -100,7 +108,7 @@ class Supervisor:
             if not alone:
                 logger.error("another supervisor is running: state_dir=%s", self._settings.state_dir)
                 return 1
-            with self._signals():
+            with self._signals(), self._holder:
                 self._journal.write("started", pid=os.getpid())
                 logger.info("watching: namespace=%s state_dir=%s", self._settings.namespace, self._settings.state_dir)
                 notify("READY=1", "STATUS=watching")
@@ -112,6 +120,8 @@ class Supervisor:
                     # The service goes on if another release takes over.
                     notify(*(["STATUS=another release takes over"] if self.successor else ["STOPPING=1"]))
                     self._stop_child()
+                    if self.successor:
+                        self._holder.pass_on()
                     self._journal.write("stopped", pid=os.getpid())
                     logger.info("stopped")
         return 0
@@ -235,6 +245,10 @@ class Supervisor:
         actor_id, pid = report.coordinator.get("actor_id"), report.coordinator.get("pid")
         if (actor_id, pid) != self._process[:2]:
             self._process = (actor_id, pid, start_ticks(pid))
+
+    def _is_wanted(self) -> bool:
+        wanted = desired_state.read_desired(self._settings)
+        return wanted is not None and wanted.desired == "running"
 
     def _wanted(self) -> desired_state.Desired | None:
         wanted = desired_state.read_desired(self._settings)

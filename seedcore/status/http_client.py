@@ -6,8 +6,10 @@ It ignores proxies in the environment, because both servers are in the cluster's
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from seedcore.core.errors import ClusterError
+from seedcore.core.held_socket import Address, is_abandoned
 from seedcore.core.reason import Reason
 
 if TYPE_CHECKING:
@@ -112,6 +115,9 @@ def ask_coordinator(
     Raises:
         ConfigError: The token cannot be read.
     """
+    if method == "GET" and is_abandoned(settings.state_dir, Address(settings.http_host, settings.http_port)):
+        # The connection would wait for the next Coordinator; a question about the present one needs its answer now.
+        raise NotSentError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     return request(
         settings.http_url + path,
         method=method,

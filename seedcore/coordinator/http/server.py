@@ -16,21 +16,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import resource
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from seedcore.coordinator.http.listener import Listener, ListenError
 from seedcore.coordinator.http.tls import Certificate
-from seedcore.core.errors import ConfigError, SeedCoreError
+from seedcore.core.errors import ConfigError
+from seedcore.core.held_socket import BACKLOG
 
 logger = logging.getLogger(__name__)
 
@@ -40,23 +41,13 @@ HEADER_TIMEOUT_S = 10.0
 STALLED_S = 30.0
 # Shorter than the time after which the supervisor gives up a Coordinator that does not show its new certificate.
 RENEW_INTERVAL_S = 3.0
-_BIND_RETRY_S = 0.1
-_WORTH_RETRYING = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _ABORT_S = 1.0
+# How long clients with open connections may take until their next request, before a planned end; nobody waits for it.
+LAST_REQUESTS_S = 2.0
+_FIRST_REQUEST_S = 0.2
+_POLL_S = 0.02
+_CLOSE = (b"connection", b"close")
 _READ_BYTES = 16 * 1024
-
-
-class ListenError(SeedCoreError):
-    """The HTTP server cannot listen; the message names host and port."""
-
-    def __init__(self, host: str, port: int, detail: str) -> None:
-        super().__init__(host, port, detail)
-        self.host = host
-        self.port = port
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port}: {self.detail}"
 
 
 class HttpServer:
@@ -72,6 +63,7 @@ class HttpServer:
         max_connections: Limit of connections; above it the oldest idle one is closed, or 503 is sent if all are busy.
             None means half of the process's open files limit, at most MAX_CONNECTIONS.
         certificate: Certificate for TLS; renewed files are loaded again.
+        state_dir: Where a supervisor may hold the listening socket; None if nobody does.
     """
 
     def __init__(
@@ -85,9 +77,12 @@ class HttpServer:
         stalled_s: float = STALLED_S,
         max_connections: int | None = None,
         certificate: Certificate | None = None,
+        state_dir: Path | None = None,
     ) -> None:
+        self._listener = Listener(host, port, directory=state_dir)
         self._certificate = certificate
         self._renewing: asyncio.Task[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
         self.host = host
         self.port = port
         self._app = app
@@ -99,6 +94,11 @@ class HttpServer:
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._stopping = False
+
+    @property
+    def is_held(self) -> bool:
+        """Return whether connections wait, and are not refused, once this server has stopped."""
+        return self._listener.is_held
 
     async def start(self, *, timeout_s: float = 15.0) -> None:
         """Listen; return when connections are accepted.
@@ -113,7 +113,7 @@ class HttpServer:
         if self._serving is not None:
             raise RuntimeError("this server was started before")
         context = await asyncio.to_thread(self._certificate.context) if self._certificate else None
-        listener = await self._bind(timeout_s)
+        listener = await self._listener.open(timeout_s)
         self.port = listener.getsockname()[1]
         config = _Config(
             self._app,
@@ -128,6 +128,7 @@ class HttpServer:
             # X-Forwarded-For cannot be trusted, and nothing here depends on the client's address.
             proxy_headers=False,
             server_header=False,
+            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._server = _Server(config, context)
@@ -136,22 +137,47 @@ class HttpServer:
         await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not listening.done():
             listening.cancel()
-            listener.close()
+            self._listener.close()
             cause = self._serving.exception()
             raise ListenError(self.host, self.port, f"the server ended at once: {cause}") from cause
+        self._listener.share()
         if self._certificate is not None:
             self._renewing = asyncio.create_task(self._keep_renewing(self._certificate))
         scheme = "https" if context else "http"
         logger.info("http server listens: address=%s:%d scheme=%s", self.host, self.port, scheme)
+
+    async def pause(self, *, resume_after_s: float, last_requests_s: float | None = None) -> None:
+        """Accept no more connections, so that they wait for the next process, and close those without a request.
+
+        If this process is still there after ``resume_after_s``, it accepts connections again.
+
+        Before that, for at most ``last_requests_s`` (default: LAST_REQUESTS_S), each answer asks its client to open
+        another connection, because a request on a connection that is being closed would be lost.
+        """
+        if self._server is None:
+            return
+        server, connections = self._server, self._server.server_state.connections
+        server.end_keep_alive()
+        await _until(lambda: not connections, LAST_REQUESTS_S if last_requests_s is None else last_requests_s)
+        for one in server.servers:
+            one.close()
+        self._listener.close()
+        # The last connections to be accepted are still sending their requests.
+        await _until(lambda: not connections, _FIRST_REQUEST_S)
+        for connection in list(connections):
+            connection.shutdown()
+        self._resuming = asyncio.create_task(self._resume(server, resume_after_s))
 
     async def stop(self) -> None:
         """Stop accepting, let requests finish within the grace, then end them; it can be called repeatedly."""
         if self._server is None or self._serving is None:
             return
         self._stopping = True
-        if self._renewing is not None:
-            self._renewing.cancel()
+        for task in (self._renewing, self._resuming):
+            if task is not None:
+                task.cancel()
         self._server.should_exit = True
+        self._listener.stop_sharing()
         await asyncio.wait({self._serving}, timeout=self._grace_s)
         state = self._server.server_state
         if not self._serving.done():
@@ -166,6 +192,7 @@ class HttpServer:
         if not self._serving.done():
             self._serving.cancel()
             await asyncio.wait({self._serving})
+        self._listener.close()
         if not self._serving.cancelled() and (error := self._serving.exception()) is not None:
             logger.error("http server ended with an error: %s: %s", type(error).__name__, error)
 
@@ -184,6 +211,12 @@ class HttpServer:
             return asyncio.CancelledError("the server's task was cancelled")
         return self._serving.exception() or ListenError(self.host, self.port, "the server ended by itself")
 
+    async def _resume(self, server: _Server, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        logger.warning("this process was not replaced, it accepts connections again")
+        await server.listen(await self._listener.open(0.0))
+        self._listener.share()
+
     async def _keep_renewing(self, certificate: Certificate) -> None:
         told = ""
         while True:
@@ -197,22 +230,6 @@ class HttpServer:
                 if str(error) != told:
                     told = str(error)
                     logger.warning("the certificate cannot be renewed, the old one stays: %s", error)
-
-    async def _bind(self, timeout_s: float) -> socket.socket:
-        deadline = time.monotonic() + timeout_s
-        told = False
-        while True:
-            try:
-                return await _listen(self.host, self.port)
-            except OSError as error:
-                if error.errno not in _WORTH_RETRYING or time.monotonic() >= deadline:
-                    waited = f" (waited {timeout_s:g} s)" if error.errno in _WORTH_RETRYING else ""
-                    detail = f"{error.strerror or error}{waited}"
-                    raise ListenError(self.host, self.port, detail) from error
-                if not told:
-                    logger.warning("http port is busy, waiting: address=%s:%d: %s", self.host, self.port, error)
-                    told = True
-            await asyncio.sleep(min(_BIND_RETRY_S, max(0.0, deadline - time.monotonic())))
 
 
 class _Config(uvicorn.Config):
@@ -241,6 +258,13 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen like uvicorn, but with a time limit for TLS handshakes."""
+        for one in sockets or []:
+            await self.listen(one)
+        self.started = True
+        self.listening.set()
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Accept connections; only of this socket."""
         config, context = self._own_config, self._context
 
         def protocol() -> asyncio.Protocol:
@@ -248,12 +272,22 @@ class _Server(uvicorn.Server):
 
         limits = {"ssl_handshake_timeout": config.header_timeout_s, "ssl_shutdown_timeout": _ABORT_S} if context else {}
         create = asyncio.get_running_loop().create_server
-        self.servers = [
-            await create(protocol, sock=one, ssl=context, backlog=config.backlog, **limits)  # type: ignore[call-overload]
-            for one in sockets or []
-        ]
-        self.started = True
-        self.listening.set()
+        server = await create(  # type: ignore[call-overload]
+            protocol, sock=listener, ssl=context, backlog=config.backlog, **limits
+        )
+        self.servers = [server]
+        self._keep_alive(True)
+
+    def end_keep_alive(self) -> None:
+        """Let each answer from now on be the last one of its connection."""
+        self._keep_alive(False)
+
+    def _keep_alive(self, wanted: bool) -> None:  # noqa: FBT001
+        headers = self._own_config.encoded_headers
+        headers[:] = [one for one in headers if one != _CLOSE] + ([] if wanted else [_CLOSE])
+        # uvicorn makes these anew each second, from the others.
+        others = [one for one in self.server_state.default_headers if one != _CLOSE]
+        self.server_state.default_headers = others + ([] if wanted else [_CLOSE])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -261,22 +295,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _listen(host: str, port: int) -> socket.socket:
-    addresses = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, kind, protocol, _, address = addresses[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # With SO_REUSEADDR a busy port may only be detected here.
-        listener.listen(128)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+async def _until(check: Callable[[], bool], timeout_s: float) -> None:
+    """Wait for a condition without an event, or for the time to be over."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while not check() and loop.time() < deadline:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(_POLL_S)
 
 
 class _Timer:

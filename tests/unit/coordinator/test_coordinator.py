@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +20,14 @@ from seedcore.client import AsyncClient, Client
 from seedcore.coordinator.coordinator import STALE_AFTER_S, Coordinator
 from seedcore.coordinator.organ_actors import organ_name
 from seedcore.coordinator.placement import Node
+from seedcore.core.held_socket import Address, take
 from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec, OrganSpec
 from seedcore.core.task import Task
+from seedcore.deployment.socket_holder import SocketHolder
 from seedcore.organ.organ import Organ
+from tests.support.ports import free_ports
 
 
 class Method:
@@ -110,13 +115,13 @@ def runtime() -> Runtime:
     return Runtime()
 
 
-@pytest.fixture
-async def coordinator(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Coordinator]:
+@asynccontextmanager
+async def make_coordinator(runtime: Runtime, **settings: Any) -> AsyncIterator[Coordinator]:
     organ = OrganSpec(id="one", type="Test", agent=f"{__name__}:work", task_types=("do", "fail"), agent_count=2)
     made = Coordinator.__new__(Coordinator)
-    settings = {"namespace": "test", "http_host": "127.0.0.1", "http_port": 0, "dashboard_url": "http://127.0.0.1:1"}
+    usual = {"namespace": "test", "http_host": "127.0.0.1", "http_port": 0, "dashboard_url": "http://127.0.0.1:1"}
     await made.__init__(  # type: ignore[misc]
-        OrganismSpec(organs=(organ,)).to_dict(), settings, runtime=runtime, record=Record()
+        OrganismSpec(organs=(organ,)).to_dict(), usual | settings, runtime=runtime, record=Record()
     )
     yield made
     await made.shutdown()
@@ -128,9 +133,77 @@ async def coordinator(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Coordin
 
 
 @pytest.fixture
+async def coordinator(runtime: Runtime) -> AsyncIterator[Coordinator]:
+    async with make_coordinator(runtime) as made:
+        yield made
+
+
+@pytest.fixture
 async def client(coordinator: Coordinator) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(Settings(http_port=coordinator._http.port), transport="http") as made:
         yield made
+
+
+async def test_before_a_planned_end_callers_over_http_wait_for_the_next_coordinator_and_others_are_refused(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seedcore.coordinator.http.server.LAST_REQUESTS_S", 0.2)
+    monkeypatch.setattr("seedcore.coordinator.coordinator.QUIET_S", 0.5)
+    (port,) = free_ports(1)
+    with SocketHolder(tmp_path, Address("127.0.0.1", port), is_wanted=lambda: True):
+        async with make_coordinator(runtime, http_port=port, state_dir=str(tmp_path)) as made:
+            assert await made.quiesce(0.5)
+            refused = await made.handle({"type": "do"})
+            async with httpx.AsyncClient(timeout=60) as client:
+                url = f"http://127.0.0.1:{port}/coordinator/tasks"
+                # Nobody has replaced this one, so it goes on.
+                answer = await client.post(url, json={"type": "do"})
+
+    assert (refused["error"], refused["executed"]) == ("the Coordinator is being replaced", "no")
+    assert answer.json()["success"] is True
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_task_waits_for_the_organs_of_a_new_coordinator_if_its_connection_has_waited_for_the_process(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, held: bool
+) -> None:
+    (port,) = free_ports(1)
+    may_start, ensure = asyncio.Event(), runtime.ensure
+
+    async def ensure_later(*args: Any, **options: Any) -> Any:
+        await may_start.wait()
+        return await ensure(*args, **options)
+
+    monkeypatch.setattr(runtime, "ensure", ensure_later)
+
+    async def submit() -> httpx.Response:
+        async with make_coordinator(runtime, http_port=port, state_dir=str(tmp_path)):
+            return await asyncio.wait_for(answer, 60)
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        with SocketHolder(tmp_path, Address("127.0.0.1", port), is_wanted=lambda: held) as holder:
+            if held:
+                # An earlier Coordinator had the socket.
+                for one in take(tmp_path, Address("127.0.0.1", port)) or ():
+                    one.close()
+            else:
+                holder.__exit__(None, None, None)
+            answer = asyncio.create_task(_posted(client, port))
+            starting = asyncio.create_task(submit())
+            await asyncio.wait({answer}, timeout=60 if not held else 1.0)
+            assert answer.done() is not held
+            may_start.set()
+            response = await starting
+
+    assert (response.status_code, response.json()["success"]) == ((200, True) if held else (503, False))
+
+
+async def _posted(client: httpx.AsyncClient, port: int) -> httpx.Response:
+    """Post a task as soon as something listens."""
+    while True:
+        with contextlib.suppress(httpx.ConnectError):
+            return await client.post(f"http://127.0.0.1:{port}/coordinator/tasks", json={"type": "do"})
+        await asyncio.sleep(0.02)
 
 
 async def lately(coordinator: Coordinator, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -235,6 +308,7 @@ IMPORTS = """
 import asyncio, sys
 from seedcore.coordinator import actors
 from seedcore.coordinator.inbox_view import inbox_of
+from seedcore.core.held_socket import Address, take
 from seedcore.core.reason import Reason
 from seedcore.core.settings import Settings
 inbox_of(Settings(), None, None)
