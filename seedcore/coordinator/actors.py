@@ -36,6 +36,8 @@ from seedcore.organ.organ import Organ
 
 logger = logging.getLogger(__name__)
 
+# A key beside the settings: the arguments of the creation stay the same for every release.
+PREDECESSOR = "predecessor"
 # A resource that only the head node has, so that the Coordinator's address is fixed; soft node affinity does not pin.
 _HEAD = {HEAD_RESOURCE: 0.001}
 # Above this number, Ray queues the methods of an async actor; our own limits (queues, tasks in flight) are lower.
@@ -54,9 +56,17 @@ def coordinator_handle(namespace: str) -> ActorHandle[Any] | None:
 
 
 def create_coordinator(
-    spec: dict[str, Any], settings: dict[str, Any], *, namespace: str, attempt: int
+    spec: dict[str, Any], settings: dict[str, Any], *, namespace: str, attempt: int, predecessor: str = ""
 ) -> ActorHandle[Any]:
-    """Create the Coordinator, or return the one that another caller has just created."""
+    """Create the Coordinator, or return the one that another caller has just created.
+
+    Args:
+        spec: ``OrganismSpec.to_dict()``.
+        settings: ``Settings.to_dict()``.
+        namespace: Ray namespace.
+        attempt: Number of attempts, this one included.
+        predecessor: Actor id of the Coordinator that it replaces and whose organs it may adopt.
+    """
     with_groups: Any = ray.remote
     actor_class = with_groups(concurrency_groups={"control": 100})(CoordinatorActor)
     handle: ActorHandle[Any] = actor_class.options(
@@ -70,7 +80,7 @@ def create_coordinator(
         max_concurrency=_MAX_CALLS,
         resources=_HEAD,
         runtime_env=runtime_env(),
-    ).remote(spec, settings, attempt)
+    ).remote(spec, {**settings, PREDECESSOR: predecessor}, attempt)
     return handle
 
 
@@ -104,10 +114,13 @@ class CoordinatorActor(Coordinator):
         namespace = ray.get_runtime_context().namespace
         runtime = RayOrganRuntime(namespace=settings.get("namespace") or namespace)
         record = ActorRecord(namespace=namespace, actor_id=str(ray.get_runtime_context().get_actor_id()))
+        before = settings.get(PREDECESSOR)
+        predecessor = ActorRecord(namespace=namespace, actor_id=before) if before else None
         was_restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
         await Coordinator.__init__(
-            self, spec, settings, runtime=runtime, record=record, attempt=attempt, restarted=was_restarted
-        )
+            self, spec, settings, runtime=runtime, record=record, attempt=attempt, restarted=was_restarted,
+            predecessor=predecessor,
+        )  # fmt: skip
 
     @ray.method(concurrency_group="control")
     async def ping(self) -> str:  # type: ignore[override]  # Ray types it as a method of its own kind

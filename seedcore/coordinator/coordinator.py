@@ -68,6 +68,7 @@ class Coordinator(metaclass=ActorClass):
         record: State that outlives the actor's process.
         attempt: Number of attempts of bootstrap to create the Coordinator, this one included.
         restarted: Whether Ray has restarted the actor's process.
+        predecessor: The record of the Coordinator that this one replaces, None if it replaces none.
 
     Raises:
         RuntimeError: ``Coordinator initialization failed: ...``; the cause is attached, nothing is left running.
@@ -82,6 +83,7 @@ class Coordinator(metaclass=ActorClass):
         record: Record,
         attempt: int = 1,
         restarted: bool = False,
+        predecessor: Record | None = None,
     ) -> None:
         end_process_with_this_loop()
         logs.configure()
@@ -111,6 +113,7 @@ class Coordinator(metaclass=ActorClass):
             record=record,
             attempt=attempt,
             on_change=self._renew,
+            predecessor=predecessor,
         )
         self._snapshot, self._snapshot_born = self.status(), time.monotonic()
         self._beat = run_for_ever(self._keep_beating(), name="beat")

@@ -11,19 +11,23 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from seedcore.coordinator.organ_actors import OrganRuntime
+from seedcore.coordinator.organ_actors import OrganRuntime, actor_names, living_names, organ_identity
 from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.backoff import Backoff
 from seedcore.core.errors import InitializationError, OrganUnavailableError
+from seedcore.core.organ_snapshot import ORGAN_PROTOCOL
 from seedcore.core.reason import Reason, Status
 from seedcore.core.spec import OrganismSpec
 from seedcore.core.task import describe
 
 logger = logging.getLogger(__name__)
 
+# Time for the processes of another release to start, in addition to their own limits.
+RENEWAL_EXTRA_S = 60.0
 PUT_BACK = Backoff((1.0, 5.0, 15.0))
 
 
@@ -47,6 +51,35 @@ class Record(Protocol):
         """Replace the stored data with ``data``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inheritance:
+    """What a Coordinator has left in its record: its organism, and how to talk to the organs."""
+
+    spec: OrganismSpec
+    release: str
+    protocol: int
+    generations: Mapping[str, int]
+    identities: Mapping[str, str]
+    stopped: bool
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any] | None) -> Inheritance | None:
+        """Read a record; None if there is none, or an earlier release or a later one has written it differently."""
+        if kept is None:
+            return None
+        try:
+            return cls(
+                spec=OrganismSpec.from_dict(kept["spec"]),
+                release=str(kept["release"]),
+                protocol=int(kept["protocol"]),
+                generations=dict(kept["generations"]),
+                identities=dict(kept["identities"]),
+                stopped=bool(kept["stopped"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
 class Lifecycle:
     """Start, reload and stop one organism, one operation at a time.
 
@@ -55,6 +88,7 @@ class Lifecycle:
         release: Id of the release from which the organs must run.
         runtime: Runs the organs.
         record: State that outlives this process.
+        predecessor: The record of the Coordinator that this one replaces, None if it replaces none.
         attempt: Number of attempts to start, this one included.
         on_change: Called on the event loop whenever anything changes.
     """
@@ -68,6 +102,7 @@ class Lifecycle:
         record: Record,
         attempt: int,
         on_change: Callable[[], None],
+        predecessor: Record | None = None,
     ) -> None:
         self.attempts = attempt
         self.init_seconds: float | None = None
@@ -77,6 +112,12 @@ class Lifecycle:
         self._release = release
         self._runtime = runtime
         self._record = record
+        self._predecessor = predecessor
+        # The release of the organs; for a while, and if those of this release do not start, that of a predecessor.
+        self._organs_release = release
+        self._outdated = ""
+        self._identities: Mapping[str, str] = {}
+        self._own_spec = spec
         self._on_change = on_change
         self._began = time.monotonic()
         self._work: asyncio.Task[Any] | None = None
@@ -94,7 +135,10 @@ class Lifecycle:
             InitializationError: It did not start; nothing of it is left running.
         """
         kept = await self._record.read()
-        if kept is not None:
+        if await self._take_over(Inheritance.of(kept or await self._inherited())):
+            return
+        # A record of another release is what this process should have taken over.
+        if kept is not None and (kept["stopped"] or kept.get("release", self._release) == self._release):
             self.spec = OrganismSpec.from_dict(kept["spec"])
             # A Coordinator of an earlier release has written none.
             self.fingerprint, self.organism = self.spec.fingerprint(), self._new_organism(kept.get("generations"))
@@ -104,6 +148,7 @@ class Lifecycle:
                 return
         await self.organism.initialize()
         self._started()
+        self._putting_back = asyncio.create_task(self._put_back())
 
     def start_again(self) -> None:
         """Start the organism again, in the background; do nothing if that is already in progress."""
@@ -178,16 +223,75 @@ class Lifecycle:
         if self.phase is Phase.FAILED:
             return Status.UNHEALTHY, Reason.INIT_FAILED, self.failure or "", []
         down, degraded = (["the organism was shut down"], []) if self.phase is Phase.STOPPED else organism.missing()
-        if down:
-            return Status.UNHEALTHY, Reason.ORGANS_DOWN, "; ".join(down), [*down, *degraded]
+        if down or self._outdated:
+            reason = Reason.ORGANS_DOWN if down else Reason.INIT_FAILED
+            return Status.UNHEALTHY, reason, "; ".join(down) or self._outdated, [*down, *degraded]
         if degraded:
             return Status.HEALTHY, Reason.DEGRADED, "; ".join(degraded), degraded
         return Status.HEALTHY, Reason.READY, f"{organism.stage}, all agents ready", []
+
+    async def _inherited(self) -> Mapping[str, Any] | None:
+        try:
+            return await self._predecessor.read() if self._predecessor is not None else None
+        except Exception as error:
+            logger.warning("cannot read what the last Coordinator has left: %s", describe(error))
+            return None
+
+    async def _take_over(self, left: Inheritance | None) -> bool:
+        """Adopt the organs of another release, and replace them in the background while they do the tasks.
+
+        Returns:
+            False if there are none to adopt; those that are left are replaced before tasks are accepted.
+        """
+        if left is None or left.release == self._release or left.stopped:
+            return False
+        if left.protocol != ORGAN_PROTOCOL:
+            logger.warning(
+                "not adopting the organs of release %s: they speak protocol %d, not %d; tasks wait for the new ones",
+                left.release, left.protocol, ORGAN_PROTOCOL,
+            )  # fmt: skip
+            return False
+        own = self.organism
+        self._organs_release, self._identities = left.release, left.identities
+        self.spec, self.fingerprint = left.spec, left.spec.fingerprint()
+        self.organism = self._new_organism(left.generations)
+        try:
+            if not actor_names(left.spec, left.generations) <= await living_names(self._runtime):
+                raise InitializationError("some of their processes are gone")  # noqa: TRY301 - one fence
+            await self.organism.initialize()
+        except InitializationError as error:
+            logger.warning("not adopting the organs of release %s: %s", left.release, error)
+            self._forget_release()
+            self.organism = own
+            return False
+        logger.info("adopted the organs of release %s, replacing them", left.release)
+        self.init_seconds = round(time.monotonic() - self._began, 3)
+        self._outdated = f"the organs still run from release {left.release}"
+        self._enter(Phase.RELOADING)
+        self._work = asyncio.create_task(self._renew(self._own_spec))
+        return True
+
+    def _forget_release(self) -> None:
+        """Want the own organism, of this release."""
+        self._organs_release, self._identities, self._outdated = self._release, {}, ""
+        self.spec, self.fingerprint = self._own_spec, self._own_spec.fingerprint()
+
+    async def _renew(self, wanted: OrganismSpec) -> None:
+        """Replace the adopted organs; if the new ones do not start, the adopted ones stay and the status says so."""
+        timeout_s = RENEWAL_EXTRA_S + max((organ.start_timeout_s for organ in wanted.organs), default=0.0)
+        self._putting_back = asyncio.create_task(self._put_back())
+        try:
+            await self._reload(wanted, timeout_s)
+        except Exception as error:
+            self._outdated = f"the organs of release {self._organs_release} were kept: {describe(error)}"
+            self._enter(Phase.RUNNING)
 
     async def _start_again(self) -> None:
         try:
             async with self._turn:
                 await self.organism.shutdown()
+                if self._outdated:
+                    self._forget_release()
                 self.organism = self._new_organism()
                 self.attempts += 1
                 await self._keep(stopped=False)
@@ -206,12 +310,12 @@ class Lifecycle:
             nonlocal began
             began = True
             try:
-                await self._keep(spec, generations, stopped=False)
+                await self._keep(spec, generations, release=self._release, stopped=False)
             except TimeoutError as error:
                 raise InitializationError("Ray's head does not answer, cannot record the new organism") from error
 
         try:
-            changes = await self.organism.reload(spec, timeout_s=timeout_s, commit=commit)
+            changes = await self.organism.reload(spec, release=self._release, timeout_s=timeout_s, commit=commit)
         except Exception as error:
             logger.warning("the organism was not changed: %s", error)
             if began:
@@ -220,6 +324,7 @@ class Lifecycle:
             raise
         else:
             self.spec, self.fingerprint = spec, spec.fingerprint()
+            self._organs_release, self._identities, self._outdated = self._release, {}, ""
             self.reloads += 1
             logger.info("reloaded: %s", "; ".join(f"{what}: {', '.join(ids) or '-'}" for what, ids in changes.items()))
             return changes
@@ -241,21 +346,45 @@ class Lifecycle:
                 return
 
     async def _keep(
-        self, spec: OrganismSpec | None = None, generations: Mapping[str, int] | None = None, *, stopped: bool
+        self,
+        spec: OrganismSpec | None = None,
+        generations: Mapping[str, int] | None = None,
+        *,
+        release: str | None = None,
+        stopped: bool,
     ) -> None:
         if self._putting_back is not None:
             self._putting_back.cancel()
-        await self._record.write(self._entry(spec or self.spec, generations, stopped=stopped))
+        await self._record.write(self._entry(spec or self.spec, generations, release=release, stopped=stopped))
 
     def _entry(
-        self, spec: OrganismSpec, generations: Mapping[str, int] | None = None, *, stopped: bool
+        self,
+        spec: OrganismSpec,
+        generations: Mapping[str, int] | None = None,
+        *,
+        release: str | None = None,
+        stopped: bool,
     ) -> dict[str, Any]:
         kept = self.organism.generations if generations is None else generations
-        return {"spec": spec.to_dict(), "stopped": stopped, "generations": dict(kept)}
+        release = release or self._organs_release
+        own = {organ.id: organ_identity(organ, release) for organ in spec.organs}
+        return {
+            "spec": spec.to_dict(),
+            "stopped": stopped,
+            "generations": dict(kept),
+            "release": release,
+            "identities": own if release == self._release else {**own, **self._identities},
+            "protocol": ORGAN_PROTOCOL,
+        }
 
     def _new_organism(self, generations: Mapping[str, int] | None = None) -> OrganismManager:
         return OrganismManager(
-            self.spec, release=self._release, runtime=self._runtime, on_change=self._on_change, generations=generations
+            self.spec,
+            release=self._organs_release,
+            runtime=self._runtime,
+            on_change=self._on_change,
+            generations=generations,
+            identities=self._identities,
         )
 
     def _started(self) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ray.exceptions import RayError
 
 from seedcore.coordinator.placement import Node
 from seedcore.coordinator.replica_state import Row
+from seedcore.core.errors import InitializationError
 from seedcore.core.settings import ORGAN_NAME_PREFIX
-from seedcore.core.spec import OrganSpec
+from seedcore.core.spec import OrganismSpec, OrganSpec
 from seedcore.core.task import describe
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,20 @@ _STOP_TIMEOUT_S = 8.0
 def organ_name(organ_id: str, replica: int, generation: int = 0) -> str:
     """Return the actor name of a replica; two generations have different names, so that both can run."""
     return f"{ORGAN_NAME_PREFIX}{organ_id}.{replica}{f'~{generation}' if generation else ''}"
+
+
+def organ_identity(organ: OrganSpec, release: str) -> str:
+    """Return what a process must have been started from to be adopted."""
+    return f"{organ.fingerprint()}@{release}"
+
+
+def actor_names(spec: OrganismSpec, generations: Mapping[str, int]) -> set[str]:
+    """Return the actor names of all replicas of an organism."""
+    return {
+        organ_name(organ.id, index, generations.get(organ.id, 0))
+        for organ in spec.organs
+        for index in range(organ.replicas)
+    }
 
 
 class OrganRuntime(Protocol):
@@ -55,6 +71,18 @@ class OrganRuntime(Protocol):
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Return the cluster's nodes, each with ``node_id, node_name, alive, draining, head``."""
+
+
+async def living_names(runtime: OrganRuntime) -> set[str]:
+    """Return the names of all organs of the namespace.
+
+    Raises:
+        InitializationError: Ray's head did not answer.
+    """
+    try:
+        return set(await runtime.others(set()))
+    except Exception as error:
+        raise InitializationError(f"Ray's head did not answer: {describe(error)}") from error
 
 
 async def retire(

@@ -9,10 +9,10 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from seedcore.coordinator import organ_reports
+from seedcore.coordinator import organ_actors, organ_reports
 from seedcore.coordinator.node_silence import NodeSilence
 from seedcore.coordinator.node_watch import NodeWatch
-from seedcore.coordinator.organ_actors import OrganRuntime, organ_name, retire_others
+from seedcore.coordinator.organ_actors import OrganRuntime, organ_name
 from seedcore.coordinator.placement import Move, Occupant, plan
 from seedcore.coordinator.replica_supervisor import Replica
 from seedcore.coordinator.start_queue import Placer, Request
@@ -40,6 +40,7 @@ class OrganismManager:
         runtime: Runs the organs.
         on_change: Called on the event loop whenever the state of an organ changes.
         generations: Generation of the processes to adopt, by organ id, if it is not 0.
+        identities: Identity of the processes to adopt, by organ id, if another release has computed it.
 
     Attributes:
         known_types: All task types that some organ accepts.
@@ -53,8 +54,10 @@ class OrganismManager:
         runtime: OrganRuntime,
         on_change: Callable[[], None],
         generations: Mapping[str, int] | None = None,
+        identities: Mapping[str, str] | None = None,
     ) -> None:
         self.spec = spec
+        self._identities = identities or {}
         self.generations = dict(generations or {})
         self._release = release
         self._runtime = runtime
@@ -113,11 +116,7 @@ class OrganismManager:
                 organism is left running. The first failed agent's error is the cause.
         """
         await self._find_generations()
-        names = {
-            organ_name(organ.id, index, self.generations.get(organ.id, 0))
-            for organ in self.spec.organs
-            for index in range(organ.replicas)
-        }
+        names = organ_actors.actor_names(self.spec, self.generations)
         self._watch.start()
         strangers = asyncio.create_task(self._retire_others(names))
         try:
@@ -136,9 +135,14 @@ class OrganismManager:
         self._on_change()
 
     async def reload(
-        self, spec: OrganismSpec, *, timeout_s: float, commit: Callable[[Mapping[str, int]], Awaitable[None]]
+        self,
+        spec: OrganismSpec,
+        *,
+        timeout_s: float,
+        commit: Callable[[Mapping[str, int]], Awaitable[None]],
+        release: str | None = None,
     ) -> dict[str, list[str]]:
-        """Change to another organism in place; organs with an unchanged spec are not touched.
+        """Change to another organism in place; organs with an unchanged spec and release are not touched.
 
         The processes of new and changed organs start beside the old ones. Without room for both, the old ones end
         first, and the organ's tasks wait for the new ones, within their deadlines. When all are ready, ``commit`` is
@@ -152,9 +156,11 @@ class OrganismManager:
             InitializationError: The new organs did not start in time; the old organism is kept.
         """
         old, new = {organ.id: organ for organ in self.spec.organs}, {organ.id: organ for organ in spec.organs}
+        before, self._release, self._identities = self._release, release or self._release, {}
+        same = {key for key in new if key in old and new[key] == old[key] and before == self._release}
         changes = {
-            "kept": [key for key in new if key in old and new[key] == old[key]],
-            "replaced": [key for key in new if key in old and new[key] != old[key]],
+            "kept": [key for key in new if key in same],
+            "replaced": [key for key in new if key in old and key not in same],
             "added": [key for key in new if key not in old],
             "removed": [key for key in old if key not in new],
         }
@@ -173,6 +179,7 @@ class OrganismManager:
             began = {**self._coming, **{key: self._replicas[key] for key in self._away if key in self._replicas}}
             late = [key for key, ones in began.items() if any(one.state is not ReplicaState.READY for one in ones)]
             await self._undo(old)
+            self._release = before
             if not isinstance(error, TimeoutError):
                 raise
             names = ", ".join(late or began)
@@ -342,10 +349,7 @@ class OrganismManager:
         Raises:
             InitializationError: Ray's head did not answer.
         """
-        try:
-            living = await self._runtime.others(set())
-        except Exception as error:
-            raise InitializationError(f"Ray's head did not answer: {describe(error)}") from error
+        living = await organ_actors.living_names(self._runtime)
         for organ in self.spec.organs:
             first, second = (organ_name(organ.id, 0, generation) in living for generation in (0, 1))
             if second and not first and organ.id not in self.generations:
@@ -386,7 +390,7 @@ class OrganismManager:
             Replica(
                 organ,
                 index,
-                identity=f"{organ.fingerprint()}@{self._release}",
+                identity=self._identities.get(organ.id) or organ_actors.organ_identity(organ, self._release),
                 generation=self.generations.get(organ.id, 0) if generation is None else generation,
                 runtime=self._runtime,
                 placer=self._placer,
@@ -471,7 +475,7 @@ class OrganismManager:
     async def _retire_others(self, keep: set[str]) -> None:
         # Their time limits are unknown here; each organ itself cancels tasks that take too long.
         drain_s = max((organ.drain_timeout_s for organ in self.spec.organs), default=0.0)
-        await retire_others(self._runtime, keep, drain_timeout_s=drain_s)
+        await organ_actors.retire_others(self._runtime, keep, drain_timeout_s=drain_s)
 
     def _state(self, organ_id: str) -> ReplicaState:
         return organ_reports.state(self._replicas[organ_id], is_starting=not self.initialized)

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+ORGAN_PROTOCOL = 1
+"""Version of the methods of an organ, their arguments and answers. A Coordinator adopts organs of another release only
+if they have the same one: raise it with every change after which the two could not work together."""
+
 
 class AgentState(StrEnum):
     """State of an agent."""

@@ -259,7 +259,9 @@ class _Run:
             self._end_process(report)
         self.want_running()
         self.attempts += 1
-        self._created = self.driver.create(self.spec, attempt=self.attempts)
+        # The organs of a Coordinator that is gone have been killed, or are not known to be well.
+        predecessor = str(report.coordinator.get("actor_id") or "") if decision.action == "replace" else ""
+        self._created = self.driver.create(self.spec, attempt=self.attempts, predecessor=predecessor)
         return self.wait()
 
     def wait(self) -> Report:

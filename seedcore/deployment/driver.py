@@ -80,13 +80,16 @@ class Driver:
             ray.shutdown()
             self._joined = False
 
-    def create(self, spec: OrganismSpec, *, attempt: int) -> str:
-        """Create the Coordinator, or find the one that another caller has just created; return its actor id."""
+    def create(self, spec: OrganismSpec, *, attempt: int, predecessor: str = "") -> str:
+        """Create the Coordinator, or find the one that another caller has just created; return its actor id.
+
+        It may adopt the organs of ``predecessor``, the actor id of the one that it replaces.
+        """
         from seedcore.coordinator import actors
 
         settings = self._settings
         handle = actors.create_coordinator(
-            spec.to_dict(), settings.to_dict(), namespace=settings.namespace, attempt=attempt
+            spec.to_dict(), settings.to_dict(), namespace=settings.namespace, attempt=attempt, predecessor=predecessor
         )
         return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
 

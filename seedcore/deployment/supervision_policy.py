@@ -168,7 +168,7 @@ class Judge:
                 return _Trouble(("elsewhere", *process), "replace", policy.hang_timeout_s)
             case Reason.NOT_RESPONDING:
                 return self._kill(("hung", *process), policy.hang_timeout_s)
-            case Reason.ABSENT | Reason.INIT_FAILED:
+            case Reason.ABSENT | Reason.INIT_FAILED if not own.get("organism_initialized"):
                 return _Trouble((report.reason,), "bootstrap", policy.absent_timeout_s)
             case Reason.STARTING | Reason.RESTARTING:
                 where = (own.get("state"), own.get("stage"), repr(own.get("progress")), own.get("init_attempts"))
@@ -176,8 +176,9 @@ class Judge:
                 allowed = 2 * _seconds(own.get("start_timeout_s"))
                 return self._kill(("stalled", *process, *where), max(policy.init_stall_timeout_s, allowed))
             case _:
-                # The Coordinator supervises organs; the deployment handles nodes, tokens, releases and resources;
-                # a service restarts an unreachable head; and without an answer, the state is unknown.
+                # The Coordinator supervises organs; the deployment handles nodes, tokens, releases and resources, and
+                # a release whose organs have not started beside the old ones; a service restarts an unreachable head;
+                # and without an answer, the state is unknown.
                 return None
 
     def _kill(self, key: tuple[object, ...], patience_s: float) -> _Trouble:

@@ -44,7 +44,8 @@ RENEW_INTERVAL_S = 3.0
 _ABORT_S = 1.0
 # How long clients with open connections may take until their next request, before a planned end; nobody waits for it.
 LAST_REQUESTS_S = 2.0
-_FIRST_REQUEST_S = 0.2
+_FIRST_REQUEST_S = 0.3
+_LAST_BEGIN_S = 0.5
 _POLL_S = 0.02
 _CLOSE = (b"connection", b"close")
 _READ_BYTES = 16 * 1024
@@ -166,6 +167,8 @@ class HttpServer:
         await _until(lambda: not connections, _FIRST_REQUEST_S)
         for connection in list(connections):
             connection.shutdown()
+        # Requests that have just arrived begin before the caller refuses others.
+        await _until(lambda: not connections, _LAST_BEGIN_S)
         self._resuming = asyncio.create_task(self._resume(server, resume_after_s))
 
     async def stop(self) -> None:

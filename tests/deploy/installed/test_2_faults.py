@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from seedcore.deployment.socket_holder import HOLD_S
 from tests.deploy.conftest import Deployment
+from tests.support import http_load
 from tests.support.processes import kill
 from tests.support.waiting import eventually
 
@@ -61,6 +67,28 @@ def of_ray(deployment: Deployment) -> set[int]:
     return {pid for pid, name in deployment.processes().items() if name not in spared}
 
 
+@contextmanager
+def load(deployment: Deployment) -> Iterator[dict[str, Any]]:
+    """Submit tasks by plain HTTP without retries; the result is complete at the end of the block."""
+    result: dict[str, Any] = {}
+    command = [sys.executable, http_load.__file__, str(deployment.variables["seedcore_http_port"]), "20"]
+    with subprocess.Popen(
+        [*deployment.wrapper, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write((deployment.prefix / "etc" / "token").read_text().strip() + "\n")
+        process.stdin.flush()
+        yield result
+        said, _ = process.communicate(timeout=300)
+    result.update(json.loads(said))
+
+
+def check_load(result: dict[str, Any]) -> None:
+    """Require that no caller saw an error, unless the pause was longer than connections wait."""
+    assert result["done"] > 0
+    assert not result["failed"] or result["pause_s"] > HOLD_S - 2, result
+
+
 def test_a_killed_organ(deployed: Deployment) -> None:
     pid = status(deployed)["coordinator"]["organs"][0]["replicas"][0]["pid"]
 
@@ -73,10 +101,35 @@ def test_a_killed_coordinator(deployed: Deployment) -> None:
     before = status(deployed)
     pid = before["coordinator"]["pid"]
 
-    kill(pid)
+    with load(deployed) as seen:
+        kill(pid)
+        assert set(heals(deployed, {pid})) <= {"restarting", "not_responding"}
 
-    assert set(heals(deployed, {pid})) <= {"restarting", "not_responding"}
+    check_load(seen)
     assert claimed(status(deployed)) - {status(deployed)["coordinator"]["pid"]} == claimed(before) - {pid}
+
+
+def test_another_release_takes_over_while_callers_only_wait(deployed: Deployment) -> None:
+    before = status(deployed)
+    document = (deployed.prefix / "current").resolve() / "release.json"
+    text = document.read_text()
+    own = before["coordinator"]["release"]
+
+    with load(deployed) as seen:
+        try:
+            # What a release is called is in this file; processes that start from now on are of another one.
+            document.write_text(text.replace(f'"{own}"', f'"{own}-next"'))
+            done = deployed.seedcore("bootstrap", "--json", "--wait-timeout", "100")
+        finally:
+            document.write_text(text)
+
+    after = json.loads(done.stdout)
+    assert (done.returncode, after["action"]) == (0, "replace"), done.stderr
+    assert after["status"]["coordinator"]["release"] == f"{own}-next"
+    assert not claimed(after["status"]) & claimed(before), "every process is another one"
+    check_load(seen)
+    assert deployed.seedcore("bootstrap", "--wait-timeout", "100").returncode == 0
+    assert status(deployed)["coordinator"]["release"] == own
 
 
 def test_a_coordinator_that_hangs_is_replaced_by_the_supervisor(deployed: Deployment) -> None:

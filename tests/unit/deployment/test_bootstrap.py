@@ -143,6 +143,7 @@ class Hands:
         self.answer: dict[str, Any] | None = None
         self.winner: OrganismSpec | None = None
         self.limits: dict[str, float] = {}
+        self.predecessor = ""
 
     def join(self) -> None:
         self.calls.append("join")
@@ -150,8 +151,9 @@ class Hands:
     def leave(self) -> None:
         self.calls.append("leave")
 
-    def create(self, spec: OrganismSpec, *, attempt: int) -> str:
+    def create(self, spec: OrganismSpec, *, attempt: int, predecessor: str = "") -> str:
         self.calls.append(f"create {spec.source}")
+        self.predecessor = predecessor
         actor_id = f"c{attempt}"
         self.runs(self.winner or spec, actor_id=actor_id)
         self.winner = None
@@ -313,6 +315,7 @@ def test_another_release_is_replaced_after_its_tasks(cluster: FakeCluster, hands
     outcome = run(cluster, wait_timeout_s=100.0)
 
     assert hands.calls == ["join", "quiesce", "kill", "create /etc/new.yaml", "leave"]
+    assert hands.predecessor == "a1", "its organs can be adopted"
     assert 20.0 < hands.limits["quiesce"] < 60.0
     assert (outcome.action, outcome.report.exit_code) == ("replace", 0)
 

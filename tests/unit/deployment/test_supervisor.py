@@ -90,6 +90,8 @@ def clock() -> Clock:
         report("degraded", "healthy"),
         report("unschedulable", "initializing", pid=0),
         report("organs_down"),
+        # The organs of the release before do the tasks.
+        report("init_failed", organism_initialized=True),
         report("wrong_release"),
         report("nodes_missing"),
         report("unreachable"),
