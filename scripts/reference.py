@@ -90,21 +90,27 @@ def command_line() -> str:
 
 
 def organism() -> str:
-    """Return the page about the keys of an organ, with defaults and bounds."""
-    keys = config_schema()["$defs"]["organ"]
-    rows = []
-    for name, entry in keys["properties"].items():
-        meaning, allowed = entry["description"].rsplit(" Allowed: ", 1)
-        default = "required" if name in keys["required"] else code(entry["default"]) if "default" in entry else ""
-        rows.append([f"`{name}`", default, meaning, allowed.removesuffix(".")])
+    """Return the page about the keys of an organ and of a schedule, with defaults and bounds."""
+
+    def rows(kind: str) -> Iterable[list[str]]:
+        keys = config_schema()["$defs"][kind]
+        for name, entry in keys["properties"].items():
+            meaning, allowed = entry["description"].rsplit(" Allowed: ", 1)
+            default = "required" if name in keys["required"] else code(entry["default"]) if "default" in entry else ""
+            yield [f"`{name}`", default, meaning, allowed.removesuffix(".")]
+
     return page(
         "organism.yaml",
-        "Everything is under `seedcore`, `organism`, `organ_types`: a list of one or more organs. "
+        "The organs are under `seedcore`, `organism`, `organ_types`: a list of one or more. "
         "`seedcore config check` names every fault with line and column.\n",
         "An editor that knows [the schema](organism.schema.json) completes keys and marks faults; "
         "`seedcore config schema` prints it. The first line of the file says where it is:\n",
         EXAMPLE,
-        table(["key", "default", "meaning", "allowed"], rows),
+        table(["key", "default", "meaning", "allowed"], rows("organ")),
+        "## Schedules\n",
+        "`seedcore`, `organism`, `schedules` is a list of schedules: "
+        "[durable tasks](../durable.md#schedules) that are planned again and again.\n",
+        table(["key", "default", "meaning", "allowed"], rows("schedule")),
     )
 
 

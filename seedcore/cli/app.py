@@ -15,6 +15,7 @@ from seedcore.cli.durable import task, tasks
 from seedcore.cli.network import network
 from seedcore.cli.releases import releases
 from seedcore.cli.render import out
+from seedcore.cli.schedules import schedule, schedules
 from seedcore.cli.status import ping, status, top
 from seedcore.cli.submit import submit
 from seedcore.cli.token import token
@@ -67,7 +68,7 @@ def cli() -> None:
 
 
 for command in (
-    new, dev, bootstrap, status, top, ping, network, submit, tasks, task, token, config, releases, supervise, rebalance,
-    shutdown, completion,
+    new, dev, bootstrap, status, top, ping, network, submit, tasks, task, schedules, schedule, token, config, releases,
+    supervise, rebalance, shutdown, completion,
 ):  # fmt: skip
     cli.add_command(command)

@@ -113,17 +113,21 @@ def check_together(name: str, *, given: bool, needing: dict[str, bool]) -> None:
         raise click.UsageError(f"{' and '.join(alone)} {'require' if alone[1:] else 'requires'} {name}")
 
 
-def load(settings: Settings, config: str | None) -> OrganismSpec:
+def load(settings: Settings, config: str | None, *, starts: bool = False) -> OrganismSpec:
     """Read the given organism.yaml, else that of the settings, else the packaged one.
 
-    If this command runs from the agents' layer of a deployment, their organs run from there, too.
+    If this command runs from the agents' layer of a deployment, their organs run from there, too. Schedules need an
+    inbox: a command that ``starts`` the organism knows whether there is one, and others if their environment says it.
     """
+    import os  # noqa: PLC0415 - keeps commands quick that do not need it
     from pathlib import Path  # noqa: PLC0415 - keeps commands quick that do not need it
 
     from seedcore.config.organism_file import load_config  # noqa: PLC0415
     from seedcore.core.release import agents_python  # noqa: PLC0415
 
-    return load_config(Path(config) if config is not None else settings.config).with_python(agents_python())
+    path = Path(config) if config is not None else settings.config
+    has_inbox = bool(settings.inbox) if starts or os.environ.get("SEEDCORE_INBOX") else None
+    return load_config(path, has_inbox=has_inbox).with_python(agents_python())
 
 
 config_option = click.option(

@@ -59,7 +59,7 @@ def bootstrap(
     settings = Settings.from_env()
     wanted = read_desired(settings) if keep_desired else None
     # The file may have been edited since then, or an editor may be writing it right now.
-    spec = wanted.spec if wanted is not None and wanted.spec is not None else load(settings, config)
+    spec = wanted.spec if wanted is not None and wanted.spec is not None else load(settings, config, starts=True)
 
     with Progress(limit_s=wait_timeout) as progress:
         outcome = ensure(

@@ -30,7 +30,9 @@ def check(*, config: str | None) -> int:
     """Check organism.yaml and list every error with its line and column."""
     spec = load(Settings.from_env(), config)
     agents = sum(organ.agent_count for organ in spec.organs)
-    out(f"{spec.source}: valid, {len(spec.organs)} organs, {agents} agents, fingerprint {spec.fingerprint()}")
+    schedules = f", {len(spec.schedules)} schedules" if spec.schedules else ""
+    text = f"valid, {len(spec.organs)} organs, {agents} agents{schedules}, fingerprint {spec.fingerprint()}"
+    out(f"{spec.source}: {text}")
     return OK
 
 
@@ -49,7 +51,10 @@ def show(*, config: str | None, as_json: bool) -> int:
     """Print organism.yaml with every default filled in."""
     spec = load(Settings.from_env(), config)
     organs = [{key: value for key, value in organ.to_dict().items() if key != "python"} for organ in spec.organs]
-    document = {"seedcore": {"organism": {"organ_types": organs}}}
+    organism = {"organ_types": organs}
+    if spec.schedules:
+        organism["schedules"] = [schedule.to_dict() for schedule in spec.schedules]
+    document = {"seedcore": {"organism": organism}}
     if as_json:
         out_json(document)
     else:

@@ -53,7 +53,7 @@ def tasks(
     wanted = [*states, *(("parked", "failed") if parked else ())]
     query = {"state": ",".join(wanted), "type": kind, "since_s": since, "limit": limit}
     text = urlencode({name: value for name, value in query.items() if value})
-    found = _ask(Settings.from_env(), f"/coordinator/tasks?{text}")
+    found = ask(Settings.from_env(), f"/coordinator/tasks?{text}")
     if as_json:
         out_json(found)
         return OK
@@ -101,7 +101,7 @@ def show(*, task_id: str, wait: bool) -> int:
     """Print everything that is stored about a task, as JSON."""
     settings = Settings.from_env()
     while True:
-        found = _ask(settings, f"/coordinator/tasks/{_quoted(task_id)}{'?wait_s=30' if wait else ''}", extra_s=30.0)
+        found = ask(settings, f"/coordinator/tasks/{quoted(task_id)}{'?wait_s=30' if wait else ''}", extra_s=30.0)
         if not wait or found["ended"] is not None:
             out_json(found)
             return OK
@@ -111,7 +111,7 @@ def _add_verb(verb: str, text: str) -> None:
     @task.command(verb, help=text, epilog=manual(examples=[(f"seedcore task {verb} 1000000", "")], codes=_CODES))
     @click.argument("task_id", metavar="ID")
     def decide(*, task_id: str) -> int:
-        found = _ask(Settings.from_env(), f"/coordinator/tasks/{_quoted(task_id)}/{verb}", method="POST")
+        found = ask(Settings.from_env(), f"/coordinator/tasks/{quoted(task_id)}/{verb}", method="POST")
         out_json(found)
         return OK
 
@@ -125,13 +125,14 @@ for _verb, _text in {
     _add_verb(_verb, _text)
 
 
-def _quoted(task_id: str) -> str:
+def quoted(task_id: str) -> str:
+    """Return an id as a part of a path."""
     from urllib.parse import quote
 
     return quote(task_id, safe="") or "-"
 
 
-def _ask(settings: Settings, path: str, *, method: str = "GET", extra_s: float = 0.0) -> Any:
+def ask(settings: Settings, path: str, *, method: str = "GET", extra_s: float = 0.0) -> Any:
     """Ask the Coordinator; raise what it refuses.
 
     Raises:

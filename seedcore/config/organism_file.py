@@ -14,14 +14,18 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from seedcore.config.agent_import import ALLOWED_PATH, Problem, agent_problems, is_agent_path, load_agent
+from seedcore.config.schedules import check_schedules
 from seedcore.config.yaml_source import BROKEN, Located, Place, Source, parse_source, read_source, show
 from seedcore.core.errors import AgentStartError, ConfigError
+from seedcore.core.schedule import MAX_SCHEDULES
+from seedcore.core.schedule import read as read_schedule
 from seedcore.core.spec import OrganismSpec, OrganSpec
 from seedcore.core.task import BUILTIN_TASK_TYPES, MAX_NAME_CHARS, describe, normalise
 
@@ -35,6 +39,7 @@ MIN_RESOURCE = 0.0001
 RAY_OWN_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 _ORGANS = ("seedcore", "organism", "organ_types")
+_SCHEDULES = ("seedcore", "organism", "schedules")
 _Location = tuple[str | int, ...]
 _WORD = re.compile(r"[\w.-]+")
 # Ray's own rules; Ray checks them only when it creates the organ, and cannot name a line.
@@ -43,13 +48,14 @@ _LABEL_KEY = re.compile(rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?/
 _LABEL_SELECTOR = re.compile(rf"!?(?:{_LABEL_WORD}|in\({_LABEL_WORD}(?:, ?{_LABEL_WORD})*\))")
 
 
-def load_config(path: Path | None, *, check_imports: bool = True) -> OrganismSpec:
+def load_config(path: Path | None, *, check_imports: bool = True, has_inbox: bool | None = None) -> OrganismSpec:
     """Read organism.yaml.
 
     Args:
         path: The file; None means the packaged one.
         check_imports: Also import the agents in this process, and check that they fit their options. Their prints go
             to stderr.
+        has_inbox: Whether the deployment has an inbox, which schedules need; None if that cannot be known.
 
     Returns:
         The organism; its ``source`` is the absolute path of the file.
@@ -58,8 +64,8 @@ def load_config(path: Path | None, *, check_imports: bool = True) -> OrganismSpe
         ConfigError: With every error in the file, in order of place.
     """
     path = PACKAGED_CONFIG if path is None else path
-    organs = _organs(read_source(path), check_imports=check_imports)
-    return OrganismSpec(organs=organs, source=str(path.absolute()))
+    spec = _organism(read_source(path), check_imports=check_imports, has_inbox=has_inbox)
+    return replace(spec, source=str(path.absolute()))
 
 
 def parse_config(data: bytes, *, name: str = "organism.yaml", check_imports: bool = True) -> OrganismSpec:
@@ -68,7 +74,7 @@ def parse_config(data: bytes, *, name: str = "organism.yaml", check_imports: boo
     Raises:
         ConfigError: With every error in the content, in order of place.
     """
-    return OrganismSpec(organs=_organs(parse_source(data, name=name), check_imports=check_imports), source=name)
+    return replace(_organism(parse_source(data, name=name), check_imports=check_imports), source=name)
 
 
 def _checked(kind: Any, valid: Callable[[Any], object], **schema: Any) -> Any:
@@ -188,6 +194,8 @@ class _Organism(_Strict):
     organ_types: list[_Organ] = Field(  # type: ignore[valid-type]  # mypy reads no model that is made at run time
         min_length=1, description="a list of one or more organs"
     )
+    # ``_check_schedules`` checks what is inside.
+    schedules: list[Any] = Field(default_factory=list, description="a list of schedules", max_length=MAX_SCHEDULES)
 
 
 class _Seedcore(_Strict):
@@ -200,7 +208,7 @@ class OrganismFile(_Strict):
     seedcore: _Seedcore = Field(description="a mapping with the key 'organism'")
 
 
-def _organs(source: Source, *, check_imports: bool) -> tuple[OrganSpec, ...]:
+def _organism(source: Source, *, check_imports: bool, has_inbox: bool | None = None) -> OrganismSpec:
     if source.root is None:
         raise _error(source)
     model, bad = _validate(source, source.root)
@@ -209,11 +217,14 @@ def _organs(source: Source, *, check_imports: bool) -> tuple[OrganSpec, ...]:
     for entry in entries:
         _check_counts(source, entry)
     _check_routes(source, entries)
+    check_schedules(source, source.root.find(_SCHEDULES), _accepted(entries), has_inbox=has_inbox)
     if check_imports:
         _check_agents(source, entries)
     if source.faults or model is None:
         raise _error(source)
-    return tuple(_spec(organ) for organ in model.seedcore.organism.organ_types)
+    organism = model.seedcore.organism
+    schedules = tuple(read_schedule(one) for one in organism.schedules)
+    return OrganismSpec(organs=tuple(_spec(organ) for organ in organism.organ_types), schedules=schedules)
 
 
 def _error(source: Source) -> ConfigError:
@@ -319,6 +330,11 @@ class _Entry:
             return DEFAULTS.get(key)
         return None if located.value is BROKEN or (key,) in self._bad else located.value
 
+    def is_valid(self, *keys: str) -> bool:
+        """Return whether nothing in the values of these keys is wrong."""
+        broken = any(location[:1] == (key,) for location in self._bad for key in keys)
+        return not broken and all(self.get(key) is not None for key in keys)
+
     def inside(self, *keys: str | int) -> dict[str | int, Located]:
         """Return the valid values inside a value."""
         located = self._located.find(keys)
@@ -382,6 +398,17 @@ def _check_routes(source: Source, entries: list[_Entry]) -> None:
                 source.fault(place, f"{text}, expected one organ for each task type and domain")
             else:
                 taken[kind, domain] = (entry, place)
+
+
+def _accepted(entries: list[_Entry]) -> set[tuple[str, str | None]] | None:
+    """Return the task types that some organ accepts, each with its domain; None if some of them are wrong."""
+    if not all(entry.is_valid("task_types", "domains") for entry in entries):
+        return None
+    pairs: set[tuple[str, str | None]] = set()
+    for entry in entries:
+        pairs |= {(normalise(kind), None) for kind in entry.get("task_types")}
+        pairs |= {(normalise(kind), normalise(key)) for key, kinds in entry.get("domains").items() for kind in kinds}
+    return pairs
 
 
 def _routes(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from seedcore.config.organism_file import DEFAULTS, OrganismFile
+from seedcore.core.schedule import schema as schedule_schema
 from seedcore.core.spec import OrganSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -21,6 +22,8 @@ def config_schema() -> dict[str, Any]:
     schema["$defs"]["organ"] = {**organ, "description": "One organ."}
     organism = schema["$defs"].pop("_Organism")
     organism["properties"]["organ_types"]["items"] = {"$ref": "#/$defs/organ"}
+    organism["properties"]["schedules"]["items"] = {"$ref": "#/$defs/schedule"}
+    schema["$defs"]["schedule"] = schedule_schema()
     schema["properties"]["seedcore"] = schema["$defs"].pop("_Seedcore")
     schema["properties"]["seedcore"]["properties"]["organism"] = organism
     known = OrganSpec.described()

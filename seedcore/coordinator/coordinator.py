@@ -393,6 +393,7 @@ class Coordinator(metaclass=ActorClass):
             "disks": self._disks.to_list(),
             "inbox": self.inbox.figures(),
             "inbox_oldest_s": self.inbox.oldest_s(),
+            "schedules_late": self.inbox.late_schedules(),
         }
 
     def _answered(self) -> None:
@@ -414,6 +415,8 @@ class Coordinator(metaclass=ActorClass):
             why = "" if runs else self._snapshot["message"]
             self._table.publish({"state": str(self._life.phase), "why": why, **self._life.organism.table()})
             self.inbox.look()
+            if self._life.has_read:
+                self.inbox.follow(self._life.organism.spec)
             self._activity.organs(self._snapshot["organs"])
             if not all(self._activity.knows(organ["organ_id"]) for organ in self._snapshot["organs"]):
                 # Start as soon as an organ exists, so that its activity counts from then on.

@@ -10,6 +10,7 @@ from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.errors import NoTaskError, TaskError
 from seedcore.core.reason import ExitCode, Reason, Status
 from seedcore.core.settings import Settings
+from seedcore.core.spec import OrganismSpec
 from seedcore.core.task import Task
 
 if TYPE_CHECKING:
@@ -46,7 +47,22 @@ class NoInbox:
         """Refuse the order."""
         raise NoTaskError(_NONE)
 
+    async def schedules(self) -> list[dict[str, Any]]:
+        """Refuse the question."""
+        raise NoTaskError(_NONE)
+
+    async def put_schedule(self, raw: Any, *, by: str) -> dict[str, Any]:  # noqa: ARG002
+        """Refuse the schedule."""
+        raise NoTaskError(_NONE)
+
+    async def change_schedule(self, schedule_id: str, verb: str, *, by: str) -> dict[str, Any]:  # noqa: ARG002
+        """Refuse the order."""
+        raise NoTaskError(_NONE)
+
     def look(self) -> None:
+        """Do nothing."""
+
+    def follow(self, spec: OrganismSpec) -> None:
         """Do nothing."""
 
     def hold(self, seconds: float) -> None:
@@ -61,6 +77,10 @@ class NoInbox:
         return None
 
     def figures(self) -> list[dict[str, Any]]:
+        """Return nothing."""
+        return []
+
+    def late_schedules(self) -> list[dict[str, Any]]:
         """Return nothing."""
         return []
 

@@ -108,6 +108,8 @@ class Lifecycle:
         self.init_seconds: float | None = None
         self.reloads = 0
         self.phase = Phase.STARTING
+        self.has_read = False
+        """Whether ``spec`` is the organism in use, and not the one before the last reload."""
         self.failure: str | None = None
         self._release = release
         self._runtime = runtime
@@ -135,7 +137,9 @@ class Lifecycle:
             InitializationError: It did not start; nothing of it is left running.
         """
         kept = await self._record.read()
-        if await self._take_over(Inheritance.of(kept or await self._inherited())):
+        is_adopted = await self._take_over(Inheritance.of(kept or await self._inherited()))
+        self.has_read = True
+        if is_adopted:
             return
         # A record of another release is what this process should have taken over.
         if kept is not None and (kept["stopped"] or kept.get("release", self._release) == self._release):

@@ -12,6 +12,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import Any
 
+from seedcore.core.schedule import ScheduleSpec
+
 LIBRARY = __name__.partition(".")[0]
 MAX_SECONDS = 7 * 86_400
 # Share of silence_s; the rest covers a question in transit.
@@ -179,14 +181,16 @@ class OrganSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganismSpec:
-    """All organs, and the file they came from (``source`` is for people and not part of the fingerprint)."""
+    """All organs and schedules, and their file (``source`` is for people and not part of the fingerprint)."""
 
     organs: tuple[OrganSpec, ...]
     source: str = ""
+    schedules: tuple[ScheduleSpec, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, the inverse of :meth:`from_dict`."""
-        return {"organs": [organ.to_dict() for organ in self.organs], "source": self.source}
+        schedules = [schedule.to_dict() for schedule in self.schedules]
+        return {"organs": [organ.to_dict() for organ in self.organs], "source": self.source, "schedules": schedules}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OrganismSpec:
@@ -194,6 +198,8 @@ class OrganismSpec:
         return cls(
             organs=tuple(OrganSpec.from_dict(organ) for organ in data["organs"]),
             source=str(data.get("source", "")),
+            # A release before this one has written none.
+            schedules=tuple(ScheduleSpec.from_dict(schedule) for schedule in data.get("schedules", ())),
         )
 
     def with_python(self, python: str) -> OrganismSpec:
@@ -209,8 +215,10 @@ class OrganismSpec:
         return ",".join(sorted({PurePath(organ.python).parents[1].name for organ in self.organs if organ.python}))
 
     def fingerprint(self) -> str:
-        """Return a digest of all organs, in order."""
-        return _digest([organ.to_dict() for organ in self.organs])
+        """Return a digest of all organs and schedules, in order; without schedules that of earlier releases."""
+        organs = [organ.to_dict() for organ in self.organs]
+        schedules = [schedule.to_dict() for schedule in self.schedules]
+        return _digest([organs, schedules] if schedules else organs)
 
 
 def _plain(value: Any) -> Any:

@@ -7,12 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seedcore.client import AsyncClient
+from seedcore.status.http_client import request
 from tests.conftest import Organism
 from tests.support.processes import kill
 from tests.support.ray_head import RayHead
@@ -122,6 +125,34 @@ def test_no_death_of_the_coordinator_loses_or_doubles_a_task(durable: Organism) 
     # A process that has joined Ray sends them to the Coordinator, and not to the organs.
     assert durable.drive(FROM_RAY) == ["ray", True, [True] * 6]
     assert durable.told()["inbox"]["tasks"]["done"] == len(answers) + 6
+    assert_a_schedule_misses_no_moment(durable)
+
+
+def assert_a_schedule_misses_no_moment(organism: Organism) -> None:
+    """Let the Coordinator die while a schedule plans a task every second."""
+    url, token = f"{organism.settings.http_url}/coordinator/schedules", organism.settings.token()
+    beat = {"id": "beat", "every": "1s", "misfire": "all", "overlap": "allow"}
+    made = request(url, method="POST", token=token, body={**beat, "task": {"type": "fetch", "params": {"n": "beat"}}})
+    assert (made.status, made.body["created"]) == (200, True), made.body
+
+    def planned() -> list[str]:
+        listed = json.loads(organism.run("tasks", "--type", "fetch", "--limit", "1000", "--json").stdout or "[]")
+        return [task["key"] for task in listed if str(task["key"]).startswith("schedule:beat:")]
+
+    eventually(planned, what="the first moment")
+    kill(pid_of(organism))
+    pid_of(organism)
+    before = len(eventually(planned, what="the tasks after the death"))
+    eventually(lambda: len(planned()) > before, what="another moment")
+    assert organism.run("schedule", "pause", "beat").returncode == 0
+
+    keys = planned()
+    moments = sorted(datetime.fromisoformat(key.removeprefix("schedule:beat:")) for key in keys)
+    assert len(set(keys)) == len(keys)
+    assert {(one - other).total_seconds() for other, one in pairwise(moments)} == {1.0}, "none is missing"
+    (listed,) = json.loads(organism.run("schedules", "--json").stdout)
+    assert (listed["paused"], listed["missed"], listed["overlapped"]) == (True, 0, 0)
+    eventually(lambda: organism.told()["inbox"]["tasks"]["ready"] == 0, what="all of them to begin")
 
 
 def test_a_task_whose_process_dies_is_parked_unless_it_may_be_repeated(durable: Organism) -> None:

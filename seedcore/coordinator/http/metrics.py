@@ -275,6 +275,14 @@ METRICS = (
         [_lines("Tasks", "Wait of the oldest durable task", 8, {"seedcore_inbox_oldest_ready_seconds": "oldest"}, "s")],
     ),
     _gauge(
+        "seedcore_inbox_schedule_late_seconds",
+        "Seconds for which a schedule has waited until its task is planned and begins; 0 if nothing is due.",
+        Source(
+            ("schedule",),
+            lambda figures: [((one["schedule"],), one["seconds"]) for one in figures.get("schedules_late") or ()],
+        ),
+    ),
+    _gauge(
         "seedcore_organ_ready",
         "1 if the organ has its minimum of ready agents.",
         _organ("ready"),

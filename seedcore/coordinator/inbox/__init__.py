@@ -4,10 +4,12 @@ The Coordinator imports this package only if the deployment asks for an inbox (`
 which imports only those above it::
 
     decisions   what becomes of a task: pure functions of (standing, event, time)
+    planning    which moments of a schedule are planned: pure as well
     messages    what the event loop and the writer thread hand to each other
     place       the directory, its file system and its lock
     schema      the tables
-    store       one transaction for all that came up in a turn
+    schedules   the schedules in the store, and the tasks that they plan
+    store       one transaction for all that came up in a turn; ``sqlite`` is its database
     writer      the thread that calls the store
     pump        gathers what comes up, and tells the results once they are on disk
     floor       gives tasks to the processes of organs, and finds out what became of each

@@ -10,6 +10,7 @@ from typing import Any
 from seedcore.coordinator.inbox.decisions import HELD, State
 from seedcore.coordinator.inbox.ids import to_text
 from seedcore.coordinator.inbox.messages import Told
+from seedcore.core.schedule import ScheduleSpec, show_moment
 from seedcore.core.task import failure
 
 _TIMES = ("created", "ended", "deadline", "leased", "leased_until", "not_before", "at", "began")
@@ -84,6 +85,28 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
     document["answer"] = answer(told, task_type=row["type"]) if ended else None
     document["story"] = [listed(entry) for entry in row["story"]]
     return document
+
+
+def schedule(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schedule; its moments are in its time zone."""
+    spec = json.loads(row["spec"])
+    zone = spec.get("timezone", "UTC")
+    moments = {
+        name: None if row[name] is None else show_moment(row[name], zone) for name in ("next", "last_planned")
+    }  # fmt: skip
+    task, state = row["last_task"], row["state"]
+    return {
+        "id": row["id"],
+        "when": ScheduleSpec.from_dict(spec).text,
+        "source": row["source"],
+        **moments,
+        # The task is deleted some days after its end.
+        "last_task": None if task is None or state is None else {"id": to_text(task), "state": State(state).word},
+        "paused": bool(row["paused"]),
+        "missed": row["missed"],
+        "overlapped": row["overlapped"],
+        "spec": spec,
+    }
 
 
 def _moment(value: int | None) -> str | None:

@@ -27,6 +27,7 @@ class Condition:
         recovering: By organ, the number of tasks that it has to tell about.
         full: Why no more tasks are accepted, empty if they are.
         oldest_s: By queue with ready tasks, how long its oldest one has waited.
+        late: By schedule that is late by more than its grace, by how many seconds.
         parked: By task type, the number of tasks that wait for a person.
     """
 
@@ -39,6 +40,7 @@ class Condition:
     recovering: Mapping[str, int] = field(default_factory=dict)
     full: str = ""
     oldest_s: Mapping[str, float] = field(default_factory=dict)
+    late: Mapping[str, float] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -65,6 +67,10 @@ def _named(now: Condition) -> tuple[Reason, str] | None:
     if lane and now.oldest_s[lane] >= LATE_AFTER_S:
         text = f"the oldest durable task of type {_kind(lane)} has waited for {now.oldest_s[lane]:.0f} s"
         return Reason.INBOX_LATE, text
+    if now.late:
+        name = max(now.late, key=lambda one: now.late[one])
+        others = f", and {len(now.late) - 1} more" if len(now.late) > 1 else ""
+        return Reason.INBOX_LATE, f"the task of schedule {name} is {now.late[name]:.0f} s late{others}"
     if now.parked:
         most = sorted(now.parked.items(), key=lambda one: (-one[1], one[0]))
         kinds = [f"{kind} ({count})" for kind, count in most[:_MAX_NAMED]] + ["..."] * (len(most) > _MAX_NAMED)

@@ -19,8 +19,9 @@ from seedcore.coordinator.inbox.messages import Conflict, Ending, Refused
 from seedcore.coordinator.inbox.place import InUseError
 from seedcore.coordinator.inbox.schema import now_ms
 from seedcore.coordinator.inbox.session import Session
-from seedcore.coordinator.inbox.store import FencedError, SqliteStore
-from seedcore.coordinator.inbox.wish import MAX_WAIT_S, Wish, new_task
+from seedcore.coordinator.inbox.sqlite import SqliteStore
+from seedcore.coordinator.inbox.store import FencedError
+from seedcore.coordinator.inbox.wish import new_task
 from seedcore.coordinator.inbox.writer import Writer
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.coordinator.organism_manager import OrganismManager
@@ -30,11 +31,16 @@ from seedcore.core.errors import (
     NoTaskError,
     OverloadedError,
     SeedCoreError,
+    TaskError,
     WrongStateError,
 )
 from seedcore.core.reason import Reason
+from seedcore.core.schedule import is_over, problems
+from seedcore.core.schedule import read as read_schedule
+from seedcore.core.spec import OrganismSpec
 from seedcore.core.task import Task, describe, payload_bytes
 from seedcore.core.watchdog import run_for_ever
+from seedcore.core.wish import MAX_WAIT_S, Wish
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +77,7 @@ class Inbox:
         self._fault = "it is being opened"
         self._is_in_use = False
         self._held_until = 0.0
+        self._spec: OrganismSpec | None = None
 
     async def begin(self) -> None:
         """Open it; return when the organs that answer have told what became of their tasks, or after a time."""
@@ -166,10 +173,65 @@ class Inbox:
             session.floor.cancel(number)
         return {"id": task_id, "state": outcome.state.word, "executed": outcome.executed}
 
+    async def schedules(self) -> list[dict[str, Any]]:
+        """Return all schedules."""
+        session = self._open_session()
+        rows = await session.pump.on_schedules(lambda table, _: table.all())
+        return [documents.schedule(row) for row in rows]
+
+    async def put_schedule(self, raw: Any, *, by: str) -> dict[str, Any]:
+        """Make or change a schedule.
+
+        Raises:
+            TaskError: It is wrong, or belongs to organism.yaml.
+        """
+        session = self._open_session()
+        found = await asyncio.to_thread(problems, raw)
+        if found:
+            raise TaskError("; ".join(problem.text for problem in found))
+        spec = read_schedule(raw)
+        if spec.at is not None and is_over(spec, now_ms()):
+            raise TaskError(f"at is {spec.at!r}, which is in the past; expected a moment that is to come")
+        task = Task.parse(spec.task)
+        self._organism().route(task.type, task.domain)
+        is_new = await session.pump.on_schedules(lambda table, now: table.put(spec, now))
+        logger.info("schedule %s is %s by %r", spec.id, "made" if is_new else "changed", by)
+        return {**await self._schedule(session, spec.id), "created": is_new}
+
+    async def change_schedule(self, schedule_id: str, verb: str, *, by: str) -> dict[str, Any]:
+        """Pause, resume, delete or run a schedule.
+
+        Raises:
+            TaskError: There is no such schedule, or that is not allowed.
+        """
+        session = self._open_session()
+        before = await self._schedule(session, schedule_id)
+        task = Task.parse(before["spec"]["task"])
+        if verb == "run":
+            self._organism().route(task.type, task.domain)
+        told = await session.pump.on_schedules(lambda table, now: table.change(schedule_id, verb, now, by))
+        logger.info("schedule %s: %s by %r", schedule_id, verb, by)
+        if told is not None:
+            return documents.acceptance(told)
+        return before if verb == "delete" else await self._schedule(session, schedule_id)
+
+    async def _schedule(self, session: Session, schedule_id: str) -> dict[str, Any]:
+        rows = await session.pump.on_schedules(lambda table, _: table.all())
+        for row in rows:
+            if row["id"] == schedule_id:
+                return documents.schedule(row)
+        raise NoTaskError(f"there is no schedule {schedule_id[:100]!r}")
+
     def look(self) -> None:
         """Notice that an organ may have got room."""
         if self._session is not None:
             self._session.pump.look()
+
+    def follow(self, spec: OrganismSpec) -> None:
+        """Take over the schedules of the organism in use; before the first call, none of them plans a task."""
+        self._spec = spec
+        if self._session is not None:
+            self._session.sync(spec)
 
     def hold(self, seconds: float) -> None:
         """Accept and begin nothing for a time; who waits is told to ask the next Coordinator."""
@@ -200,6 +262,11 @@ class Inbox:
             {"task_type": kind, "state": state.word, "count": count}
             for (kind, state), count in sorted(self._counts().items())
         ]
+
+    def late_schedules(self) -> list[dict[str, Any]]:
+        """Return for how many seconds each schedule has waited to begin what is due."""
+        late = self._session.pump.late if self._session is not None else []
+        return [{"schedule": one.id, "seconds": one.seconds} for one in late]
 
     def oldest_s(self) -> float | None:
         """Return for how many seconds the oldest ready task has waited, 0 if none waits; None if it is not open."""
@@ -232,6 +299,8 @@ class Inbox:
                     writer, store, opened, runtime=self._runtime, replicas=lambda: self._organism().usable()
                 )
                 session.held_until = self._held_until
+                if self._spec is not None:
+                    session.sync(self._spec)
                 logger.info("the inbox is open: epoch=%d leased=%d", opened.epoch, len(opened.leased))
                 self._fault, self._is_in_use = "", False
                 try:
@@ -286,6 +355,7 @@ class Inbox:
             recovering=recovering,
             full=pump.last.is_full if pump.last is not None else "",
             oldest_s=self._waits_s(session),
+            late={one.id: one.seconds for one in pump.late if one.is_over_grace},
             parked={kind: count for (kind, state), count in self._counts().items() if state is State.PARKED},
         )
 

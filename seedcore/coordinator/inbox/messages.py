@@ -184,6 +184,7 @@ class Turned:
         next_due_ms: When a task becomes ready or expires by itself; None for never.
         counts: Number of tasks by type and state.
         is_full: Whether there is no room for new tasks.
+        cancelling: Tasks of schedules that their organs have to cancel.
     """
 
     accepted: list[Told | Conflict]
@@ -194,3 +195,4 @@ class Turned:
     next_due_ms: int | None
     counts: Mapping[tuple[str, State], int] = field(default_factory=dict)
     is_full: str = ""
+    cancelling: Sequence[int] = ()

@@ -11,13 +11,16 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from seedcore.coordinator.inbox.messages import Claimed, Conflict, Ending, NewTask, Refused, Room, Told, Turn, Turned
+from seedcore.coordinator.inbox.planning import Lateness
+from seedcore.coordinator.inbox.schedules import Schedules
 from seedcore.coordinator.inbox.schema import now_ms
 from seedcore.coordinator.inbox.writer import Writer
-from seedcore.core.errors import Executed, InboxUnavailableError
+from seedcore.core.errors import Executed, InboxUnavailableError, TaskError
 
+T = TypeVar("T")
 MOST_AT_ONCE = 500
 BEAT_S = 5.0
 """Without anything else to do, a turn renews the ownership this often."""
@@ -38,6 +41,9 @@ class Store(Protocol):
     def tidy(self) -> int:
         """Delete some of what has ended long ago; return how much."""
 
+    def on_schedules(self, work: Callable[[Schedules, int], Any], /) -> Any:
+        """Do something with the schedules, durably."""
+
 
 class Floor(Protocol):
     """Where the work is done."""
@@ -47,6 +53,9 @@ class Floor(Protocol):
 
     def take(self, room: Room, claimed: list[Claimed], /) -> None:
         """Begin tasks that an organ process has got."""
+
+    def cancel(self, task_id: int, /) -> None:
+        """Ask the process that has a task to cancel it."""
 
     def recorded(self, ending: Ending, /) -> None:
         """Learn that the outcome of an attempt is on disk, or that it does not count any more."""
@@ -82,13 +91,16 @@ class Pump:
         self._wake = asyncio.Event()
         self._new: deque[tuple[NewTask, asyncio.Future[Told | Conflict]]] = deque()
         self._endings: deque[tuple[Ending, asyncio.Future[Told | Refused | None] | None]] = deque()
+        self._works: deque[tuple[Callable[[Schedules, int], Any], asyncio.Future[Any]]] = deque()
         self._due_ms: int | None = None
-        self._is_closed = False
+        self.is_closed = False
         self.lanes = set(lanes)
         self.idle_since: dict[str, float] = dict.fromkeys(lanes, time.monotonic())
         """Since when each queue with ready tasks has given none to an organ; monotonic."""
         self.ready_since: Mapping[str, int] = {}
         """Since when the oldest ready task of each queue has waited; milliseconds since 1970, at most LOOK_S old."""
+        self.late: list[Lateness] = []
+        """How late each schedule is; at most LOOK_S old."""
         self.last: Turned | None = None
         self.busy_since: float | None = None
         """When the turn that is in the thread has begun, or the oldest one that should have; monotonic."""
@@ -103,7 +115,7 @@ class Pump:
 
     def end(self, ending: Ending) -> None:
         """Record what has happened to a task."""
-        if not self._is_closed:
+        if not self.is_closed:
             self._endings.append((ending, None))
             self._wake.set()
 
@@ -112,6 +124,14 @@ class Pump:
         future: asyncio.Future[Told | Refused | None] = asyncio.get_running_loop().create_future()
         self._check_open()
         self._endings.append((ending, future))
+        self._wake.set()
+        return future
+
+    def on_schedules(self, work: Callable[[Schedules, int], T]) -> asyncio.Future[T]:
+        """Do something with the schedules between two turns; the future has a result when it is on disk."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._check_open()
+        self._works.append((work, future))
         self._wake.set()
         return future
 
@@ -132,9 +152,11 @@ class Pump:
         try:
             while True:
                 is_due = await self._pause()
-                await self._turn(is_due=is_due)
+                has_changed = await self._work()
+                await self._turn(is_due=is_due or has_changed)
                 if asyncio.get_running_loop().time() >= next_look:
                     self.ready_since = await self._writer.call(self._store.ready_since) if self.lanes else {}
+                    self.late = await self._writer.call(self._store.on_schedules, Schedules.late)
                     next_look = asyncio.get_running_loop().time() + LOOK_S
                 if asyncio.get_running_loop().time() >= next_tidy and not (self._new or self._endings):
                     deleted = await self._writer.call(self._store.tidy)
@@ -160,6 +182,24 @@ class Pump:
         await asyncio.sleep(0)
         return is_due
 
+    async def _work(self) -> bool:
+        """Do what somebody asks of the schedules; return whether there was anything."""
+        has_changed = bool(self._works)
+        while self._works:
+            work, future = self._works.popleft()
+            try:
+                result = await self._writer.call(self._store.on_schedules, work)
+            except TaskError as error:
+                # It is refused, and nothing was done.
+                if not future.done():
+                    future.set_exception(error)
+            except BaseException:
+                _fail([(work, future)], "unknown")
+                raise
+            else:
+                _settle(future, result)
+        return has_changed
+
     async def _turn(self, *, is_due: bool) -> None:
         new = [self._new.popleft() for _ in range(min(MOST_AT_ONCE, len(self._new)))]
         endings = [self._endings.popleft() for _ in range(min(MOST_AT_ONCE, len(self._endings)))]
@@ -182,10 +222,12 @@ class Pump:
                 self.lanes.difference_update(room.lanes)
         self._note_idle(rooms, turned)
         self._tell(new, endings, turned)
+        for task_id in turned.cancelling:
+            self._floor.cancel(task_id)
         for room, claimed in zip(rooms, turned.claimed, strict=True):
             if claimed:
                 self._floor.take(room, claimed)
-        if self._new or self._endings or turned.lanes - lanes:
+        if self._new or self._endings or self._works or turned.lanes - lanes:
             self._wake.set()
 
     def _tell(
@@ -213,12 +255,13 @@ class Pump:
         self.idle_since = {lane: now if lane in moving else before.get(lane, now) for lane in self.lanes}
 
     def _check_open(self) -> None:
-        if self._is_closed:
+        if self.is_closed:
             raise InboxUnavailableError(_ENDED, "no", RETRY_AFTER_S)
 
     def _close(self) -> None:
-        self._is_closed = True
-        _fail((*self._new, *self._endings), "no")
+        self.is_closed = True
+        _fail((*self._new, *self._endings, *self._works), "no")
+        self._works.clear()
         self._new.clear()
         self._endings.clear()
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
+from collections.abc import Callable, Collection
+from typing import Any
 
 from seedcore.core.errors import SeedCoreError
 
-VERSION = 1
+VERSION = 2
 MIN_READER = 1
 # Parameters and answers above this size have rows of their own, which keeps the rows of the queue small.
 INLINE_BYTES = 1024
@@ -45,6 +47,15 @@ CREATE TABLE tombstone(
   ended INTEGER NOT NULL);
 CREATE INDEX tombstone_ended ON tombstone(ended);
 """
+# What each version adds; a rollback leaves it alone.
+_ADDED = {
+    2: """
+CREATE TABLE schedule(
+  id TEXT PRIMARY KEY, spec TEXT NOT NULL, source TEXT NOT NULL, next INTEGER, last_planned INTEGER,
+  last_task INTEGER, paused INTEGER NOT NULL DEFAULT 0, missed INTEGER NOT NULL DEFAULT 0,
+  overlapped INTEGER NOT NULL DEFAULT 0);
+"""
+}
 
 
 class SchemaError(SeedCoreError):
@@ -63,22 +74,40 @@ def prepare(connection: sqlite3.Connection, *, now: int) -> None:
         SchemaError: The database belongs to a newer release, or to another program.
     """
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not names:
-        for statement in _TABLES.split(";\n"):
-            if statement.strip():
-                connection.execute(statement)
-        connection.execute(
-            "INSERT INTO meta VALUES(1, ?, ?, ?, 0, 0, NULL, ?)", (VERSION, MIN_READER, uuid.uuid4().hex, now)
-        )
+    if names:
+        version = check(names, lambda: connection.execute("SELECT version, min_reader FROM meta").fetchone())
+        for statement in statements(version):
+            connection.execute(statement)
         return
+    for statement in statements(0):
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO meta VALUES(1, ?, ?, ?, 0, 0, NULL, ?)", (VERSION, MIN_READER, uuid.uuid4().hex, now)
+    )
+
+
+def check(names: Collection[str], version: Callable[[], Any]) -> int:
+    """Return the version of a database with these tables; ``version`` returns it and its oldest reader.
+
+    Raises:
+        SchemaError: The database belongs to a newer release, or to another program.
+    """
     if "meta" not in names or "task" not in names:
         raise SchemaError("the file is not a database of the inbox")
-    found = connection.execute("SELECT version, min_reader FROM meta").fetchone()
+    found = version()
     if found is None:
         raise SchemaError("the file is not a database of the inbox: its table meta is empty")
-    version, min_reader = found
+    has, min_reader = found
     if min_reader > VERSION:
         raise SchemaError(
-            f"the database has schema {version}, which needs a release with schema {min_reader} or newer; "
+            f"the database has schema {has}, which needs a release with schema {min_reader} or newer; "
             f"this one has schema {VERSION}"
         )
+    return int(has)
+
+
+def statements(version: int) -> list[str]:
+    """Return what makes the tables of a database of a version, 0 for an empty one, those of this version."""
+    texts = [_TABLES] if not version else []
+    texts += [text for added, text in _ADDED.items() if added > version]
+    return [one for text in texts for one in text.split(";\n") if one.strip()]

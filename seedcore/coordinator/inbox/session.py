@@ -10,17 +10,17 @@ from typing import Any
 
 from ray.exceptions import ActorDiedError
 
-from seedcore.coordinator.inbox import ids
 from seedcore.coordinator.inbox.decisions import ENDED
 from seedcore.coordinator.inbox.floor import ASK_AGAIN, FENCED, OrganProcess, ReplicaLike, WorkFloor
 from seedcore.coordinator.inbox.messages import Leased, Opened, Told
 from seedcore.coordinator.inbox.pump import Pump
 from seedcore.coordinator.inbox.schema import now_ms
-from seedcore.coordinator.inbox.store import FencedError, SqliteStore
+from seedcore.coordinator.inbox.store import FencedError, Store
 from seedcore.coordinator.inbox.writer import Writer
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.core.errors import InboxUnavailableError
 from seedcore.core.settings import ORGAN_NAME_PREFIX
+from seedcore.core.spec import OrganismSpec
 from seedcore.core.task import describe
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Session:
     def __init__(
         self,
         writer: Writer,
-        store: SqliteStore,
+        store: Store,
         opened: Opened,
         *,
         runtime: OrganRuntime,
@@ -52,10 +52,10 @@ class Session:
         """Number of tasks of an earlier epoch, by the process that has to tell about them."""
         self._runtime = runtime
         self._leased = opened.leased
-        self._numbers = 0
         self._waiters: dict[int, list[asyncio.Future[Told]]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.held_until = 0.0
+        self._organism: OrganismSpec | None = None
         self._replicas = replicas
         self.floor = WorkFloor(
             opened.epoch,
@@ -68,8 +68,15 @@ class Session:
 
     def next_id(self) -> int:
         """Return the id of a new task."""
-        self._numbers += 1
-        return ids.make(self.epoch, self._numbers)
+        return self.store.next_id()
+
+    def sync(self, organism: OrganismSpec) -> None:
+        """Take over the schedules of an organism, if it is another one than before."""
+        if organism is not self._organism and not self.pump.is_closed:
+            self._organism = organism
+            work = self.pump.on_schedules(lambda table, now: table.sync(organism.organs, organism.schedules, now))
+            # If it fails, the epoch ends, and the next one does it again.
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def run(self, *, adopted: Callable[[], None]) -> None:
         """Adopt what earlier epochs have given to the organs, and make turns until something fails.

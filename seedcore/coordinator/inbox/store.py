@@ -1,22 +1,19 @@
-"""The inbox in SQLite: one connection, and one transaction for all that came up in a turn of the event loop.
+"""The store of the inbox: one transaction for all that came up in a turn of the event loop.
 
-Only the writer thread calls it. ``synchronous=FULL`` makes a committed turn survive a loss of power; with NORMAL it
-does not. The connection locks the database exclusively, because two connections that write may damage a database in
-WAL mode (a bug of SQLite before 3.51.3).
+Only the writer thread calls it. The SQL here is that which every database understands; ``sqlite.py`` has the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import sqlite3
-import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from seedcore.coordinator.inbox import place, schema
+from seedcore.coordinator.inbox import ids, schema
 from seedcore.coordinator.inbox.decisions import (
     ENDED,
     FINAL,
@@ -41,20 +38,22 @@ from seedcore.coordinator.inbox.messages import (
     Turn,
     Turned,
 )
+from seedcore.coordinator.inbox.schedules import Schedules
 from seedcore.core.errors import SeedCoreError
 
+T = TypeVar("T")
 # How much a turn does of what is due by itself.
 _AT_ONCE = 500
 # A lease lasts as long as the attempt may take. It only finds what everybody has forgotten.
 LEASE_GRACE_MS = 15_000
 LIMIT = 1_000_000
 """Largest number of tasks that have not ended."""
-_FREE_SHARE = 0.05
-_LOOK_AT_DISK_S = 5.0
 KEEP_MS = 7 * 86_400_000
 KEEP_KEYS_MS = 90 * 86_400_000
 
 _STANDING = "state, attempt, bounces, deaths, repeatable, unwanted, not_before, deadline, executed"
+_STORY = "task, at, attempt, what, executed, organ, boot, began, error_type, error, who"
+_READY_SINCE = "CASE WHEN created > not_before THEN created ELSE not_before END"
 _TOLD = "id, state, executed, answer, error, lane, digest"
 
 
@@ -62,61 +61,62 @@ class FencedError(SeedCoreError):
     """Another process has opened the database since: this one must not write any more."""
 
 
-class SqliteStore:
+class Store(ABC):
     """The tables of one inbox.
 
     Args:
-        directory: Where its files are.
         deployment: Namespace of the Coordinator.
         clock: Gives the milliseconds since 1970.
     """
 
-    def __init__(self, directory: Path, deployment: str, *, clock: Callable[[], int] = schema.now_ms) -> None:
-        self._directory = directory
+    faults: tuple[type[Exception], ...]
+    """What the database raises when it cannot be used or relied on."""
+    _story_order = "rowid"
+    _for_update = ""
+
+    def __init__(self, deployment: str, *, clock: Callable[[], int]) -> None:
         self._deployment = deployment
         self._clock = clock
-        self._lock = place.Lock(directory, deployment)
-        self._db: sqlite3.Connection
+        self._db: Any
         self._turn = 0
         self._counts: Counter[tuple[str, State]] = Counter()
-        self._full = ""
-        self._looked_at_disk = -_LOOK_AT_DISK_S
+        self._numbers = itertools.count(1)
+        self._schedules = Schedules(self, self.next_id)
         self.epoch = 0
 
+    @abstractmethod
     def open(self) -> Opened:
-        """Take the inbox over: from now on, no older epoch writes.
+        """Take the inbox over: from now on, no older epoch writes."""
 
-        Raises:
-            PlaceError | InUseError | SchemaError: It cannot be used; the message says why.
-            sqlite3.Error: The database is damaged, or the disk does not work.
-        """
-        database = place.prepare(self._directory)
-        self._lock.take()
-        try:
-            self._db = sqlite3.connect(database, isolation_level=None, cached_statements=256)
-            try:
-                return self._open()
-            except BaseException:
-                self._db.close()
-                raise
-        except BaseException:
-            self._lock.free()
-            raise
+    @abstractmethod
+    def close(self) -> None:
+        """Close it in good order."""
+
+    @abstractmethod
+    def _prepare(self, now: int) -> None:
+        """Create the tables if there are none, within a transaction."""
+
+    @abstractmethod
+    def _transaction(self) -> contextlib.AbstractContextManager[None]:
+        """Commit what is done inside, or nothing of it."""
+
+    @abstractmethod
+    def _is_low(self) -> str:
+        """Return why there is no space for more tasks, or an empty text."""
+
+    def _completed(self, ending: Ending, task: Standing) -> Ending:  # noqa: ARG002
+        """Return the ending that counts; an agent may have ended its task in a transaction of its own."""
+        return ending
+
+    def next_id(self) -> int:
+        """Return the id of a new task; any thread may call it."""
+        return ids.make(self.epoch, next(self._numbers))
 
     def _open(self) -> Opened:
-        for pragma in (
-            "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000",
-            "wal_autocheckpoint=4000", "cache_size=-4000",
-        ):  # fmt: skip
-            self._db.execute(f"PRAGMA {pragma}").fetchall()
         now = self._clock()
         with self._transaction():
-            schema.prepare(self._db, now=now)
-            (self.epoch,) = self._one("SELECT epoch + 1 FROM meta")
-            self._db.execute(
-                "UPDATE meta SET epoch = ?, owner = ?, renewed = ?, version = max(version, ?)",
-                (self.epoch, f"{self._deployment} pid {os.getpid()}", now, schema.VERSION),
-            )
+            self._prepare(now)
+            self._claim_ownership(now)
         leased = self._db.execute("SELECT id, attempt, organ, boot, leased_until FROM task WHERE state = 1")
         lanes = self._db.execute("SELECT DISTINCT lane FROM task WHERE state = 0")
         counts = self._db.execute("SELECT type, state, count(*) FROM task GROUP BY type, state")
@@ -128,20 +128,20 @@ class SqliteStore:
             counts=dict(self._counts),
         )
 
-    def close(self) -> None:
-        """Close the database in good order, and let another process have it."""
-        try:
-            if hasattr(self, "_db"):
-                self._db.close()
-        finally:
-            self._lock.free()
+    def _claim_ownership(self, now: int) -> None:
+        found = self._db.execute(
+            "UPDATE meta SET epoch = epoch + 1, owner = ?, renewed = ?, "
+            "version = CASE WHEN version < ? THEN ? ELSE version END RETURNING epoch",
+            (f"{self._deployment} pid {os.getpid()}", now, schema.VERSION, schema.VERSION),
+        )
+        (self.epoch,) = found.fetchone()
 
     def turn(self, turn: Turn) -> Turned:
         """Do everything of one turn, durably; what it returns may be told.
 
         Raises:
             FencedError: Another process has taken over. Nothing was done.
-            sqlite3.Error: Nothing is certain any more; open the inbox again.
+            Exception: One of :attr:`faults`: nothing is certain any more; open the inbox again.
         """
         now = self._clock()
         before = self._counts.copy()
@@ -149,20 +149,28 @@ class SqliteStore:
             with self._transaction():
                 self._guard(now)
                 ready: set[str] = set()
-                accepted = [self._accept(task, now, ready) for task in turn.new]
-                ended = [self._end(ending, now, ready) for ending in turn.endings]
+                accepted = [self.accept(task, now, ready) for task in turn.new]
+                ended = [self.end(ending, now, ready) for ending in turn.endings]
                 expired = self._let_time_pass(now, ready)
+                planned = self._schedules.pass_time(now, ready)
                 claimed = [self._claim(room, now) for room in turn.rooms]
                 due = self._one("SELECT min(not_before) FROM task WHERE state = 7")
                 late = self._one("SELECT min(deadline) FROM task WHERE state IN (0, 7) AND deadline IS NOT NULL")
         except BaseException:
             self._counts = before
+            self._schedules.forget()
             raise
-        times = [moment for (moment,) in (due, late) if moment is not None]
+        times = [moment for moment in (*due, *late, self._schedules.next) if moment is not None]
         return Turned(
-            accepted, ended, claimed, expired, frozenset(ready), min(times, default=None), dict(self._counts),
-            self._is_full(),
+            accepted, ended, claimed, [*expired, *planned.told], frozenset(ready), min(times, default=None),
+            dict(self._counts), self._is_full(), planned.cancelling,
         )  # fmt: skip
+
+    def on_schedules(self, work: Callable[[Schedules, int], T]) -> T:
+        """Do something with the schedules, durably, at the present time."""
+        now = self._clock()
+        with self._guarded(now):
+            return work(self._schedules, now)
 
     def ready_since(self) -> dict[str, int]:
         """Return the time from which the oldest ready task of each queue has waited, in milliseconds since 1970.
@@ -175,7 +183,7 @@ class SqliteStore:
         while lane is not None:
             (priority,) = self._one(f"SELECT max(priority) {ready} AND lane = ?", (lane,))
             while priority is not None:
-                oldest = f"SELECT max(created, not_before) {ready} AND lane = ? AND priority = ? ORDER BY id LIMIT 1"
+                oldest = f"SELECT {_READY_SINCE} {ready} AND lane = ? AND priority = ? ORDER BY id LIMIT 1"
                 (since,) = self._one(oldest, (lane, priority))
                 found[lane] = min(since, found.get(lane, since))
                 lower = f"SELECT max(priority) {ready} AND lane = ? AND priority < ?"
@@ -195,8 +203,9 @@ class SqliteStore:
             ).fetchall()
             ids = [(row[0],) for row in rows]
             self._db.executemany(
-                "INSERT OR REPLACE INTO tombstone SELECT key, digest, id, state, executed, ended FROM task "
-                "WHERE id = ? AND key IS NOT NULL",
+                "INSERT INTO tombstone SELECT key, digest, id, state, executed, ended FROM task "
+                "WHERE id = ? AND key IS NOT NULL ON CONFLICT(key) DO UPDATE SET digest = excluded.digest, "
+                "task = excluded.task, state = excluded.state, executed = excluded.executed, ended = excluded.ended",
                 ids,
             )
             for statement in (
@@ -207,6 +216,7 @@ class SqliteStore:
                 "DELETE FROM tombstone WHERE key IN (SELECT key FROM tombstone WHERE ended < ? LIMIT 1000)",
                 (now - KEEP_KEYS_MS,),
             )
+            self._schedules.tidy(now)
         for _, kind, state in rows:
             self._count(kind, State(state), -1)
         return len(rows)
@@ -219,7 +229,10 @@ class SqliteStore:
             return None
         task = dict(zip((column[0] for column in cursor.description), row, strict=True))
         task["body"], task["answer"] = self._body(task_id, task["body"]), self._answer(task_id, task["answer"])
-        cursor = self._db.execute("SELECT * FROM story WHERE task = ? ORDER BY rowid LIMIT 100", (task_id,))
+        cursor = self._db.execute(
+            f"SELECT {_STORY} FROM story WHERE task = ? ORDER BY {self._story_order} LIMIT 100",  # noqa: S608
+            (task_id,),
+        )
         names = [column[0] for column in cursor.description]
         task["story"] = [dict(zip(names, entry, strict=True)) for entry in cursor]
         return task
@@ -250,15 +263,26 @@ class SqliteStore:
         tasks.sort(key=lambda task: task["id"], reverse=True)
         return tasks[:limit]
 
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows."""
+        rows: list[tuple[Any, ...]] = self._db.execute(statement, values).fetchall()
+        return rows
+
+    def write(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Change rows; return how many."""
+        return int(self._db.execute(statement, values).rowcount)
+
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _guarded(self, now: int) -> Iterator[None]:
+        """Make a transaction outside of the turns."""
+        before = self._counts.copy()
         try:
-            yield
-            self._db.execute("COMMIT")
+            with self._transaction():
+                self._guard(now)
+                yield
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+            self._counts = before
+            self._schedules.forget()
             raise
 
     def _one(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
@@ -272,7 +296,8 @@ class SqliteStore:
         if not self._db.execute("UPDATE meta SET turn = ?, renewed = ? WHERE epoch = ?", values).rowcount:
             raise FencedError("another process has taken the inbox over")
 
-    def _accept(self, task: NewTask, now: int, ready: set[str]) -> Told | Conflict:
+    def accept(self, task: NewTask, now: int, ready: set[str]) -> Told | Conflict:
+        """Store a task, within a transaction."""
         if task.key is not None and (found := self._known(task)) is not None:
             return found
         inline = task.body if len(task.body) <= schema.INLINE_BYTES else None
@@ -303,11 +328,13 @@ class SqliteStore:
             return Conflict(task_id)
         return Told(task_id, State(state), duplicate=True, executed=executed, error="its answer has been deleted")
 
-    def _end(self, ending: Ending, now: int, ready: set[str]) -> Told | Refused | None:
+    def end(self, ending: Ending, now: int, ready: set[str]) -> Told | Refused | None:
+        """Record what has happened to a task, within a transaction."""
         found = self._load(ending.id)
         if found is None:
             return Refused(ending.id, None) if isinstance(ending.event, Order) else None
         task, kind, lane, leased = found
+        ending = self._completed(ending, task)
         after = decide(task, ending.event, now)
         if after is None:
             return Refused(ending.id, task.state) if isinstance(ending.event, Order) else None
@@ -349,7 +376,7 @@ class SqliteStore:
         what = ending.event.verb if isinstance(ending.event, Order) else after.state.word
         organ, boot, began = leased
         self._db.execute(
-            "INSERT INTO story VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO story({_STORY}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 ending.id, now, after.attempt, what, after.executed, organ, boot, began, ending.error_type,
                 ending.error, ending.by,
@@ -415,7 +442,7 @@ class SqliteStore:
 
     def _load(self, task_id: int) -> tuple[Standing, str, str, Sequence[Any]] | None:
         row = self._db.execute(
-            f"SELECT type, lane, organ, boot, leased, {_STANDING} FROM task WHERE id = ?",  # noqa: S608
+            f"SELECT type, lane, organ, boot, leased, {_STANDING} FROM task WHERE id = ?{self._for_update}",  # noqa: S608
             (task_id,),
         ).fetchone()
         return None if row is None else (_standing(row[5:]), row[0], row[1], row[2:5])
@@ -438,7 +465,10 @@ class SqliteStore:
             del self._counts[kind, state]
 
     def _put(self, task_id: int, kind: int, data: bytes) -> None:
-        self._db.execute("INSERT OR REPLACE INTO body VALUES(?, ?, ?)", (task_id, kind, data))
+        self._db.execute(
+            "INSERT INTO body VALUES(?, ?, ?) ON CONFLICT(task, kind) DO UPDATE SET data = excluded.data",
+            (task_id, kind, data),
+        )
 
     def _body(self, task_id: int, inline: bytes | None) -> bytes:
         if inline is not None:
@@ -461,14 +491,8 @@ class SqliteStore:
 
     def _is_full(self) -> str:
         """Return why no more tasks are accepted, or an empty text."""
-        moment = time.monotonic()
-        if moment - self._looked_at_disk >= _LOOK_AT_DISK_S:
-            self._looked_at_disk = moment
-            disk = os.statvfs(self._directory)
-            is_low = disk.f_bavail < disk.f_blocks * _FREE_SHARE
-            self._full = f"less than {_FREE_SHARE:.0%} of the disk of {self._directory} is free" if is_low else ""
         held = sum(count for (_, state), count in self._counts.items() if state not in FINAL)
-        return self._full or (f"{held} tasks have not ended, the limit is {LIMIT}" if held >= LIMIT else "")
+        return self._is_low() or (f"{held} tasks have not ended, the limit is {LIMIT}" if held >= LIMIT else "")
 
 
 def _standing(values: Sequence[Any]) -> Standing:

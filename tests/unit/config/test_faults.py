@@ -137,7 +137,7 @@ SCHEMA_CASES: dict[str, tuple[str, list[tuple[int, int, str]]]] = {
         [(7, 1, "unknown key 'sedcore', did you mean 'seedcore'? expected one of: seedcore")],
     ),
     "unknown seedcore key": (f"{HEAD}  x: 1\n", [(7, 3, "unknown key 'x', expected one of: organism")]),
-    "unknown organism key": (f"{HEAD}    x: 1\n", [(7, 5, "unknown key 'x', expected one of: organ_types")]),
+    "unknown organism key": (f"{HEAD}    x: 1\n", [(7, 5, "unknown key 'x', expected one of: organ_types, schedules")]),
     "unknown organ key": (
         more("agent_cuont: 1"),
         [(7, 9, f"unknown key 'agent_cuont', did you mean 'agent_count'? expected one of: {KEYS}")],

@@ -60,8 +60,10 @@ def calls(view: View) -> list[tuple[str, str, Any, Scope]]:
                 continue
             if method in {"GET", "HEAD"}:
                 found.append((method, path, None, Scope.READ))
-            elif "{task_id}" in path:
-                found.append((method, path, None, Scope.OPERATE))
+            elif path.endswith("{schedule_id}/run"):
+                found.append((method, path, None, Scope.SUBMIT))
+            elif "{task_id}" in path or "/schedules" in path:
+                found.append((method, path, {} if path.endswith("/schedules") else None, Scope.OPERATE))
             else:
                 found.append((method, path, {"type": "echo"}, Scope.SUBMIT))
                 found += [(method, path, {"type": kind}, Scope.OPERATE) for kind in OPERATE]

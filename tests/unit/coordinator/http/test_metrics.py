@@ -49,6 +49,7 @@ async def test_values_are_those_of_the_view(client: httpx.AsyncClient, view: Vie
     assert samples[_key("seedcore_node_disk_size_bytes", **place)] == 9
     assert samples[_key("seedcore_inbox_tasks", task_type="echo", state="parked")] == 8
     assert samples[_key("seedcore_inbox_oldest_ready_seconds")] == 2.5
+    assert samples[_key("seedcore_inbox_schedule_late_seconds", schedule="nightly")] == 1.5
     labels = {"organ_id": organ["organ_id"], "organ_type": organ["organ_type"]}
     expected = {
         "seedcore_organ_ready": 1,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import calendar
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,16 @@ from seedcore.coordinator.inbox import inbox as inbox_module
 from seedcore.coordinator.inbox.inbox import Inbox
 from seedcore.coordinator.inbox.place import DATABASE
 from seedcore.coordinator.organism_manager import OrganismManager
-from seedcore.core.errors import InboxUnavailableError, KeyConflictError, TaskError, UnknownTaskTypeError
+from seedcore.core.errors import (
+    InboxUnavailableError,
+    KeyConflictError,
+    NoTaskError,
+    TaskError,
+    UnknownTaskTypeError,
+    WrongStateError,
+)
 from seedcore.core.reason import Reason
+from seedcore.core.schedule import ScheduleSpec
 from seedcore.core.spec import OrganismSpec, OrganSpec
 from seedcore.core.task import Task
 from tests.support.fake_ray import FakeCluster
@@ -36,9 +46,9 @@ class House:
         self.inbox: Inbox
         self.organism: OrganismManager
 
-    async def begin(self, *organs: OrganSpec, release: str = "1") -> None:
+    async def begin(self, *organs: OrganSpec, release: str = "1", schedules: tuple[ScheduleSpec, ...] = ()) -> None:
         """Start a Coordinator."""
-        spec = OrganismSpec(organs=organs or (PAY, FETCH))
+        spec = OrganismSpec(organs=organs or (PAY, FETCH), schedules=schedules)
         self.organism = OrganismManager(spec, release=release, runtime=self.cluster, on_change=self.look)
         self.inbox = Inbox(self.directory, "test", runtime=self.cluster, organism=lambda: self.organism)
         await self.inbox.begin()
@@ -47,6 +57,7 @@ class House:
     def look(self) -> None:
         if hasattr(self, "inbox"):
             self.inbox.look()
+            self.inbox.follow(self.organism.spec)
 
     async def die(self) -> None:
         """End the Coordinator without a word to anybody."""
@@ -477,3 +488,80 @@ async def test_the_summary_counts_tasks(house: House) -> None:
     assert (summary["is_open"], summary["epoch"], summary["tasks"]["done"]) == (True, 1, 1)
     assert house.inbox.figures() == [{"task_type": "pay", "state": "done", "count": 1}]
     assert (house.directory / DATABASE).exists()
+
+
+EVERY_SECOND = ScheduleSpec(id="beat", task={"type": "pay"}, every=1, misfire="all", overlap="allow")
+
+
+async def test_a_schedule_of_the_file_plans_tasks_across_the_death_of_the_coordinator(house: House) -> None:
+    await house.begin(schedules=(EVERY_SECOND,))
+    await until(lambda: len(house.cluster.done) >= 2, "two moments")
+
+    await house.die()
+    await asyncio.sleep(1.1)  # a moment passes while nobody is there
+    await house.begin(release="1", schedules=(EVERY_SECOND,))
+    await until(lambda: len(house.cluster.done) >= 4, "two more")
+
+    (row,) = await house.inbox.schedules()
+    assert (row["id"], row["source"], row["when"], row["missed"]) == ("beat", "file", "every 1", 0)
+    tasks = await house.inbox.find(kind="pay", limit=1000)
+    moments = sorted(time.strptime(task["key"].split(":", 2)[2], "%Y-%m-%dT%H:%M:%SZ") for task in tasks)
+    seconds = [calendar.timegm(moment) for moment in moments]
+    assert seconds == list(range(seconds[0], seconds[0] + len(seconds))), "each moment once, and none missing"
+    assert set(house.cluster.began.values()) == {1}
+
+
+async def test_a_schedule_is_made_paused_run_and_deleted(house: House) -> None:
+    await house.begin()
+    raw = {"id": "nightly", "cron": "30 2 * * *", "timezone": "Europe/Berlin", "task": {"type": "pay"}}
+
+    made = await house.inbox.put_schedule(raw, by="me")
+    assert (made["created"], made["source"], made["last_task"]) == (True, "http", None)
+    assert made["next"][11:19] in {"02:30:00", "03:00:00"}
+    assert (await house.inbox.put_schedule({**raw, "misfire": "all"}, by="me"))["created"] is False
+    assert (await house.inbox.change_schedule("nightly", "pause", by="me"))["paused"] is True
+    ran = await house.inbox.change_schedule("nightly", "run", by="me")
+    assert ran["accepted"]
+    assert (await house.ended(ran["id"]))["state"] == "done"
+    (row,) = await house.inbox.schedules()
+    assert row["last_task"] == {"id": ran["id"], "state": "done"}
+    await house.inbox.change_schedule("nightly", "delete", by="me")
+    assert await house.inbox.schedules() == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "error", "text"),
+    [
+        ({"id": "a", "every": 0, "task": {"type": "pay"}}, TaskError, "every is 0, expected a whole number"),
+        ({"id": "a", "at": "2020-01-01T00:00", "task": {"type": "pay"}}, TaskError, "which is in the past"),
+        ({"id": "a", "every": 1, "task": {"type": "nope"}}, UnknownTaskTypeError, "nope"),
+        ({"id": "beat", "every": 1, "task": {"type": "pay"}}, WrongStateError, "is one of organism"),
+        ([], TaskError, "expected a mapping"),
+    ],
+)
+async def test_a_wrong_schedule_is_refused(house: House, raw: Any, error: type[Exception], text: str) -> None:
+    paused = replace(EVERY_SECOND, every=3600)
+    await house.begin(schedules=(paused,))
+    async with asyncio.timeout(30):
+        while not await house.inbox.schedules():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+    with pytest.raises(error, match=text):
+        await house.inbox.put_schedule(raw, by="me")
+    with pytest.raises(NoTaskError, match="there is no schedule 'a'"):
+        await house.inbox.change_schedule("a", "pause", by="me")
+    assert [row["id"] for row in await house.inbox.schedules()] == ["beat"]
+
+
+async def test_a_schedule_whose_task_does_not_begin_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedcore.coordinator.inbox.pump.LOOK_S", 0.05)
+    slow = replace(PAY, agent_count=1)
+    await house.begin(slow, schedules=(replace(EVERY_SECOND, grace_s=0.0, overlap="forbid"),))
+    for number in range(2):
+        await house.submit(params={"seconds": 5}, priority=5, key=f"k{number}")
+    # Whichever look comes, the pump makes it with its next turn.
+    await until(lambda: house.inbox.look() or house.inbox.judge() is not None, "the schedule is late")  # type: ignore[func-returns-value]
+    judged = house.inbox.judge()
+    assert judged is not None
+    assert judged[0] is Reason.INBOX_LATE
+    assert judged[1].startswith("the task of schedule beat is ")
+    assert house.inbox.late_schedules()[0]["seconds"] > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from seedcore.coordinator.inbox.decisions import State
-from seedcore.coordinator.inbox.store import SqliteStore
+from seedcore.coordinator.inbox.sqlite import SqliteStore
 from tests.support.waiting import eventually
 
 KILLS = 10
@@ -23,7 +23,7 @@ from pathlib import Path
 from seedcore.coordinator.inbox import ids
 from seedcore.coordinator.inbox.decisions import Answer
 from seedcore.coordinator.inbox.messages import Ending, NewTask, Room, Turn
-from seedcore.coordinator.inbox.store import SqliteStore
+from seedcore.coordinator.inbox.sqlite import SqliteStore
 directory = Path(sys.argv[1])
 box = SqliteStore(directory / "inbox", "test")
 opened = box.open()

@@ -11,7 +11,7 @@ import pytest
 
 from seedcore.coordinator.inbox.decisions import State
 from seedcore.coordinator.inbox.place import DATABASE
-from seedcore.coordinator.inbox.store import SqliteStore
+from seedcore.coordinator.inbox.sqlite import SqliteStore
 from tests.support.power_cut import Event, cuts, record
 
 CUTS = 200
@@ -20,11 +20,11 @@ CUTS = 200
 RUN = """
 import os, sys
 from pathlib import Path
-from seedcore.coordinator.inbox import store
+from seedcore.coordinator.inbox import sqlite
 from seedcore.coordinator.inbox.decisions import Answer
 from seedcore.coordinator.inbox.messages import Ending, NewTask, Room, Turn
 directory, level = Path(sys.argv[1]), sys.argv[2]
-class Store(store.SqliteStore):
+class Store(sqlite.SqliteStore):
     def _open(self):
         opened = super()._open()
         self._db.execute("PRAGMA wal_autocheckpoint=60")

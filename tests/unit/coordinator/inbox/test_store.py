@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from seedcore.coordinator.inbox import schema, store
+from seedcore.coordinator.inbox import schema, sqlite, store
 from seedcore.coordinator.inbox.decisions import Answer, Order, State
 from seedcore.coordinator.inbox.messages import (
     Claimed,
@@ -27,7 +27,8 @@ from seedcore.coordinator.inbox.messages import (
     Turned,
 )
 from seedcore.coordinator.inbox.place import DATABASE, InUseError
-from seedcore.coordinator.inbox.store import FencedError, SqliteStore
+from seedcore.coordinator.inbox.sqlite import SqliteStore
+from seedcore.coordinator.inbox.store import FencedError
 
 
 class Clock:
@@ -301,7 +302,7 @@ def test_too_many_tasks_and_a_full_disk_are_told(
     assert opened.turn(Turn(new=[new(1)])).is_full == ""
     monkeypatch.setattr(store, "LIMIT", 2)
     assert "the limit is 2" in opened.turn(Turn(new=[new(2)])).is_full
-    monkeypatch.setattr(store, "_LOOK_AT_DISK_S", 0.0)
+    monkeypatch.setattr(sqlite, "_LOOK_AT_DISK_S", 0.0)
     disk = os.statvfs(tmp_path)
     low = type("Disk", (), {"f_bavail": disk.f_blocks // 100, "f_blocks": disk.f_blocks})
     monkeypatch.setattr(os, "statvfs", lambda _: low)
