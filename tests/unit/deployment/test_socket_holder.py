@@ -17,13 +17,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from starlette.types import Receive, Scope, Send
 
 from seedcore.coordinator.http import HttpServer
+from seedcore.coordinator.http.tls import Certificate
 from seedcore.core import held_socket
 from seedcore.core.held_socket import Address, is_abandoned, keep, listen, take
 from seedcore.deployment.socket_holder import Hold, SocketHolder, keep_for_successor
-from seedcore.status.http_client import NotSentError, ask_coordinator
+from seedcore.status.http_client import NotSentError, ask_coordinator, request
 from seedcore.status.probing import probe
 from tests.support.fake_cluster import FakeCluster
 from tests.support.ports import free_ports
@@ -280,6 +282,25 @@ async def test_no_request_fails_while_one_coordinator_follows_another(site: Site
 
     assert set(codes) == {200}
     await second.stop()
+
+
+async def test_a_handshake_waits_for_the_next_coordinator_too(site: Site) -> None:
+    issued = trustme.CA().issue_cert("coordinator.example")
+    pem, key = site.directory / "server.pem", site.directory / "server.key"
+    pem.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.write_bytes(issued.private_key_pem.bytes())
+    site.start()
+    assert site.can_take()
+    eventually(site.is_abandoned)
+    waiting = asyncio.create_task(
+        asyncio.to_thread(request, f"https://{HOST}:{site.address.port}/", certificate=pem, timeout_s=60)
+    )
+    await asyncio.sleep(0.2)
+    server = HttpServer(app, HOST, site.address.port, state_dir=site.directory, certificate=Certificate(pem, key))
+    await server.start()
+
+    assert (await waiting).status == 200
+    await server.stop()
 
 
 async def test_a_client_is_told_to_open_another_connection_before_its_own_is_closed(site: Site) -> None:
