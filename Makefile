@@ -119,6 +119,7 @@ molecule: $(VENV)/dev ## run the molecule scenarios on hosts with systemd (needs
 
 lock: $(VENV)/deploy ## regenerate the requirement lists with hashes from pyproject.toml and requirements/*.in
 	$(compile) pyproject.toml --output-file roles/seedcore/files/requirements.txt
+	$(compile) pyproject.toml --extra postgres --constraint roles/seedcore/files/requirements.txt --output-file roles/seedcore/files/postgres.txt
 	$(compile) requirements/ray.in --constraint roles/seedcore/files/requirements.txt --output-file roles/ray/files/requirements.txt
 	$(compile) requirements/tools.in --output-file roles/ray/files/tools.txt
 	$(compile) pyproject.toml --group dev --constraint roles/seedcore/files/requirements.txt --output-file requirements/dev.txt

@@ -118,6 +118,7 @@ def inbox_of(settings: Settings, runtime: OrganRuntime, organism: Callable[[], O
     """
     if not settings.inbox:
         return NoInbox()
-    from seedcore.coordinator.inbox.inbox import Inbox  # noqa: PLC0415 - it imports sqlite3
+    from seedcore.coordinator.inbox.inbox import Inbox  # noqa: PLC0415 - nearly every Coordinator has none
+    from seedcore.coordinator.inbox.stores import store_of  # noqa: PLC0415
 
-    return Inbox(settings.state_dir / "inbox", settings.namespace, runtime=runtime, organism=organism)
+    return Inbox(lambda: store_of(settings), settings.inbox_place, runtime=runtime, organism=organism)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from seedcore.core.errors import ConfigError, Fault
 
@@ -77,7 +77,10 @@ class Settings:
         http_tls_key: The certificate's private key, PEM (``SEEDCORE_HTTP_TLS_KEY``); only the server reads it.
         config: Path of organism.yaml (``SEEDCORE_CONFIG``); None means the packaged one.
         state_dir: Directory of the desired state, the bootstrap lock and the journal (``SEEDCORE_STATE_DIR``).
-        inbox: ``sqlite`` for an inbox for durable tasks in ``state_dir`` (``SEEDCORE_INBOX``); empty for none.
+        inbox: ``sqlite`` for an inbox for durable tasks in ``state_dir``, or the URL of a PostgreSQL database without
+            a password (``SEEDCORE_INBOX``); empty for none.
+        inbox_passfile: File with the password of that database (``SEEDCORE_INBOX_PASSFILE``), in the format of
+            ``PGPASSFILE``, which is the default; nobody else may read it.
         expected_nodes: Names of the nodes that must be alive (``SEEDCORE_EXPECTED_NODES``, comma-separated).
         ray_logs: Logs of Ray's last session on this host (``SEEDCORE_RAY_LOGS``); None if they are not to be read.
         auth_enabled: Whether the cluster requires a token (``RAY_AUTH_MODE=token``).
@@ -96,6 +99,7 @@ class Settings:
     config: Path | None = None
     state_dir: Path = field(default_factory=lambda: _at_home(DEFAULT_STATE_DIR))
     inbox: str = ""
+    inbox_passfile: Path | None = None
     expected_nodes: tuple[str, ...] = ()
     ray_logs: Path | None = None
     auth_enabled: bool = False
@@ -145,10 +149,12 @@ class Settings:
         tls_cert, tls_key = path("SEEDCORE_HTTP_TLS_CERT"), path("SEEDCORE_HTTP_TLS_KEY")
         if tls_key is not None and tls_cert is None:
             faults.append(_env_fault("SEEDCORE_HTTP_TLS_CERT", "", "a path, because SEEDCORE_HTTP_TLS_KEY is set"))
-        inbox = (text("SEEDCORE_INBOX") or "none").lower()
+        inbox = text("SEEDCORE_INBOX") or "none"
+        inbox = inbox if "://" in inbox else inbox.lower()
         faults.extend(_inbox_faults(inbox))
         config, ray_logs = path("SEEDCORE_CONFIG"), path("SEEDCORE_RAY_LOGS")
         state_dir = path("SEEDCORE_STATE_DIR", DEFAULT_STATE_DIR)
+        inbox_passfile = path("SEEDCORE_INBOX_PASSFILE")
         token_path = path("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN_PATH if mode == "token" else None)
         if faults or state_dir is None:
             raise ConfigError(tuple(faults))
@@ -163,6 +169,7 @@ class Settings:
             config=config,
             state_dir=state_dir,
             inbox="" if inbox == "none" else inbox,
+            inbox_passfile=inbox_passfile,
             expected_nodes=tuple(
                 name for raw in (text("SEEDCORE_EXPECTED_NODES") or "").split(",") if (name := raw.strip())
             ),
@@ -191,6 +198,11 @@ class Settings:
             host = f"[{host}]"
         return f"{'https' if self.http_tls_cert else 'http'}://{host}:{self.http_port}"
 
+    @property
+    def inbox_place(self) -> str:
+        """Return where the inbox is, for people: ``sqlite``, or ``host/database``; empty for none."""
+        return database_of(self.inbox) if "://" in self.inbox else self.inbox
+
     def token(self) -> str | None:
         """Return the token, or None if authentication is off.
 
@@ -212,7 +224,7 @@ class Settings:
         return _checked_token(value, source=str(path))
 
 
-_PATHS = ("http_tls_cert", "http_tls_key", "config", "state_dir", "ray_logs", "token_path")
+_PATHS = ("http_tls_cert", "http_tls_key", "config", "state_dir", "inbox_passfile", "ray_logs", "token_path")
 _PORT = re.compile(r"[0-9]{1,5}")
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -254,8 +266,29 @@ def _log_level_faults(level: str) -> list[Fault]:
     return [_env_fault(LOG_LEVEL, level, f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}")]
 
 
+def database_of(url: str) -> str:
+    """Return the host and the name of the database of a URL, without user and password."""
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query))
+    host = parts.netloc.rpartition("@")[2] or given.get("host") or "localhost"
+    return f"{host}/{parts.path.strip('/') or given.get('dbname') or parts.username or ''}"
+
+
 def _inbox_faults(inbox: str) -> list[Fault]:
-    return [] if inbox in {"none", "sqlite"} else [_env_fault("SEEDCORE_INBOX", inbox, "sqlite or none")]
+    allowed = "sqlite, none or a URL such as postgresql://user@host/database"
+    if "://" not in inbox:
+        return [] if inbox in {"none", "sqlite"} else [_env_fault("SEEDCORE_INBOX", inbox, allowed)]
+    try:
+        parts = urlsplit(inbox)
+        has_password = parts.password is not None or "password" in dict(parse_qsl(parts.query))
+        is_url = parts.scheme in {"postgresql", "postgres"} and parts.port != 0
+    except ValueError:
+        has_password, is_url = "@" in inbox, False
+    if has_password:
+        # The message must not contain it.
+        text = "SEEDCORE_INBOX has a password in its URL: put it into the file that SEEDCORE_INBOX_PASSFILE names"
+        return [Fault("environment", 0, 0, text)]
+    return [] if is_url else [_env_fault("SEEDCORE_INBOX", inbox, allowed)]
 
 
 def _env_fault(name: str, value: str, allowed: str) -> Fault:

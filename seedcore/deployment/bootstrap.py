@@ -322,8 +322,8 @@ class _Run:
 
     def _take(self, spec: OrganismSpec) -> None:
         self.spec = spec
-        has_inbox = bool(self.settings.inbox)
-        self.ours = Identity(release=release.release_id(), fingerprint=spec.fingerprint(), has_inbox=has_inbox)
+        inbox = self.settings.inbox_place
+        self.ours = Identity(release=release.release_id(), fingerprint=spec.fingerprint(), inbox=inbox)
 
     def _tell(self, report: Report) -> None:
         line = f"{report.status}: {report.message}"

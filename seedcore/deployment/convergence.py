@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from seedcore.core.reason import Reason, Status
 from seedcore.status.report import Report
@@ -22,11 +23,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The wanted Coordinator: id of its release, fingerprint of its organism, whether it accepts durable tasks."""
+    """The wanted Coordinator: id of its release, fingerprint of its organism, where its durable tasks are."""
 
     release: str
     fingerprint: str
-    has_inbox: bool = False
+    inbox: str = ""
 
     @staticmethod
     def is_told(report: Report) -> bool:
@@ -42,7 +43,7 @@ class Identity:
         found = report.coordinator
         if found.get("release") != self.release:
             return "release"
-        if ("inbox" in found) != self.has_inbox:
+        if _inbox_of(found) != self.inbox:
             return "inbox"
         return None if found.get("fingerprint") == self.fingerprint else "fingerprint"
 
@@ -73,13 +74,21 @@ def decide(report: Report, ours: Identity, *, replace: bool = False, repeats: bo
     return _decide_on_an_answer(report, ours)
 
 
+def _inbox_of(found: Mapping[str, Any]) -> str:
+    inbox = found.get("inbox")
+    # A release before this one had only this one.
+    return "" if inbox is None else str(inbox.get("store") or "sqlite")
+
+
 def _decide_on_an_answer(report: Report, ours: Identity) -> Decision:
     found = report.coordinator
     match ours.difference(report):
         case "release":
             return Decision("replace", f"it has release {found.get('release')}, not {ours.release}")
         case "inbox":
-            return Decision("replace", f"it has {'no' if ours.has_inbox else 'an'} inbox for durable tasks")
+            there = _inbox_of(found)
+            why = f"its durable tasks are in {there}, not in {ours.inbox}" if there and ours.inbox else ""
+            return Decision("replace", why or f"it has {'no' if ours.inbox else 'an'} inbox for durable tasks")
         case "fingerprint" if report.status == Status.INITIALIZING and found.get("reason") == Reason.RELOADING:
             # It is being reloaded, maybe to the wanted organism.
             return Decision("wait")

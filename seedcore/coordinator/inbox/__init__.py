@@ -9,7 +9,8 @@ which imports only those above it::
     place       the directory, its file system and its lock
     schema      the tables
     schedules   the schedules in the store, and the tasks that they plan
-    store       one transaction for all that came up in a turn; ``sqlite`` is its database
+    store       one transaction for all that came up in a turn; ``sqlite`` and ``postgres``
+                are its databases, and ``stores`` chooses one
     writer      the thread that calls the store
     pump        gathers what comes up, and tells the results once they are on disk
     floor       gives tasks to the processes of organs, and finds out what became of each

@@ -20,6 +20,7 @@ class Condition:
     Attributes:
         fault: Why it is not open, empty if it is.
         is_in_use: Whether another process has it.
+        place: Where the inbox is.
         busy_s: How long the present turn has been in the writer thread.
         idle_s: By queue with ready tasks, how long none of them has been given to an organ.
         with_room: Queues for which an organ has room now.
@@ -33,6 +34,7 @@ class Condition:
 
     fault: str = ""
     is_in_use: bool = False
+    place: str = "the disk of the inbox"
     busy_s: float = 0.0
     idle_s: Mapping[str, float] = field(default_factory=dict)
     with_room: Collection[str] = ()
@@ -50,7 +52,7 @@ def judge(now: Condition) -> tuple[Reason, str] | None:
         reason = Reason.INBOX_IN_USE if now.is_in_use else Reason.INBOX_UNAVAILABLE
         return reason, f"the inbox is not open: {now.fault}"
     if now.busy_s >= BLOCKED_AFTER_S:
-        return Reason.INBOX_UNAVAILABLE, f"the disk of the inbox has not answered for {now.busy_s:.0f} s"
+        return Reason.INBOX_UNAVAILABLE, f"{now.place} has not answered for {now.busy_s:.0f} s"
     if (text := _stuck(now)) is not None:
         return Reason.INBOX_STUCK, text
     if now.recovering:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from seedcore.coordinator.inbox import documents, ids
@@ -19,8 +17,7 @@ from seedcore.coordinator.inbox.messages import Conflict, Ending, Refused
 from seedcore.coordinator.inbox.place import InUseError
 from seedcore.coordinator.inbox.schema import now_ms
 from seedcore.coordinator.inbox.session import Session
-from seedcore.coordinator.inbox.sqlite import SqliteStore
-from seedcore.coordinator.inbox.store import FencedError
+from seedcore.coordinator.inbox.store import FencedError, Store
 from seedcore.coordinator.inbox.wish import new_task
 from seedcore.coordinator.inbox.writer import Writer
 from seedcore.coordinator.organ_actors import OrganRuntime
@@ -59,17 +56,22 @@ class Inbox:
     Ids are text; a document is the plain data that HTTP clients get.
 
     Args:
-        directory: Where its files are.
-        deployment: Namespace of the Coordinator.
+        make_store: Makes a store, each time that the inbox is opened.
+        place: Where the inbox is, for people.
         runtime: Runs the organs.
         organism: Returns the present organism.
     """
 
     def __init__(
-        self, directory: Path, deployment: str, *, runtime: OrganRuntime, organism: Callable[[], OrganismManager]
+        self,
+        make_store: Callable[[], Store],
+        place: str = "sqlite",
+        *,
+        runtime: OrganRuntime,
+        organism: Callable[[], OrganismManager],
     ) -> None:
-        self._directory = directory
-        self._deployment = deployment
+        self._make_store = make_store
+        self._place = place
         self._runtime = runtime
         self._organism = organism
         self._session: Session | None = None
@@ -251,6 +253,7 @@ class Inbox:
             counts[state.word] = counts.get(state.word, 0) + count
         session = self._session
         return {
+            "store": self._place,
             "is_open": session is not None,
             "epoch": session.epoch if session else None,
             "tasks": {state.word: counts.get(state.word, 0) for state in State},
@@ -280,11 +283,17 @@ class Inbox:
     async def _live(self, adopted: Callable[[], None]) -> None:
         """Keep it open."""
         while True:
+            try:
+                store = self._make_store()
+            except SeedCoreError as error:
+                self._note(error)
+                adopted()
+                await asyncio.sleep(REOPEN_AFTER_S)
+                continue
             writer, pause_s = Writer(), REOPEN_AFTER_S
-            store = SqliteStore(self._directory, self._deployment)
             try:
                 opened = await writer.call(store.open)
-            except (SeedCoreError, sqlite3.Error, OSError) as error:
+            except store.faults as error:
                 self._is_in_use = isinstance(error, InUseError)
                 self._note(error)
                 adopted()
@@ -315,7 +324,7 @@ class Inbox:
                     self._session = None
                     closing = writer.call(store.close)
                     writer.end()
-                    with contextlib.suppress(sqlite3.Error, OSError):
+                    with contextlib.suppress(*store.faults):
                         await asyncio.shield(closing)
             await asyncio.sleep(pause_s)
 
@@ -348,6 +357,7 @@ class Inbox:
         known = {lane for organ in self._organism().spec.organs for lane in lanes_of(organ)}
         with_room = {lane for room in session.floor.rooms(frozenset(pump.lanes)) for lane in room.lanes}
         return Condition(
+            place="the disk of the inbox" if self._place == "sqlite" else f"the database {self._place}",
             busy_s=0.0 if pump.busy_since is None else now - pump.busy_since,
             idle_s={lane: now - since for lane, since in pump.idle_since.items()},
             with_room=with_room,

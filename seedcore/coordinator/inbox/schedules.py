@@ -16,7 +16,7 @@ from seedcore.coordinator.inbox.decisions import Order, State
 from seedcore.coordinator.inbox.messages import Conflict, Ending, NewTask, Refused, Told
 from seedcore.coordinator.inbox.planning import Lateness, first_moment, lateness, overlap, plan
 from seedcore.coordinator.inbox.wish import new_task
-from seedcore.core.errors import NoTaskError, SeedCoreError, TaskError, WrongStateError
+from seedcore.core.errors import NoTaskError, TaskError, WrongStateError
 from seedcore.core.schedule import MAX_SCHEDULES, ScheduleSpec, key_of
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import Task, describe
@@ -199,7 +199,7 @@ class Schedules:
                 self._cancel(last_task, spec, now, ready, done)
             try:
                 told = self._store.accept(self._task(spec, key_of(spec.id, moment), now), now, ready)
-            except SeedCoreError as error:
+            except TaskError as error:
                 # It was checked when the schedule was made; the others must go on.
                 logger.error("schedule %s: its task cannot be made: %s", spec.id, describe(error))  # noqa: TRY400
                 continue

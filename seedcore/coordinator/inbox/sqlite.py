@@ -17,6 +17,7 @@ from pathlib import Path
 from seedcore.coordinator.inbox import place, schema
 from seedcore.coordinator.inbox.messages import Opened
 from seedcore.coordinator.inbox.store import Store
+from seedcore.core.errors import SeedCoreError
 
 _FREE_SHARE = 0.05
 _LOOK_AT_DISK_S = 5.0
@@ -31,7 +32,7 @@ class SqliteStore(Store):
         clock: Gives the milliseconds since 1970.
     """
 
-    faults = (sqlite3.Error, OSError)
+    faults = (SeedCoreError, sqlite3.Error, OSError)
 
     def __init__(self, directory: Path, deployment: str, *, clock: Callable[[], int] = schema.now_ms) -> None:
         super().__init__(deployment, clock=clock)

@@ -321,6 +321,14 @@ def test_without_an_inbox_nothing_of_it_is_imported() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_an_inbox_in_sqlite_imports_no_other_database() -> None:
+    chosen = IMPORTS.replace("Settings()", "Settings(inbox='sqlite')").replace('sqlite" in', 'psycopg" in')
+    done = subprocess.run([sys.executable, "-c", chosen], capture_output=True, text=True, check=True)
+    assert "seedcore.coordinator.inbox.stores" in done.stdout
+    assert "psycopg" not in done.stdout
+    assert "inbox.postgres" not in done.stdout
+
+
 async def test_without_an_inbox_a_durable_task_is_refused(coordinator: Coordinator) -> None:
     answer = await coordinator.handle({"type": "do", "durable": True})
     assert (answer["success"], answer["executed"], answer["error_type"]) == (False, "no", "TaskError")

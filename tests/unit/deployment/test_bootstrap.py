@@ -89,7 +89,7 @@ def test_what_is_done_about_what_is_seen(report: Report, action: Any, why: str) 
 
 
 def test_a_coordinator_gets_an_inbox_or_loses_it_as_the_settings_say() -> None:
-    with_inbox = Identity(release="r1", fingerprint="f1", has_inbox=True)
+    with_inbox = Identity(release="r1", fingerprint="f1", inbox="sqlite")
     assert decide(seen("ready", "healthy"), with_inbox) == Decision("replace", "it has no inbox for durable tasks")
     assert decide(seen("ready", "healthy", inbox={}), OURS) == Decision("replace", "it has an inbox for durable tasks")
     assert decide(seen("ready", "healthy", inbox={}), with_inbox) == Decision("wait")

@@ -17,6 +17,8 @@ import pytest
 from seedcore.coordinator.inbox import inbox as inbox_module
 from seedcore.coordinator.inbox.inbox import Inbox
 from seedcore.coordinator.inbox.place import DATABASE
+from seedcore.coordinator.inbox.sqlite import SqliteStore
+from seedcore.coordinator.inbox.store import Store
 from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.errors import (
     InboxUnavailableError,
@@ -50,9 +52,12 @@ class House:
         """Start a Coordinator."""
         spec = OrganismSpec(organs=organs or (PAY, FETCH), schedules=schedules)
         self.organism = OrganismManager(spec, release=release, runtime=self.cluster, on_change=self.look)
-        self.inbox = Inbox(self.directory, "test", runtime=self.cluster, organism=lambda: self.organism)
+        self.inbox = Inbox(self.make_store, runtime=self.cluster, organism=lambda: self.organism)
         await self.inbox.begin()
         await self.organism.initialize()
+
+    def make_store(self) -> Store:
+        return SqliteStore(self.directory, "test")
 
     def look(self) -> None:
         if hasattr(self, "inbox"):
@@ -416,7 +421,7 @@ async def test_a_bug_ends_the_epoch_and_the_next_one_asks_the_organs(
 async def test_an_inbox_that_is_closed_while_it_is_being_opened_stays_free(house: House) -> None:
     organism = OrganismManager(OrganismSpec(organs=(PAY,)), release="1", runtime=house.cluster, on_change=house.look)
     for _ in range(5):
-        box = Inbox(house.directory, "test", runtime=house.cluster, organism=lambda: organism)
+        box = Inbox(house.make_store, runtime=house.cluster, organism=lambda: organism)
         opening = asyncio.ensure_future(box.begin())
         for _ in range(3):  # until the thread has got the call
             await asyncio.sleep(0)
@@ -557,7 +562,7 @@ async def test_a_schedule_whose_task_does_not_begin_is_named(house: House, monke
     slow = replace(PAY, agent_count=1)
     await house.begin(slow, schedules=(replace(EVERY_SECOND, grace_s=0.0, overlap="forbid"),))
     for number in range(2):
-        await house.submit(params={"seconds": 5}, priority=5, key=f"k{number}")
+        await house.submit(params={"seconds": 2}, priority=5, key=f"k{number}")
     # Whichever look comes, the pump makes it with its next turn.
     await until(lambda: house.inbox.look() or house.inbox.judge() is not None, "the schedule is late")  # type: ignore[func-returns-value]
     judged = house.inbox.judge()

@@ -20,6 +20,7 @@ from seedcore.core.errors import NoTaskError, WrongStateError
 from seedcore.core.schedule import ScheduleSpec
 from seedcore.core.spec import OrganSpec
 from tests.support.waiting import eventually
+from tests.unit.coordinator.inbox.conftest import MakeStore
 
 ORGAN = OrganSpec(
     id="one", type="Test", agent="m:f", task_types=("pay",), domains={"eu": ("pay",)}, repeatable=True
@@ -31,13 +32,13 @@ START = 1_700_000_000_000
 class Box:
     """A store with a clock of its own."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, make: MakeStore) -> None:
+        self.make = make
         self.now = START
         self.open()
 
     def open(self) -> None:
-        self.store = SqliteStore(self.directory, "test", clock=lambda: self.now)
+        self.store = self.make(lambda: self.now)
         self.opened = self.store.open()
 
     def again(self, *specs: ScheduleSpec) -> None:
@@ -68,8 +69,8 @@ class Box:
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    made = Box(tmp_path / "inbox")
+def box(make_store: MakeStore) -> Iterator[Box]:
+    made = Box(make_store)
     yield made
     made.store.close()
 
@@ -113,7 +114,8 @@ def test_before_the_organism_is_there_nothing_is_planned(box: Box) -> None:
     assert box.keys() == [key(10), key(20), key(30)]
 
 
-def test_what_dies_before_the_commit_has_planned_nothing_and_the_next_one_does(box: Box) -> None:
+def test_what_dies_before_the_commit_has_planned_nothing_and_the_next_one_does(tmp_path: Path) -> None:
+    box = Box(lambda clock: SqliteStore(tmp_path, "test", clock=clock))
     box.sync(spec())
     taken = box.store._db
 
@@ -125,7 +127,7 @@ def test_what_dies_before_the_commit_has_planned_nothing_and_the_next_one_does(b
                 raise OSError("killed")
             return taken.execute(statement, values)
 
-    box.store._db = Dying()  # type: ignore[assignment]
+    box.store._db = Dying()
     with pytest.raises(OSError, match="killed"):
         box.turn(10)
     box.store._db = taken
@@ -138,6 +140,7 @@ def test_what_dies_before_the_commit_has_planned_nothing_and_the_next_one_does(b
     box.again(spec())
     box.turn()
     assert box.keys() == [key(10)]
+    box.store.close()
 
 
 def test_a_clock_that_is_set_plans_nothing_twice(box: Box) -> None:
@@ -265,7 +268,7 @@ def test_a_single_moment_is_over_and_is_deleted_later(box: Box) -> None:
 
 
 def test_a_database_of_the_release_before_gets_the_table(tmp_path: Path) -> None:
-    box = Box(tmp_path / "inbox")
+    box = Box(lambda clock: SqliteStore(tmp_path, "test", clock=clock))
     box.store.write("DROP TABLE schedule")
     box.store.write("UPDATE meta SET version = 1")
     box.again(spec())
