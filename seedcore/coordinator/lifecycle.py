@@ -11,10 +11,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from seedcore.coordinator.inheritance import Inheritance
 from seedcore.coordinator.organ_actors import OrganRuntime, actor_names, living_names, organ_identity
 from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.backoff import Backoff
@@ -26,6 +26,8 @@ from seedcore.core.task import describe
 
 logger = logging.getLogger(__name__)
 
+# How long to wait for the organs of another release; those that are well answer at once.
+ADOPT_WITHIN_S = 10.0
 # Time for the processes of another release to start, in addition to their own limits.
 RENEWAL_EXTRA_S = 60.0
 PUT_BACK = Backoff((1.0, 5.0, 15.0))
@@ -49,35 +51,6 @@ class Record(Protocol):
 
     async def write(self, data: Mapping[str, Any]) -> None:
         """Replace the stored data with ``data``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inheritance:
-    """What a Coordinator has left in its record: its organism, and how to talk to the organs."""
-
-    spec: OrganismSpec
-    release: str
-    protocol: int
-    generations: Mapping[str, int]
-    identities: Mapping[str, str]
-    stopped: bool
-
-    @classmethod
-    def of(cls, kept: Mapping[str, Any] | None) -> Inheritance | None:
-        """Read a record; None if there is none, or an earlier release or a later one has written it differently."""
-        if kept is None:
-            return None
-        try:
-            return cls(
-                spec=OrganismSpec.from_dict(kept["spec"]),
-                release=str(kept["release"]),
-                protocol=int(kept["protocol"]),
-                generations=dict(kept["generations"]),
-                identities=dict(kept["identities"]),
-                stopped=bool(kept["stopped"]),
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
 
 
 class Lifecycle:
@@ -262,9 +235,13 @@ class Lifecycle:
         try:
             if not actor_names(left.spec, left.generations) <= await living_names(self._runtime):
                 raise InitializationError("some of their processes are gone")  # noqa: TRY301 - one fence
-            await self.organism.initialize()
-        except InitializationError as error:
-            logger.warning("not adopting the organs of release %s: %s", left.release, error)
+            async with asyncio.timeout(ADOPT_WITHIN_S):
+                await self.organism.initialize()
+        except (InitializationError, TimeoutError) as error:
+            logger.warning("not adopting the organs of release %s: %s", left.release, error or "some are not ready")
+            if isinstance(error, TimeoutError):
+                # A release that mends an organ must not wait for what is broken.
+                await self.organism.shutdown()
             self._forget_release()
             self.organism = own
             return False

@@ -436,7 +436,7 @@ def test_organs_that_do_not_start_in_the_new_release_leave_the_old_ones_at_work_
     played(body)
 
 
-@pytest.mark.parametrize("left", ["another protocol", "a record of 0.1", "a dead process", "nothing"])
+@pytest.mark.parametrize("left", ["another protocol", "a record of 0.1", "a dead process", "a hung process", "nothing"])
 def test_organs_that_cannot_be_adopted_are_replaced_before_tasks_are_accepted(
     left: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -452,6 +452,10 @@ def test_organs_that_cannot_be_adopted_are_replaced_before_tasks_are_accepted(
             world.record.kept = {"spec": BEFORE.to_dict(), "stopped": False, "generations": {}}
         elif left == "a dead process":
             world.cluster.actors.popitem()
+        elif left == "a hung process":
+            hung = world.cluster.actors["seedcore_organ.two.0"].process
+            assert hung is not None
+            hung.runs.clear()
         else:
             world.record = None
 
