@@ -16,9 +16,10 @@ is never ready again after an attempt whose outcome is unknown, unless a person 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from seedcore.core.errors import Executed
 
@@ -79,6 +80,15 @@ class Standing:
     not_before: int = 0
     deadline: int | None = None
     executed: Executed | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Standing:
+        """Read it from a row of the store, in the order of the attributes."""
+        state, attempt, bounces, deaths, repeatable, unwanted, not_before, deadline, executed = values
+        return cls(
+            state=State(state), attempt=attempt, bounces=bounces, deaths=deaths, repeatable=bool(repeatable),
+            is_unwanted=bool(unwanted), not_before=not_before, deadline=deadline, executed=executed,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from psycopg import conninfo
 
 from seedcore.coordinator.inbox import schema
 from seedcore.coordinator.inbox.decisions import Answer, Standing, State
-from seedcore.coordinator.inbox.messages import Ending, Opened, Turn, Turned
+from seedcore.coordinator.inbox.messages import Conflict, Ending, NewTask, Opened, Told, Turn, Turned
 from seedcore.coordinator.inbox.place import InUseError
-from seedcore.coordinator.inbox.store import FencedError, Store
+from seedcore.coordinator.inbox.store import LOADED, FencedError, Store
 from seedcore.core.errors import SeedCoreError
 from seedcore.core.settings import database_of
 
@@ -38,6 +38,8 @@ STATEMENT_TIMEOUT_S = 10
 OWNED_FOR_MS = 15_000
 """An owner that has not renewed for so long has gone."""
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+# An agent that completes a task holds its row until its transaction ends.
+_LOCKING, _LOCK = f"{LOADED} FROM task WHERE id", "FOR UPDATE"
 _READS = ("SELECT", "UPDATE meta")
 _MAX_QUEUED = 1000
 
@@ -145,8 +147,6 @@ class PostgresStore(Store):
 
     faults = (SeedCoreError, psycopg.Error, OSError)
     _story_order = "n"
-    # An agent that completes a task holds its row until its transaction ends.
-    _for_update = " FOR UPDATE"
 
     def __init__(
         self,
@@ -164,6 +164,9 @@ class PostgresStore(Store):
         self._passfile = passfile
         self._owner = f"{deployment} on {host or socket.gethostname()}"
         self._db: _Connection
+        # Read at the beginning of a turn, each used once: keys that no task has, and rows of tasks.
+        self._absent: set[str] = set()
+        self._rows: dict[int, Sequence[Any]] = {}
 
     def open(self) -> Opened:
         """Take the inbox over: from now on, no older epoch writes.
@@ -290,6 +293,28 @@ class PostgresStore(Store):
             if found[1] != self._turn:
                 self._turn = int(found[1])
                 raise _LostError("the connection was lost before the commit") from error
+
+    def _read_ahead(self, turn: Turn) -> None:
+        keys = [task.key for task in turn.new if task.key is not None and "\0" not in task.key]
+        numbers = [ending.id for ending in turn.endings]
+        self._absent, self._rows = set(keys), {}
+        if keys:
+            found = "SELECT key FROM task WHERE key = ANY(?) UNION ALL SELECT key FROM tombstone WHERE key = ANY(?)"
+            self._absent.difference_update(key for (key,) in self.query(found, (keys, keys)))
+        if numbers:
+            self._rows = {row[0]: row[1:] for row in self.query(f"SELECT id, {_LOCKING} = ANY(?) {_LOCK}", (numbers,))}
+
+    def _known(self, task: NewTask) -> Told | Conflict | None:
+        if task.key in self._absent:
+            self._absent.discard(task.key)
+            return None
+        return super()._known(task)
+
+    def _row(self, task_id: int) -> Sequence[Any] | None:
+        if (known := self._rows.pop(task_id, None)) is not None:
+            return known
+        row: Sequence[Any] | None = self._db.execute(f"SELECT {_LOCKING} = ? {_LOCK}", (task_id,)).fetchone()
+        return row
 
     def _completed(self, ending: Ending, task: Standing) -> Ending:
         """Return what the agent's own transaction says, if the organ cannot say that the task was done."""

@@ -53,6 +53,7 @@ KEEP_KEYS_MS = 90 * 86_400_000
 
 _STANDING = "state, attempt, bounces, deaths, repeatable, unwanted, not_before, deadline, executed"
 _STORY = "task, at, attempt, what, executed, organ, boot, began, error_type, error, who"
+LOADED = f"type, lane, organ, boot, leased, {_STANDING}"
 _READY_SINCE = "CASE WHEN created > not_before THEN created ELSE not_before END"
 _TOLD = "id, state, executed, answer, error, lane, digest"
 
@@ -72,7 +73,6 @@ class Store(ABC):
     faults: tuple[type[Exception], ...]
     """What the database raises when it cannot be used or relied on."""
     _story_order = "rowid"
-    _for_update = ""
 
     def __init__(self, deployment: str, *, clock: Callable[[], int]) -> None:
         self._deployment = deployment
@@ -103,6 +103,9 @@ class Store(ABC):
     @abstractmethod
     def _is_low(self) -> str:
         """Return why there is no space for more tasks, or an empty text."""
+
+    def _read_ahead(self, turn: Turn) -> None:  # noqa: B027 - most need not
+        """Read what a turn needs, where each question takes its time."""
 
     def _completed(self, ending: Ending, task: Standing) -> Ending:  # noqa: ARG002
         """Return the ending that counts; an agent may have ended its task in a transaction of its own."""
@@ -148,6 +151,7 @@ class Store(ABC):
         try:
             with self._transaction():
                 self._guard(now)
+                self._read_ahead(turn)
                 ready: set[str] = set()
                 accepted = [self.accept(task, now, ready) for task in turn.new]
                 ended = [self.end(ending, now, ready) for ending in turn.endings]
@@ -413,7 +417,7 @@ class Store(ABC):
         rows.sort(key=lambda row: (-row[0], row[1]))
         claimed = []
         for _, task_id, kind, domain, key, body, timeout_ms, *standing in rows[: room.tasks]:
-            before = _standing(standing)
+            before = Standing.of(standing)
             after = decide(before, Claim(), now)
             if after is None:
                 continue
@@ -440,12 +444,13 @@ class Store(ABC):
         self._save(task_id, kind, task, after, now)
         return after, lane
 
+    def _row(self, task_id: int) -> Sequence[Any] | None:
+        row: Sequence[Any] | None = self._db.execute(f"SELECT {LOADED} FROM task WHERE id = ?", (task_id,)).fetchone()  # noqa: S608
+        return row
+
     def _load(self, task_id: int) -> tuple[Standing, str, str, Sequence[Any]] | None:
-        row = self._db.execute(
-            f"SELECT type, lane, organ, boot, leased, {_STANDING} FROM task WHERE id = ?{self._for_update}",  # noqa: S608
-            (task_id,),
-        ).fetchone()
-        return None if row is None else (_standing(row[5:]), row[0], row[1], row[2:5])
+        row = self._row(task_id)
+        return None if row is None else (Standing.of(row[5:]), row[0], row[1], row[2:5])
 
     def _save(self, task_id: int, kind: str, before: Standing, after: Standing, now: int) -> None:
         self._db.execute(
@@ -493,11 +498,3 @@ class Store(ABC):
         """Return why no more tasks are accepted, or an empty text."""
         held = sum(count for (_, state), count in self._counts.items() if state not in FINAL)
         return self._is_low() or (f"{held} tasks have not ended, the limit is {LIMIT}" if held >= LIMIT else "")
-
-
-def _standing(values: Sequence[Any]) -> Standing:
-    state, attempt, bounces, deaths, repeatable, unwanted, not_before, deadline, executed = values
-    return Standing(
-        state=State(state), attempt=attempt, bounces=bounces, deaths=deaths, repeatable=bool(repeatable),
-        is_unwanted=bool(unwanted), not_before=not_before, deadline=deadline, executed=executed,
-    )  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 from seedcore.coordinator.inbox import ids
 from seedcore.coordinator.inbox.decisions import Answer, State
 from seedcore.coordinator.inbox.inbox import Inbox
-from seedcore.coordinator.inbox.messages import Ending, NewTask, Room, Told, Turn
+from seedcore.coordinator.inbox.messages import Claimed, Ending, NewTask, Room, Told, Turn
 from seedcore.coordinator.inbox.place import InUseError
 from seedcore.coordinator.inbox.postgres import DatabaseError, PostgresStore
 from seedcore.coordinator.inbox.schema import SchemaError
@@ -348,3 +348,30 @@ def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
 )
 def test_the_place_of_the_inbox_is_named_without_its_user(value: str, place: str) -> None:
     assert Settings.from_env({"SEEDCORE_INBOX": value}).inbox_place == place
+
+
+def test_a_turn_with_many_tasks_asks_the_server_no_more_often_than_one_with_few(
+    box: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    execute = box._db.execute
+
+    def counting(statement: str, values: Any = ()) -> Any:
+        if statement.startswith("SELECT"):
+            asked.append(statement)
+        return execute(statement, values)
+
+    monkeypatch.setattr(box._db, "execute", counting)
+    counts: list[int] = []
+    claimed: list[Claimed] = []
+    number = 0
+    for size in (5, 5, 200, 200):
+        asked.clear()
+        tasks = [new(number + one) for one in range(1, size + 1)]
+        number += size
+        room = Room("one.0", "boot", ("pay",), size, 60_000)
+        turned = box.turn(Turn(tasks, [answer(task.id) for task in claimed], [room]))
+        claimed = turned.claimed[0]
+        assert len(claimed) == size
+        counts.append(len(asked))
+    assert counts[1] == counts[3] <= 8, counts
