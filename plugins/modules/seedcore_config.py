@@ -32,6 +32,12 @@ options:
   user:
     description: User that runs the check, because it imports the agents' code; by default the user of the module.
     type: str
+  inbox:
+    description:
+      - Where the deployment will have its durable tasks, as the variable C(SEEDCORE_INBOX); schedules need a place.
+      - Empty means that the settings that are already on the host say it.
+    type: str
+    default: ""
   timeout:
     description: Time limit of the check in seconds, 1 or more.
     type: int
@@ -91,6 +97,7 @@ def main() -> None:
             "dest": {"type": "path", "required": True},
             "executable": {"type": "path", "required": True},
             "user": {"type": "str"},
+            "inbox": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 60},
         },
         add_file_common_args=True,
@@ -139,7 +146,8 @@ def check(module: AnsibleModule) -> str:
             for path in (Path(directory), candidate):
                 os.chown(path, account.pw_uid, account.pw_gid)
         argv = [params["executable"], "config", "check", "--config", str(candidate)]
-        answer = cli.run(argv, timeout_s=params["timeout"], user=params["user"])
+        environ = {"SEEDCORE_INBOX": params["inbox"]} if params["inbox"] else None
+        answer = cli.run(argv, timeout_s=params["timeout"], environ=environ, user=params["user"])
     said: str = (answer.stdout + answer.stderr).replace(str(candidate), params["source"]).strip()
     if answer.rc is None:
         module.fail_json(msg=f"{params['source']} was not checked within {params['timeout']} s")

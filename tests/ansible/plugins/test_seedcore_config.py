@@ -106,3 +106,8 @@ def test_what_options_of_agents_hold_is_neither_in_the_journal_nor_in_the_answer
     # The user has set --diff and seedcore_config_diff.
     lines = result["diff"]["prepared"].splitlines()
     assert lines[-3:] == ["-good: old", "+good: new", " more: 1"]
+
+
+def test_the_check_knows_where_durable_tasks_will_be(deployment: Deployment) -> None:
+    deployment.executable.write('print("inbox", os.environ.get("SEEDCORE_INBOX"))')
+    assert deployment.apply("good\n", inbox="sqlite")["summary"] == "inbox sqlite"

@@ -366,6 +366,34 @@ def test_a_certificate_without_its_key_is_named_in_preflight(variable: Callable[
     assert len(faults("none.key")) == 1, "a file that is not there is named once"
 
 
+def test_an_inbox_in_postgresql_brings_its_driver_and_its_password_only_from_a_file(
+    variable: Callable[..., Any], tmp_path: Path
+) -> None:
+    def faults(**given: str) -> Any:
+        return variable("seedcore_faults", "seedcore", **given)
+
+    url, passfile = "postgresql://me@db.example/inbox?sslmode=verify-full", tmp_path / "pgpass"
+    passfile.write_text("db.example:5432:inbox:me:hunter2\n")
+
+    assert faults(seedcore_inbox=url, seedcore_inbox_passfile=str(passfile)) == []
+    for wrong in ("mysql://me:hunter2@db/inbox", "postgresql://me:hunter2@db/i", "postgres://db/i?password=hunter2"):
+        (text,) = faults(seedcore_inbox=wrong)
+        assert text.startswith("seedcore_inbox ")
+        assert "hunter2" not in text
+    (missing,) = faults(seedcore_inbox=url, seedcore_inbox_passfile=f"{tmp_path}/none")
+    assert missing.startswith("seedcore_inbox_passfile: the controller has no file")
+    for inbox, name in ((url, "postgres.txt"), ("sqlite", "requirements.txt")):
+        lock = Path(variable("seedcore_requirements", "seedcore", seedcore_inbox=inbox))
+        assert lock.name == name
+        assert ("psycopg-binary==" in lock.read_text()) is (inbox == url)
+    text = variable(
+        "__seedcore_environment_text", "seedcore", seedcore_inbox=url, seedcore_inbox_passfile=str(passfile)
+    )
+    assert f"SEEDCORE_INBOX='{url}'" in text.splitlines()
+    assert "/etc/inbox.pgpass" in text
+    assert "hunter2" not in text
+
+
 def test_a_wait_counts_seconds(rendered: Callable[..., Any], variable: Callable[..., Any]) -> None:
     moved = rendered("seedcore", "moved", ray_drain_timeout="20")
     place = "Wait until what ran on the node runs elsewhere: {{ seedcore_drained_node }}"
