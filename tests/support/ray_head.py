@@ -144,6 +144,7 @@ class RayHead:
             "SEEDCORE_HTTP_TLS_KEY": str(chosen.http_tls_key or ""),
             "SEEDCORE_STATE_DIR": str(chosen.state_dir),
             "SEEDCORE_INBOX": chosen.inbox,
+            "SEEDCORE_INBOX_PASSFILE": str(chosen.inbox_passfile or ""),
             "SEEDCORE_LOG_LEVEL": chosen.log_level,
         }
 
