@@ -12,6 +12,7 @@ from seedcore.cli.completion import completion
 from seedcore.cli.config import config
 from seedcore.cli.dev import dev, new
 from seedcore.cli.durable import task, tasks
+from seedcore.cli.inbox import inbox
 from seedcore.cli.network import network
 from seedcore.cli.releases import releases
 from seedcore.cli.render import out
@@ -69,6 +70,6 @@ def cli() -> None:
 
 for command in (
     new, dev, bootstrap, status, top, ping, network, submit, tasks, task, schedules, schedule, token, config, releases,
-    supervise, rebalance, shutdown, completion,
+    supervise, rebalance, shutdown, completion, inbox,
 ):  # fmt: skip
     cli.add_command(command)

@@ -47,6 +47,10 @@ class NoInbox:
         """Refuse the order."""
         raise NoTaskError(_NONE)
 
+    async def copy(self) -> dict[str, Any]:
+        """Refuse the order."""
+        raise NoTaskError(_NONE)
+
     async def schedules(self) -> list[dict[str, Any]]:
         """Refuse the question."""
         raise NoTaskError(_NONE)

@@ -224,6 +224,14 @@ class Inbox:
                 return documents.schedule(row)
         raise NoTaskError(f"there is no schedule {schedule_id[:100]!r}")
 
+    async def copy(self) -> dict[str, Any]:
+        """Copy it into one file beside it; return the path, the size and the number of tasks by state."""
+        session = self._open_session()
+        if not hasattr(session.store, "copy"):
+            raise TaskError("the inbox is in PostgreSQL: back it up with pg_dump")
+        told: dict[str, Any] = await session.writer.call(session.store.copy)
+        return told
+
     def look(self) -> None:
         """Notice that an organ may have got room."""
         if self._session is not None:

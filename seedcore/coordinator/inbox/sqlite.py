@@ -13,8 +13,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from seedcore.coordinator.inbox import place, schema
+from seedcore.coordinator.inbox import copies, place, schema
 from seedcore.coordinator.inbox.messages import Opened
 from seedcore.coordinator.inbox.store import Store
 from seedcore.core.errors import SeedCoreError
@@ -74,6 +75,10 @@ class SqliteStore(Store):
                 self._db.close()
         finally:
             self._lock.free()
+
+    def copy(self) -> dict[str, Any]:
+        """Copy everything into one file beside the database; describe the copy."""
+        return copies.copy(self._db, self._directory)
 
     def _prepare(self, now: int) -> None:
         schema.prepare(self._db, now=now)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from seedcore.cli.app import cli
+from seedcore.coordinator.inbox.sqlite import SqliteStore
 from seedcore.core.errors import ClusterError
 from seedcore.core.task import STATES
 from seedcore.status.http_client import Response
@@ -28,6 +30,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         seen.append((method, path))
         if "missing" in path:
             return Response(404, {"success": False, "error": "there is no durable task 'missing'"})
+        if path == "/coordinator/inbox/copy":
+            return Response(200, {"path": "/state/inbox/copy.sqlite3", "bytes": 1})
         if method == "POST":
             return Response(200, {"id": "a1", "state": "done", "executed": "unknown"})
         return Response(200, [TASK] if "?" in path and "/a1" not in path else TASK)
@@ -170,3 +174,32 @@ def test_the_states_are_those_of_the_inbox() -> None:
     from seedcore.coordinator.inbox.decisions import State  # noqa: PLC0415 - other tests do without the inbox
 
     assert set(STATES) == {state.word for state in State}
+
+
+def test_the_inbox_is_copied_by_the_coordinator(
+    asked: list[tuple[str, str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("inbox", "copy") == 0
+    assert asked == [("POST", "/coordinator/inbox/copy")]
+    assert json.loads(capfd.readouterr().out)["path"] == "/state/inbox/copy.sqlite3"
+
+
+def test_without_a_coordinator_the_inbox_is_copied_and_restored_by_the_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr("seedcore.status.http_client.ask_coordinator", refuse)
+    monkeypatch.setattr("seedcore.status.probing.why_silent", lambda *_: ClusterError("absent", "there is none"))
+    monkeypatch.setenv("SEEDCORE_STATE_DIR", str(tmp_path))
+    assert run("inbox", "copy") == 1
+    assert "there is no inbox in" in capfd.readouterr().err
+
+    opened = SqliteStore(tmp_path / "inbox", "test")
+    opened.open()
+    opened.close()
+    assert run("inbox", "copy") == 0
+    told = json.loads(capfd.readouterr().out)
+    assert run("inbox", "restore", told["path"]) == 0
+    assert json.loads(capfd.readouterr().out)["epoch"] == told["epoch"] + 1000

@@ -61,6 +61,20 @@ class Decided(BaseModel):
     executed: Executed | None
 
 
+class Copied(BaseModel):
+    """A copy of the inbox."""
+
+    path: Annotated[str, Field(description="The file on the head.")]
+    bytes: int
+    schema_: Annotated[int, Field(alias="schema", description="Version of its tables.")]
+    epoch: int
+    tasks: Annotated[dict[StateWord, int], Field(description="Number of tasks by state.")]
+
+
+_COPY: dict[str, Any] = {
+    "path": "/opt/seedcore/state/seedcore/inbox/copy.sqlite3", "bytes": 65536, "schema": 1, "epoch": 4,
+    "tasks": {"ready": 2, "leased": 1, "done": 40, "failed": 0, "parked": 1, "cancelled": 0, "expired": 0, "later": 0},
+}  # fmt: skip
 _TASK: dict[str, Any] = {
     "id": "1000000", "key": "order-17", "type": "pay", "domain": None, "state": "parked", "attempt": 1, "priority": 0,
     "repeatable": False, "created": "2026-11-27T10:00:00.000+00:00", "organ": "pay.0",
@@ -153,6 +167,7 @@ def router(view: CoordinatorView) -> APIRouter:
             return as_json(failure(text, error_type="NoTaskError", executed="no"), 404)
         return as_json(found)
 
+    _add_copy(routes, view)
     for verb, summary in _VERBS.items():
         _add_verb(routes, view, verb, summary)
     return routes
@@ -194,6 +209,27 @@ def _add_verb(routes: APIRouter, view: CoordinatorView, verb: str, summary: str)
         try:
             logger.info("audit: token=%r order=%s task=%r", access.name, verb, task_id[:64])
             return as_json(await view.inbox.decide(task_id, verb, by=access.name))
+        except SeedCoreError as error:
+            return _refusal(error)
+
+
+def _add_copy(routes: APIRouter, view: CoordinatorView) -> None:
+    @routes.post(
+        "/coordinator/inbox/copy",
+        summary="Copy the inbox into one file on the head",
+        response_description="Where the copy is, and what is in it. It replaces an earlier copy.",
+        response_model=Copied,
+        responses=_responses(404, 503),
+    )
+    @with_examples({200: {"copied": _COPY}, 404: {"no inbox": _NO_INBOX}, **_REFUSED})
+    async def copy_inbox(request: Request) -> Response:
+        access = access_of(request.scope)
+        if not access.scope.covers(Scope.OPERATE):
+            logger.warning("audit: refused: token=%r order=copy", access.name)
+            return as_json(failure(lacking(access, Scope.OPERATE), error_type="Forbidden", executed="no"), 403)
+        try:
+            logger.info("audit: token=%r order=copy", access.name)
+            return as_json(await view.inbox.copy())
         except SeedCoreError as error:
             return _refusal(error)
 

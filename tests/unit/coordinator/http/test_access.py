@@ -62,7 +62,7 @@ def calls(view: View) -> list[tuple[str, str, Any, Scope]]:
                 found.append((method, path, None, Scope.READ))
             elif path.endswith("{schedule_id}/run"):
                 found.append((method, path, None, Scope.SUBMIT))
-            elif "{task_id}" in path or "/schedules" in path:
+            elif "{task_id}" in path or "/schedules" in path or path == "/coordinator/inbox/copy":
                 found.append((method, path, {} if path.endswith("/schedules") else None, Scope.OPERATE))
             else:
                 found.append((method, path, {"type": "echo"}, Scope.SUBMIT))

@@ -38,6 +38,10 @@ class Inbox(NoInbox):
         self._fail()
         return {"id": task_id, "state": "done", "executed": "unknown"}
 
+    async def copy(self) -> dict[str, Any]:
+        self.asked.append("copy")
+        return {"path": "/state/inbox/copy.sqlite3", "bytes": 1}
+
     def _fail(self) -> None:
         if self.error is not None:
             raise self.error
@@ -84,6 +88,14 @@ async def test_a_decision_has_the_name_of_who_made_it(
     assert f"audit: token='cluster' order={verb} task='a1'" in caplog.text
     assert (answer.status_code, answer.json()["state"]) == (200, "done")
     assert inbox.asked == [("a1", verb, "cluster")]
+
+
+async def test_the_inbox_is_copied(client: httpx.AsyncClient, inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        answer = await client.post("/coordinator/inbox/copy")
+    assert (answer.status_code, answer.json()["path"]) == (200, "/state/inbox/copy.sqlite3")
+    assert "audit: token='cluster' order=copy" in caplog.text
+    assert inbox.asked == ["copy"]
 
 
 @pytest.mark.parametrize(
