@@ -11,6 +11,7 @@ version_added: 0.1.0
 description:
   - Starts supervisord if it does not run, and the program if it does not run; restarts the program only if its
     configuration differs from the one with which it runs. The next run therefore completes an interrupted one.
+  - With O(state=stopped) it stops the program, which supervisord then starts only when it is told to.
   - With O(state=absent) it stops the program, and supervisord together with its last program.
 options:
   name:
@@ -20,7 +21,7 @@ options:
   state:
     description: The wanted state.
     type: str
-    choices: [started, absent]
+    choices: [started, stopped, absent]
     default: started
   config:
     description: supervisord's configuration file.
@@ -248,12 +249,29 @@ def remove(params: dict[str, Any], server: Supervisord, deadline: float, *, chec
     return [*actions, "stop supervisord"]
 
 
+def stop(params: dict[str, Any], server: Supervisord, deadline: float, *, check: bool) -> list[str]:
+    """Stop the program and keep its configuration; return the actions."""
+    name = params["name"]
+
+    def down() -> bool:
+        info = server.info(name)
+        return info is None or info["statename"] in DOWN
+
+    if server.pid() is None or down():
+        return []
+    if not check:
+        stop_group(server, name)
+        if not until(down, deadline=deadline):
+            raise ProgramError(f"{name} does not stop")
+    return [f"stop {name}"]
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["started", "absent"], "default": "started"},
+            "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
             "config": {"type": "path", "required": True},
             "socket": {"type": "path", "required": True},
             "executable": {"type": "path", "required": True},
@@ -266,7 +284,7 @@ def main() -> None:
     params = module.params
     server = Supervisord(params["socket"])
     deadline = time.monotonic() + params["timeout"]
-    act = start if params["state"] == "started" else remove
+    act = {"started": start, "stopped": stop, "absent": remove}[params["state"]]
     try:
         actions = act(params, server, deadline, check=module.check_mode)
         info = server.info(params["name"]) if server.pid() else None

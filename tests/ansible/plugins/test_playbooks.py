@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from ansible_collections.seedcore.cluster.plugins.module_utils import lock
 
@@ -26,14 +27,19 @@ GOES_ON = {
 GIVES_UP = ("'give_up'", "'red'")
 # The playbooks for users: the docs and the Makefile name them, an installed collection as seedcore.cluster.NAME.
 ENTRIES = {
-    "bootstrap", "deploy", "monitoring", "preflight", "ray", "remove_node", "rollback", "rotate_token", "seedcore",
-    "status", "teardown",
+    "backup", "bootstrap", "cordon", "deploy", "monitoring", "preflight", "ray", "remove_node", "restart", "restore",
+    "rollback", "rotate_token", "seedcore", "status", "teardown", "uncordon",
 }  # fmt: skip
 INVENTORY = """
 all: {vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", ansible_connection: local}}
 ray_head: {hosts: {head-1: }}
 ray_workers: {hosts: {worker-1: }}
 """
+WRONG_RESTART = (
+    "Nothing was restarted: only has worker-9, which this inventory does not have. Its nodes are: worker-1, head-1; "
+    "batch must be a whole number of at least 1, got 0; packages must be none or security, got foo; "
+    "reboot must be no, if_needed or always, got maybe; packages and reboot need root, and ray_become is false"
+)
 RED = """
 - ansible.builtin.import_playbook: ROOT/playbooks/parts/lock.yml
 - name: Work
@@ -153,3 +159,27 @@ def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> N
     assert done.stdout.count("RED on") == 1
     assert done.stdout.count("the disk is full") == 3, "where it happens, and last"
     assert not Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("playbook", "given", "words"),
+    [
+        (
+            "restart",
+            "only=head-1,worker-9 batch=0 packages=foo reboot=maybe",
+            WRONG_RESTART,
+        ),
+        ("cordon", "node=head-1", "head-1, which is not a worker of this inventory. The workers are: worker-1"),
+        ("backup", "", "name its file with -e backup_vault_password_file=FILE"),
+        ("restore", "from=/nowhere", "from: this machine has no file /nowhere"),
+    ],
+    ids=["restart", "cordon", "backup", "restore"],
+)
+def test_a_wrong_option_of_an_operation_is_one_clear_error_before_any_connection(
+    tmp_path: Path, playbook: str, given: str, words: str
+) -> None:
+    away = ["ansible_connection=ssh", "ansible_host=192.0.2.1", f"ray_prefix={tmp_path}/sc", "ray_become=false"]
+    done = run_playbook(tmp_path, ROOT / f"playbooks/{playbook}.yml", *away, *given.split())
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in " ".join(done.stdout.rpartition("RED on")[2].split())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -662,3 +664,33 @@ def test_the_sockets_of_ray_fit_whatever_the_number_of_its_process(variable: Cal
     socket = f"{directory}/session_2026-11-27_16-32-57_797555_4194303/sockets/dash_MetricsHead"
     assert len(socket) <= 107
     assert directory.startswith(prefix) == (length <= 35)
+
+
+def test_a_repeated_restart_goes_on_for_a_day_with_the_nodes_that_are_left(variable: Callable[..., Any]) -> None:
+    def resumes(hours: float, **given: Any) -> Any:
+        lines = (
+            f"only=w1,w2 packages=none reboot=no\nbegan {time.time() - hours * 3600:.0f}\nbegun w1\ndone w1\nbegun w2\n"
+        )
+        known = {"__seedcore_restart_read": {"content": base64.b64encode(lines.encode()).decode()}}
+        options = {"seedcore_restart_nodes": ["w1", "w2"], "deployment_reboot": "no", **given}
+        lines_ = variable("__seedcore_restart_lines", "seedcore", known=known, **options)
+        assert bool(lines_) is variable("__seedcore_restart_resumes", "seedcore", known=known, **options)
+        return lines_
+
+    assert resumes(1) == ["begun w1", "done w1", "begun w2"]
+    assert resumes(25) == []
+    assert resumes(1, deployment_reboot="always") == [], "another operation"
+    assert resumes(1, seedcore_restart_nodes=["w1"]) == []
+    assert resumes(1, seedcore_restart_resume="false") == []
+    assert variable("__seedcore_restart_resumes", "seedcore", known={"__seedcore_restart_read": {}}) is False
+
+
+def test_a_node_that_an_interrupted_restart_has_left_down_is_not_waited_for_before_its_turn(
+    variable: Callable[..., Any],
+) -> None:
+    def left_down(batch: list[str]) -> Any:
+        known = {"__seedcore_restart_begun": ["w1", "w2", "w3"], "__seedcore_restart_done": ["w1"]}
+        return variable("__seedcore_restart_left_down", "seedcore", known={**known, "ansible_play_batch": batch})
+
+    assert sorted(left_down(["w2"])) == ["w3"]
+    assert left_down(["w2", "w3"]) == []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -92,3 +94,39 @@ def test_a_rotation_to_the_token_in_force_changes_nothing(deployed: Deployment) 
     assert token not in run.output
     assert codes(deployed, token) == [200, 200]
     assert not (deployed.prefix / "etc" / "token.next").exists()
+
+
+def test_a_restart_says_what_it_would_do_and_then_how_long_the_organism_was_away(deployed: Deployment) -> None:
+    def raylets() -> set[int]:
+        return {pid for pid, name in deployed.processes().items() if name == "raylet"}
+
+    before = raylets()
+    predicted = deployed.run("restart", "--check").check()
+    assert predicted.last_lines[-1] == "Would restart localhost."
+    assert raylets() == before
+
+    run = deployed.run("restart").check()
+
+    assert re.search(
+        r"Restarted localhost. The organism was degraded for at most \d+ s, and away for at most", run.output
+    )
+    assert not raylets() & before
+    assert not (deployed.prefix / ".restart").exists()
+    assert deployed.seedcore("submit", "echo", "--params", '{"text": "hi"}').returncode == 0
+
+
+def test_a_backup_has_the_token_only_encrypted_and_is_for_its_owner_only(deployed: Deployment) -> None:
+    path, password = deployed.directory / "head.tar", deployed.directory / "password"
+    password.write_text("secret of the test\n")
+    token = (deployed.prefix / "etc" / "token").read_text()
+
+    run = deployed.run("backup", to=str(path), backup_vault_password_file=str(password)).check()
+
+    assert f"{path} (" in run.output
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with tarfile.open(path) as archive:
+        parts = {entry.name: stream.read() for entry in archive if (stream := archive.extractfile(entry))}
+    assert parts.keys() == {"manifest.json", "state.tar.gz", "deployed.tar.gz", "secrets.vault"}
+    assert parts["secrets.vault"].startswith(b"$ANSIBLE_VAULT;")
+    assert token.encode() not in path.read_bytes()
+    assert token not in run.output
