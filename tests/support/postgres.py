@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import trustme
 
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
@@ -47,6 +48,11 @@ class Server:
         """Return the file with the password."""
         return self.directory / "pgpass"
 
+    @property
+    def authority(self) -> Path:
+        """Return the certificate of the authority that its certificate is of."""
+        return self.directory / "authority.pem"
+
     def url(self, database: str = "postgres", **parameters: str) -> str:
         """Return the URL of a database, without the password."""
         query = "&".join(f"{key}={value}" for key, value in parameters.items())
@@ -67,7 +73,7 @@ class Server:
         """Start it, and wait until it answers."""
         process = self.spawn(
             ["postgres", "-D", self.directory / "data", "-p", str(self.port), "-k", self.directory, "-h", "127.0.0.1",
-             "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=16MB"],
+             "-c", "ssl=on", "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=16MB"],
         )  # fmt: skip
         self.pid = process.pid
 
@@ -102,10 +108,10 @@ def running() -> Iterator[Server]:
     """Run a server."""
     # Not in pytest's directory, which only its owner may enter.
     directory = Path(tempfile.mkdtemp(prefix="seedcore-pg-"))
-    server = Server(directory, free_ports(1)[0])
+    server, authority, owner = Server(directory, free_ports(1)[0]), trustme.CA(), pwd.getpwnam("nobody")
     try:
+        authority.cert_pem.write_to_path(str(server.authority))
         if not os.geteuid():
-            owner = pwd.getpwnam("nobody")
             os.chown(directory, owner.pw_uid, owner.pw_gid)
         (directory / "password").write_text(PASSWORD)
         (directory / "password").chmod(0o644)
@@ -116,6 +122,13 @@ def running() -> Iterator[Server]:
              "--locale=C", f"--pwfile={directory / 'password'}"],
         )  # fmt: skip
         assert made.wait(120) == 0, (directory / "log").read_text()
+        issued = authority.issue_cert("127.0.0.1")
+        files = {"server.crt": issued.cert_chain_pems[0].bytes(), "server.key": issued.private_key_pem.bytes()}
+        for name, content in files.items():
+            (directory / "data" / name).write_bytes(content)
+            (directory / "data" / name).chmod(0o600)
+            if not os.geteuid():
+                os.chown(directory / "data" / name, owner.pw_uid, owner.pw_gid)
         server.start()
         try:
             yield server

@@ -12,6 +12,8 @@ import pytest
 
 from seedcore.coordinator.inbox.decisions import State
 from seedcore.coordinator.inbox.sqlite import SqliteStore
+from seedcore.coordinator.inbox.store import Store
+from tests.support.postgres import Server
 from tests.support.waiting import eventually
 
 KILLS = 10
@@ -23,9 +25,13 @@ from pathlib import Path
 from seedcore.coordinator.inbox import ids
 from seedcore.coordinator.inbox.decisions import Answer
 from seedcore.coordinator.inbox.messages import Ending, NewTask, Room, Turn
-from seedcore.coordinator.inbox.sqlite import SqliteStore
 directory = Path(sys.argv[1])
-box = SqliteStore(directory / "inbox", "test")
+if sys.argv[2:]:
+    from seedcore.coordinator.inbox.postgres import PostgresStore
+    box = PostgresStore(sys.argv[2], "test", passfile=Path(sys.argv[3]))
+else:
+    from seedcore.coordinator.inbox.sqlite import SqliteStore
+    box = SqliteStore(directory / "inbox", "test")
 opened = box.open()
 told = os.open(directory / "told", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 endings = [Ending(one.id, Answer(one.attempt, False, "no", 0)) for one in opened.leased]
@@ -45,12 +51,17 @@ while True:
 
 
 @pytest.mark.loop_limit(60.0)
-def test_nothing_that_was_told_is_lost_by_kills(tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_nothing_that_was_told_is_lost_by_kills(tmp_path: Path, database: str, request: pytest.FixtureRequest) -> None:
+    where: list[str] = []
+    if database == "postgres":
+        server: Server = request.getfixturevalue("server")
+        where = [server.url(server.new_database()), str(server.passfile)]
     chance = random.Random(20261127)
     told_file = tmp_path / "told"
     for _ in range(KILLS):
         size = told_file.stat().st_size if told_file.exists() else 0
-        process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path)])
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), *where])
 
         def has_told(size: int = size) -> bool:
             return told_file.exists() and told_file.stat().st_size > size
@@ -60,14 +71,18 @@ def test_nothing_that_was_told_is_lost_by_kills(tmp_path: Path) -> None:
         process.kill()
         process.wait()
 
-    store = SqliteStore(tmp_path / "inbox", "test")
+    store: Store = SqliteStore(tmp_path / "inbox", "test")
+    if where:
+        from seedcore.coordinator.inbox.postgres import PostgresStore  # noqa: PLC0415 - as in conftest.py
+
+        store = PostgresStore(where[0], "test", passfile=Path(where[1]))
     opened = store.open()
-    states = dict(store._db.execute("SELECT id, state FROM task").fetchall())
-    intact = store._db.execute("PRAGMA integrity_check").fetchone()
+    states = dict(store.query("SELECT id, state FROM task"))
+    intact = [("ok",)] if where else store.query("PRAGMA integrity_check")
     store.close()
 
     told = told_file.read_text().split()
-    assert intact == ("ok",)
+    assert intact == [("ok",)]
     assert opened.epoch == KILLS + 1
     assert len(told) > 100
     assert [word for word in told if int(word[1:]) not in states] == []

@@ -97,6 +97,17 @@ def test_the_next_process_of_the_same_host_takes_over_at_once_and_the_old_one_is
     after.close()
 
 
+def test_the_server_proves_who_it_is(server: Server, database: str) -> None:
+    url = server.url(database, sslmode="verify-full", sslrootcert=str(server.authority))
+    made = PostgresStore(url, "test", passfile=server.passfile)
+    made.open()
+    assert made.query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == [(True,)]
+    made.close()
+    # The certificate is not for this name.
+    with pytest.raises(DatabaseError, match=r"certificate for .*does not match host name"):
+        PostgresStore(url.replace("127.0.0.1", "localhost"), "test", passfile=server.passfile).open()
+
+
 class Losing:
     """A connection whose COMMIT is executed, or not, and whose reply is lost."""
 
@@ -142,6 +153,9 @@ def test_a_commit_whose_reply_is_lost_while_another_takes_over_is_fenced(
     def late() -> Any:
         after = store(server, database)
         after.open()
+        # The number of its turn is the same by chance.
+        for _ in range(2):
+            after.turn(Turn())
         after.close()
         return connect()
 
@@ -243,7 +257,7 @@ def _commit_when(server: Server, waits: str, agent: Any) -> int:
     [
         ({"dbname": "nope"}, 'database "nope" does not exist'),
         ({"user": "nobody"}, "password authentication failed|no password supplied"),
-        ({"sslmode": "require"}, "server does not support SSL, but SSL was required"),
+        ({"sslmode": "verify-full", "sslrootcert": "/dev/null"}, "127.0.0.1:[0-9]+/inbox cannot be used: .*certif"),
         ({"port": "1"}, "127.0.0.1:1/inbox cannot be used: .*Connection refused"),
     ],
 )
