@@ -30,7 +30,15 @@ NODE_IP = "127.0.0.2"
 AGENTS = Path(__file__).parents[1] / "agents"
 
 
-_LOGS = ("raylet.out", "raylet.err", "dashboard_agent.log", "runtime_env_agent.log")
+# A head that starts again has the session of its stored state, and numbers its logs.
+_LOGS = (
+    "raylet*.out",
+    "raylet*.err",
+    "gcs_server*.out",
+    "dashboard.log",
+    "dashboard_agent.log",
+    "runtime_env_agent.log",
+)
 # `ray start` with three differences. It starts no Ray Client server, and its dashboard loads only the two modules that
 # SeedCore uses, because each module costs a process with two CPU-seconds. It waits for its raylet as long as the raylet
 # lives instead of 30 s, because a second attempt only adds load. And it tells the raylet the dashboard agent's port,
@@ -294,7 +302,8 @@ class RayHead:
     def _last_words(self, log_path: Path) -> str:
         """Return the last output of `ray start`, the raylets and their agents."""
         logs = self.directory / "t" / "session_latest" / "logs"
-        paths = [log_path, *(logs / name for name in _LOGS)]
+        newest = [sorted(logs.glob(name), key=lambda path: path.stat().st_mtime)[-1:] for name in _LOGS]
+        paths = [log_path, *(path for last in newest for path in last)]
         ends = [(path.name, path.read_text(errors="replace")[-2000:]) for path in paths if path.exists()]
         return "\n".join(f"==== {name}\n{end}" for name, end in ends)
 
