@@ -37,13 +37,16 @@ WORKERS ?= 2
 tiers = @VENV=$(VENV) exec $(VENV)/bin/python -m scripts.tiers --workers $(WORKERS)
 pytest_or_tiers = $(if $(ARGS),$(VENV)/bin/pytest $(ARGS),$(tiers))
 
-.PHONY: deploy status teardown quick check test test-all shell unit ansible integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
+.PHONY: deploy status doctor teardown quick check test test-all shell unit ansible integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
 
 deploy: $(VENV)/deploy ## install Ray and the release and bring up a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
 
 status: $(VENV)/deploy ## check the status; succeeds only if the Coordinator is healthy
 	@$(playbook) playbooks/status.yml
+
+doctor: $(VENV)/deploy ## say what differs from the last green run, how the Coordinator is, and what would stop a deployment
+	@$(playbook) playbooks/doctor.yml
 
 teardown: $(VENV)/deploy ## remove the deployment and all of its data, without asking
 	@$(playbook) -e teardown_confirmed=yes playbooks/teardown.yml

@@ -117,6 +117,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+found:
+  description: Whether there is a record of a green run.
+  returned: state is V(compared)
+  type: bool
 made_from_the_same:
   description: Whether the record has this fingerprint.
   returned: success
@@ -378,7 +382,14 @@ def main() -> None:
         if same:
             different += module.params["also"]
         parts = [] if different else same_parts(document, module.params["parts"])
-        module.exit_json(changed=False, recorded=False, made_from_the_same=same, different=different, same_parts=parts)
+        module.exit_json(
+            changed=False,
+            found=bool(document),
+            recorded=False,
+            made_from_the_same=same,
+            different=different,
+            same_parts=parts,
+        )
     if not module.check_mode:
         try:
             document = described(module.params)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,8 +29,8 @@ GOES_ON = {
 GIVES_UP = ("'give_up'", "'red'")
 # The playbooks for users: the docs and the Makefile name them, an installed collection as seedcore.cluster.NAME.
 ENTRIES = {
-    "backup", "bootstrap", "cordon", "deploy", "monitoring", "preflight", "ray", "remove_node", "restart", "restore",
-    "rollback", "rotate_token", "seedcore", "status", "teardown", "uncordon",
+    "backup", "bootstrap", "cordon", "deploy", "doctor", "monitoring", "preflight", "ray", "remove_node", "restart",
+    "restore", "rollback", "rotate_token", "seedcore", "status", "teardown", "uncordon",
 }  # fmt: skip
 INVENTORY = """
 all: {vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", ansible_connection: local}}
@@ -124,11 +126,22 @@ def test_every_play_keeps_to_the_strategy_that_it_was_written_for() -> None:
     assert [place for place, play in plays() if play.get("strategy") != "linear"] == []
 
 
-def run_playbook(directory: Path, playbook: Path, *variables: str) -> subprocess.CompletedProcess[str]:
+CLUSTERS = """
+blue_head: {hosts: {head-1: }}
+blue_workers: {hosts: {shared-1: }}
+green_head: {hosts: {head-2: }}
+green_workers: {hosts: {shared-1: }}
+"""
+
+
+def run_playbook(
+    directory: Path, playbook: Path, *variables: str, inventory: Path | str = "inventory.yml", limit: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run a playbook of this checkout, or one that imports some, against this machine as two hosts."""
     (directory / "inventory.yml").write_text(INVENTORY)
+    limits = ["--limit", limit] if limit else []
     return subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory.yml", playbook,
+        [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, *limits, playbook,
          *(word for value in variables for word in ("-e", value))],
         cwd=directory, capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_HOME": str(directory),
@@ -183,3 +196,42 @@ def test_a_wrong_option_of_an_operation_is_one_clear_error_before_any_connection
 
     assert done.returncode == 2, done.stdout + done.stderr
     assert words in " ".join(done.stdout.rpartition("RED on")[2].split())
+
+
+@pytest.mark.parametrize("playbook", ["deploy", "doctor", "preflight", "rollback", "rotate_token", "status"])
+def test_a_run_that_would_ask_no_host_is_red(tmp_path: Path, playbook: str) -> None:
+    (tmp_path / "empty.yml").write_text("all: {hosts: {elsewhere: }}")
+
+    done = run_playbook(tmp_path, ROOT / f"playbooks/{playbook}.yml", inventory="empty.yml")
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "The inventory has no host in ray_head or ray_workers" in done.stdout
+
+
+def test_a_status_without_the_head_is_red(tmp_path: Path) -> None:
+    done = run_playbook(tmp_path, ROOT / "playbooks/status.yml", f"ray_prefix={tmp_path}/sc", limit="worker-1")
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "nothing was checked: --limit leaves out the head head-1" in done.stdout
+
+
+def test_an_inventory_may_hold_several_clusters(tmp_path: Path) -> None:
+    def groups(*options: str) -> dict[str, list[str]]:
+        command = [Path(sys.executable).parent / "ansible-inventory", "-i", tmp_path / "clusters", "--list", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        listed = json.loads(done.stdout)
+        return {name: listed.get(name, {}).get("hosts", []) for name in ("ray_head", "ray_workers")}
+
+    shutil.copytree(ROOT / "inventory/clusters", tmp_path / "clusters")
+    (tmp_path / "clusters" / "hosts.yml").write_text(CLUSTERS)
+
+    assert groups() == {"ray_head": [], "ray_workers": []}
+    assert groups("-e", "seedcore_cluster=blue") == {"ray_head": ["head-1"], "ray_workers": ["shared-1"]}
+    assert groups("-e", "seedcore_cluster=green") == {"ray_head": ["head-2"], "ray_workers": ["shared-1"]}
+    no_name = run_playbook(tmp_path, ROOT / "playbooks/status.yml", inventory=tmp_path / "clusters")
+    assert "name one of the clusters with -e seedcore_cluster=NAME: blue, green" in no_name.stdout
+    stranger = run_playbook(
+        tmp_path, ROOT / "playbooks/status.yml", "seedcore_cluster=red", inventory=tmp_path / "clusters"
+    )
+    assert "The inventory has no host in red_head or red_workers" in stranger.stdout
+    assert {no_name.returncode, stranger.returncode} == {2}

@@ -543,6 +543,39 @@ def test_only_a_worker_that_still_has_its_cluster_is_drained_before_its_restart(
     assert facts["ray_drain_first"] is not cut_off
 
 
+def test_clusters_on_one_host_have_nothing_in_common(variable: Callable[..., Any]) -> None:
+    names = [
+        ("ray_prefix", "ray"), ("ray_user", "ray"), ("ray_service_name", "ray"), ("ray_watchdog_service_name", "ray"),
+        ("seedcore_supervise_service_name", "seedcore"), ("monitoring_prefix", "monitoring"),
+        ("monitoring_service_name", "monitoring"),
+    ]  # fmt: skip
+
+    only = {name: variable(name, role) for name, role in names}
+    blue = {name: variable(name, role, seedcore_cluster="blue") for name, role in names}
+
+    assert only == {
+        "ray_prefix": "/opt/seedcore",
+        "ray_user": "ray",
+        "ray_service_name": "seedcore-ray",
+        "ray_watchdog_service_name": "seedcore-ray-watchdog",
+        "seedcore_supervise_service_name": "seedcore-supervise",
+        "monitoring_prefix": "/opt/seedcore-monitoring",
+        "monitoring_service_name": "seedcore-prometheus",
+    }
+    assert blue == {
+        "ray_prefix": "/opt/seedcore-blue",
+        "ray_user": "ray-blue",
+        "ray_service_name": "seedcore-blue-ray",
+        "ray_watchdog_service_name": "seedcore-blue-ray-watchdog",
+        "seedcore_supervise_service_name": "seedcore-blue-supervise",
+        "monitoring_prefix": "/opt/seedcore-blue-monitoring",
+        "monitoring_service_name": "seedcore-blue-prometheus",
+    }
+    assert variable("ray_prefix", seedcore_cluster="Blue 1") == "/opt/seedcore-Blue 1"
+    faults = variable("__ray_variable_faults", seedcore_cluster="Blue 1")
+    assert "seedcore_cluster is Blue 1: set a name" in str(faults)
+
+
 def test_the_watchdog_is_restarted_for_each_file_that_it_is_made_of() -> None:
     files = ROOT / "roles" / "ray" / "files"
     pending, made_of = ["watch_ray_node.py"], set()

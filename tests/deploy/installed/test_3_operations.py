@@ -47,6 +47,24 @@ def run_inside(deployment: Deployment, *command: str, given: str) -> str:
     ).stdout
 
 
+def test_a_doctor_names_what_differs_and_changes_nothing(deployed: Deployment) -> None:
+    token = deployed.prefix / "etc" / "token"
+    token.chmod(0o644)
+    try:
+        ill = deployed.run("doctor")
+    finally:
+        assert token.stat().st_mode & 0o777 == 0o644
+        token.chmod(0o600)
+    assert ill.returncode != 0
+    assert any(line.endswith("etc/token: mode 0644, wanted 0600") for line in ill.last_lines), ill.output
+    assert any(line.startswith("Coordinator: healthy, 3 of 3 organs ready") for line in ill.last_lines), ill.output
+
+    well = deployed.run("doctor").check()
+
+    assert well.recap["changed"] == 0
+    assert any("No file, account or service differs" in line for line in well.last_lines), well.output
+
+
 def test_the_prediction_of_a_rotation_changes_nothing(deployed: Deployment) -> None:
     token = (deployed.prefix / "etc" / "token").read_text()
     before = deployed.files("etc")
