@@ -28,7 +28,7 @@ def tls_faults(certificate: str, key: str) -> list[str]:
     try:
         own = load_pem_private_key(key.encode(), password=None).public_key()
     except TypeError:
-        return [*faults, "the key has a password, but the Coordinator needs a key without one"]
+        return [*faults, "the key has a password: give a key without one"]
     except ValueError:
         return [*faults, "the key is not a PEM file with a private key"]
     if _raw(own) != _raw(first.public_key()):
