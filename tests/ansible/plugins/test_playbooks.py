@@ -198,14 +198,15 @@ def test_a_wrong_option_of_an_operation_is_one_clear_error_before_any_connection
     assert words in " ".join(done.stdout.rpartition("RED on")[2].split())
 
 
-@pytest.mark.parametrize("playbook", ["deploy", "doctor", "preflight", "rollback", "rotate_token", "status"])
-def test_a_run_that_would_ask_no_host_is_red(tmp_path: Path, playbook: str) -> None:
+def test_a_run_that_would_ask_no_host_is_red(tmp_path: Path) -> None:
     (tmp_path / "empty.yml").write_text("all: {hosts: {elsewhere: }}")
+    # Parts of a deployment, and Prometheus, which an inventory need not have.
+    for name in sorted(ENTRIES - {"bootstrap", "monitoring", "ray", "seedcore"}):
+        given = ["node=elsewhere", "teardown_confirmed=yes", "backup_vault_password_file=/dev/null", "from=/nowhere"]
+        done = run_playbook(tmp_path, ROOT / f"playbooks/{name}.yml", *given, inventory="empty.yml")
 
-    done = run_playbook(tmp_path, ROOT / f"playbooks/{playbook}.yml", inventory="empty.yml")
-
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "The inventory has no host in ray_head or ray_workers" in done.stdout
+        assert done.returncode == 2, (name, done.stdout + done.stderr)
+        assert "The inventory has no host in ray_head or ray_workers" in done.stdout, name
 
 
 def test_a_status_without_the_head_is_red(tmp_path: Path) -> None:
@@ -217,7 +218,8 @@ def test_a_status_without_the_head_is_red(tmp_path: Path) -> None:
 
 def test_an_inventory_may_hold_several_clusters(tmp_path: Path) -> None:
     def groups(*options: str) -> dict[str, list[str]]:
-        command = [Path(sys.executable).parent / "ansible-inventory", "-i", tmp_path / "clusters", "--list", *options]
+        program = str(Path(sys.executable).parent / "ansible-inventory")
+        command = [program, f"--inventory={tmp_path}/clusters", "--list", *options]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         listed = json.loads(done.stdout)
         return {name: listed.get(name, {}).get("hosts", []) for name in ("ray_head", "ray_workers")}
