@@ -727,3 +727,41 @@ def test_a_node_that_an_interrupted_restart_has_left_down_is_not_waited_for_befo
 
     assert sorted(left_down(["w2"])) == ["w3"]
     assert left_down(["w2", "w3"]) == []
+
+
+APT = """#!/bin/sh
+[ "$3" = upgrade ] || exit 0
+echo 'Inst libssl3 [3.0.15-1~deb12u1] (3.0.17-1~deb12u2 Debian-Security:12/stable-security [amd64])'
+echo 'Inst tzdata [2024a-0+deb12u1] (2025b-0+deb12u2 Debian:12.12/oldstable [all])'
+echo 'Inst openssl [3.0.2] (3.0.3 Ubuntu:22.04/jammy-updates, Ubuntu:22.04/jammy-security [amd64])'
+echo 'Conf libssl3 (3.0.17-1~deb12u2 Debian-Security:12/stable-security [amd64])'
+"""
+
+
+def test_only_security_upgrades_are_listed(tmp_path: Path) -> None:
+    program = tmp_path / "apt-get"
+    program.write_text(APT)
+    program.chmod(0o755)
+    script = (ROOT / "roles/deployment/files/security_upgrades.sh").read_text()
+
+    done = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+
+    assert done.stdout.split() == ["libssl3", "openssl"]
+
+
+@pytest.mark.parametrize(("code", "words"), [(0, ""), (1, "an upgrade asks for it (needs-restarting)")])
+def test_a_reboot_needs_a_reason(tmp_path: Path, code: int, words: str) -> None:
+    program = tmp_path / "needs-restarting"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    script = (ROOT / "roles/deployment/files/reboot_needed.sh").read_text().replace("/run/", f"{tmp_path}/")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env=environment)
+    (tmp_path / "reboot-required").touch()
+    asked = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env=environment)
+
+    assert done.stdout.strip() == words
+    assert asked.stdout.startswith("an upgrade asks for it (")
