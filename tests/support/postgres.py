@@ -99,7 +99,8 @@ class Server:
         assert binary is not None
         who: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if not os.geteuid() else {}
         with (self.directory / "log").open("ab") as log:
-            words = [str(binary / command[0]), *map(str, command[1:])]
+            # If this process is killed, the server ends as well.
+            words = ["setpriv", "--pdeathsig", "QUIT", str(binary / command[0]), *map(str, command[1:])]
             return subprocess.Popen(words, stdout=log, stderr=log, cwd=self.directory, start_new_session=True, **who)
 
 
