@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+# Programs of roles also run with older Pythons, which lack datetime.UTC.
+UTC_ZONE = dt.timezone.utc  # noqa: UP017
 VALID = dt.timedelta(days=3650)
 # A deployment renews what would expire within this time.
 RENEWED_BEFORE = dt.timedelta(days=60)
@@ -42,7 +44,7 @@ class Pair:
             found, key = x509.load_pem_x509_certificate(self._certificate.read_bytes()), self.key()
         except (FileNotFoundError, ValueError):
             return None
-        soon = dt.datetime.now(dt.UTC) + RENEWED_BEFORE
+        soon = dt.datetime.now(UTC_ZONE) + RENEWED_BEFORE
         return found if found.not_valid_after_utc > soon and key.public_key() == found.public_key() else None
 
     def key(self) -> Any:
@@ -71,7 +73,7 @@ class Pair:
 
 def signed(name: str, key: Any, issuer: Any, issuer_key: Any, *extensions: x509.ExtensionType) -> x509.Certificate:
     """Return a new certificate for a key."""
-    now = dt.datetime.now(dt.UTC)
+    now = dt.datetime.now(UTC_ZONE)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         x509.CertificateBuilder()
