@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import fields
@@ -215,18 +216,20 @@ async def test_a_start_that_was_asked_for_while_a_shutdown_drains_comes_after_it
 
 
 class Store:
-    """Fake key-value store of Ray; the head does not answer for ``slow_s`` seconds."""
+    """Fake key-value store of Ray; the head does not answer for ``slow_s`` seconds, nor while ``away`` is locked."""
 
     def __init__(self) -> None:
         self.kept: dict[bytes, bytes] = {}
         self.slow_s = 0.0
+        self.away = threading.Lock()
 
     def _internal_kv_get(self, key: bytes, namespace: bytes) -> bytes | None:
         return self.kept.get(key)
 
     def _internal_kv_put(self, key: bytes, value: bytes, *, overwrite: bool, namespace: bytes) -> None:
         time.sleep(self.slow_s)
-        self.kept[key] = value
+        with self.away:
+            self.kept[key] = value
 
     def _internal_kv_list(self, prefix: bytes, namespace: bytes) -> list[bytes]:
         return [key for key in self.kept if key.startswith(prefix)]
@@ -273,12 +276,11 @@ async def test_a_reload_that_was_undone_is_not_written_down_later(
 
 async def test_what_is_written_last_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     one = ActorRecord(namespace="n", actor_id="a")
-    store.slow_s = 0.3
-    with pytest.raises(TimeoutError):
-        await one.write({"spec": 1})
-    store.slow_s = 0.0
-    with pytest.raises(TimeoutError):
-        await one.write({"spec": 2})
+    with store.away:
+        with pytest.raises(TimeoutError):
+            await one.write({"spec": 1})
+        with pytest.raises(TimeoutError):
+            await one.write({"spec": 2})
 
     monkeypatch.setattr(record, "_TIMEOUT_S", 60.0)
     await until(lambda: store.kept.get(b"n\na") == b'{"spec":2}')
