@@ -54,8 +54,10 @@ faults:
   elements: str
 """
 
+import contextlib
 import ipaddress
 import pwd
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,14 +107,21 @@ def holders(inodes: set[str]) -> dict[str, int]:
     for directory in processes.PROC.iterdir():
         if not directory.name.isdigit() or len(found) == len(wanted):
             continue
-        try:
-            targets = [str(entry.readlink()) for entry in (directory / "fd").iterdir()]
-        except OSError:
-            continue
-        for target in targets:
+        for target in open_files(directory):
             if target in wanted:
                 found.setdefault(wanted[target], int(directory.name))
     return found
+
+
+def open_files(process: Path) -> Iterator[str]:
+    """Return what a process has open, as far as it may be seen; a busy process closes some of them meanwhile."""
+    try:
+        entries = list((process / "fd").iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            yield str(entry.readlink())
 
 
 def describe(process: processes.Process | None, uid: int) -> str:
