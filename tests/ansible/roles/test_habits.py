@@ -543,6 +543,17 @@ def test_only_a_worker_that_still_has_its_cluster_is_drained_before_its_restart(
     assert facts["ray_drain_first"] is not cut_off
 
 
+def test_a_default_that_names_a_file_of_its_role_works_in_a_task_of_another_role() -> None:
+    # role_path is that of the role whose task runs, and the checks of the role ray evaluate every variable.
+    bare = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in ROOT.glob("roles/*/defaults/*.yml")
+        for line in path.read_text().splitlines()
+        if "role_path }}/files" in line or "role_path ~ '/files" in line
+    ]
+    assert bare == []
+
+
 def test_clusters_on_one_host_have_nothing_in_common(variable: Callable[..., Any]) -> None:
     names = [
         ("ray_prefix", "ray"), ("ray_user", "ray"), ("ray_service_name", "ray"), ("ray_watchdog_service_name", "ray"),
