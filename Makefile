@@ -37,7 +37,7 @@ WORKERS ?= 2
 tiers = @VENV=$(VENV) exec $(VENV)/bin/python -m scripts.tiers --workers $(WORKERS)
 pytest_or_tiers = $(if $(ARGS),$(VENV)/bin/pytest $(ARGS),$(tiers))
 
-.PHONY: deploy status doctor teardown quick check test test-all shell unit ansible integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock wheelhouse docs monitoring help
+.PHONY: deploy status doctor teardown quick check test test-all shell unit ansible integration deploy-test containers browser lint sanity collection bench chaos soak molecule lock ray-lists wheelhouse docs monitoring help
 
 deploy: $(VENV)/deploy ## install Ray and the release and bring up a healthy Coordinator; a second run changes nothing
 	@$(playbook) deploy.yml
@@ -129,6 +129,21 @@ lock: $(VENV)/deploy ## regenerate the requirement lists with hashes from pyproj
 	$(compile) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
 	$(compile) --group molecule --constraint requirements/dev.txt --output-file requirements/molecule.txt
 	$(compile) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+
+ray-lists: $(VENV)/deploy ## write the lists for another Ray into dist, for playbooks/upgrade_ray.yml: make ray-lists RAY=2.59.0
+	@[ -n "$(RAY)" ] || { echo "name the version: make ray-lists RAY=2.59.0" >&2; exit 2; }
+	@mkdir -p dist/ray-$(RAY)
+	@cp roles/seedcore/files/requirements.txt roles/seedcore/files/postgres.txt dist/ray-$(RAY)
+	@cp roles/ray/files/requirements.txt dist/ray-$(RAY)/ray.txt
+	@echo 'ray[default]==$(RAY)' >dist/ray-$(RAY)/ray.in
+	@$(compile) pyproject.toml --override dist/ray-$(RAY)/ray.in --output-file dist/ray-$(RAY)/requirements.txt
+	@$(compile) pyproject.toml --extra postgres --override dist/ray-$(RAY)/ray.in --constraint dist/ray-$(RAY)/requirements.txt \
+	  --output-file dist/ray-$(RAY)/postgres.txt
+	@$(compile) dist/ray-$(RAY)/ray.in --constraint dist/ray-$(RAY)/requirements.txt --output-file dist/ray-$(RAY)/ray.txt
+	@printf '%s\n' 'ray_version: "$(RAY)"' 'ray_requirements: "$(CURDIR)/dist/ray-$(RAY)/ray.txt"' \
+	  "seedcore_requirements: \"$(CURDIR)/dist/ray-$(RAY)/{{ 'postgres' if seedcore_inbox | string is search('://') else 'requirements' }}.txt\"" \
+	  >dist/ray-$(RAY)/variables.yml
+	@echo "Next: ansible-playbook playbooks/upgrade_ray.yml -e @dist/ray-$(RAY)/variables.yml ..., and then keep these variables in the inventory."
 
 compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(ARGS)

@@ -31,6 +31,7 @@ GIVES_UP = ("'give_up'", "'red'")
 ENTRIES = {
     "backup", "bootstrap", "cordon", "deploy", "doctor", "monitoring", "preflight", "ray", "remove_node", "restart",
     "restore", "rollback", "rotate_token", "seedcore", "status", "teardown", "uncordon",
+    "upgrade_ray",
 }  # fmt: skip
 INVENTORY = """
 all: {vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", ansible_connection: local}}
@@ -194,8 +195,9 @@ def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> N
         ("cordon", "node=head-1", "head-1, which is not a worker of this inventory. The workers are: worker-1"),
         ("backup", "", "name its file with -e backup_vault_password_file=FILE"),
         ("restore", "from=/nowhere", "from: this machine has no file /nowhere"),
+        ("upgrade_ray", "ray_version=2.0.0", "ray_version is 2.0.0, but ray_requirements locks"),
+        ("upgrade_ray", "", "name its file with -e backup_vault_password_file=FILE"),
     ],
-    ids=["restart", "cordon", "backup", "restore"],
 )
 def test_a_wrong_option_of_an_operation_is_one_clear_error_before_any_connection(
     tmp_path: Path, playbook: str, given: str, words: str
