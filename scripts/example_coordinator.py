@@ -15,6 +15,35 @@ def _buckets(at_most_100_ms: int, *, above: int = 0) -> list[int]:
     return counts
 
 
+class ExampleOperations:
+    """Does nothing, and names it."""
+
+    async def pause(self, organ_id: str, *, by: str) -> dict[str, Any]:
+        """Return a paused organ."""
+        return {"organ_id": organ_id, "paused": {"since": "", "by": by}, "in_flight": 0, "queued": 0}
+
+    async def resume(self, organ_id: str) -> dict[str, Any]:
+        """Return an organ that is not paused."""
+        return {"organ_id": organ_id, "paused": None, "in_flight": 0, "queued": 0}
+
+    async def replace(self, organ_id: str, index: int, *, timeout_s: float) -> dict[str, Any]:
+        """Return a replaced process."""
+        own = {"organ_id": organ_id, "replica": index, "from": "head", "to": "head"}
+        return {**own, "pid": 1, "seconds": timeout_s}
+
+    async def rebalance(self, *, timeout_s: float, dry_run: bool) -> dict[str, Any]:  # noqa: ARG002
+        """Return that nothing was moved."""
+        return {"plan": [], "moved": [], "error": ""}
+
+    async def drain(self, node: str, *, by: str) -> dict[str, Any]:
+        """Return a drained node."""
+        return {"node": node, "drained": {"since": "", "by": by}, "left": []}
+
+    async def undrain(self, node: str) -> dict[str, Any]:
+        """Return a node that is not drained."""
+        return {"node": node, "drained": None, "left": []}
+
+
 class ExampleCoordinator:
     """A Coordinator whose answers are its attributes."""
 
@@ -85,6 +114,7 @@ class ExampleCoordinator:
         self.disks = [{"node_name": "worker-1", "path": "/opt/seedcore/tmp", "free": 7, "size": 9}]
         self.durable = [{"task_type": "echo", "state": "parked", "count": 8}]
         self.inbox = NoInbox()
+        self.operations: Any = ExampleOperations()
         self.lately = Activity(lambda: 1_795_555_924.0)
 
     def status(self) -> dict[str, Any]:

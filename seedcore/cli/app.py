@@ -14,6 +14,7 @@ from seedcore.cli.dev import dev, new
 from seedcore.cli.durable import task, tasks
 from seedcore.cli.inbox import inbox
 from seedcore.cli.network import network
+from seedcore.cli.operate import drain, pause, replace, resume, undrain
 from seedcore.cli.releases import releases
 from seedcore.cli.render import out
 from seedcore.cli.schedules import schedule, schedules
@@ -70,6 +71,6 @@ def cli() -> None:
 
 for command in (
     new, dev, bootstrap, status, top, ping, network, submit, tasks, task, schedules, schedule, token, config, releases,
-    supervise, rebalance, shutdown, completion, inbox,
+    supervise, pause, resume, replace, rebalance, drain, undrain, shutdown, completion, inbox,
 ):  # fmt: skip
     cli.add_command(command)

@@ -112,9 +112,16 @@ def _nodes_line(nodes: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -
         text += f" ({', '.join(map(plain, names))})"
     if leaving := [plain(node["node_name"]) for node in listed if node.get("draining")]:
         text += f", draining: {', '.join(leaving)}"
+    if drained := [_drained(node) for node in listed if node.get("drained")]:
+        text += f", drained: {', '.join(drained)}"
     if missing := nodes.get("missing"):
         text += f", missing {', '.join(map(plain, missing))}"
     return text
+
+
+def _drained(node: Mapping[str, Any]) -> str:
+    left = len(node.get("left") or ())
+    return plain(node["node_name"]) + (f" ({left} processes left)" if left else "")
 
 
 def _inbox_line(tasks: Mapping[str, Any]) -> str:
@@ -162,7 +169,7 @@ def table(
         (
             plain(organ.get("organ_id", "?")),
             plain(organ.get("organ_type", "?")),
-            plain(organ.get("status", "?")),
+            "paused" if organ.get("paused") else plain(organ.get("status", "?")),
             f"{organ.get('ready_agents', '?')}/{organ.get('agent_count', '?')}",
             _replicas(organ.get("replicas")),
             str(organ.get("in_flight", "?")),

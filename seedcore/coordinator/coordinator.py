@@ -26,6 +26,8 @@ from seedcore.coordinator.http.tls import Certificate
 from seedcore.coordinator.inbox_view import combine, inbox_of
 from seedcore.coordinator.lifecycle import Lifecycle, Phase, Record
 from seedcore.coordinator.nodes import NodeList
+from seedcore.coordinator.operations import Operations
+from seedcore.coordinator.orders import Orders
 from seedcore.coordinator.organ_actors import OrganRuntime
 from seedcore.core import logs, release
 from seedcore.core.errors import AgentStartError, OrganUnavailableError, OverloadedError, TaskError
@@ -93,7 +95,6 @@ class Coordinator(metaclass=ActorClass):
         self._born = time.monotonic()
         self._in_flight = 0
         self._idle = asyncio.Event()
-        self._moving = asyncio.Lock()
         self._closed_until = 0.0
         self._runtime = runtime
         self._counts = TaskCounts()
@@ -101,6 +102,7 @@ class Coordinator(metaclass=ActorClass):
         self._activity = Activity()
         self._nodes = NodeList()
         own = Settings.from_dict(settings)
+        self._orders = Orders(own.state_dir)
         self._disks = Disks(own)
         self._named_tokens = NamedTokens(own.state_dir)
         self.inbox = inbox_of(own, runtime, lambda: self._life.organism)
@@ -114,18 +116,22 @@ class Coordinator(metaclass=ActorClass):
             attempt=attempt,
             on_change=self._renew,
             predecessor=predecessor,
+            orders=self._orders,
         )
+        self.operations = Operations(self._life, self._nodes, self._orders)
         self._snapshot, self._snapshot_born = self.status(), time.monotonic()
         self._beat = run_for_ever(self._keep_beating(), name="beat")
         self._watches = [
             run_for_ever(self._watch_nodes(), name="nodes"),
             run_for_ever(self._disks.watch(), name="disks"),
             run_for_ever(self._named_tokens.watch(), name="tokens"),
+            run_for_ever(self.operations.watch(), name="operations"),
         ]
         http: HttpServer | None = None
         try:
             # Failing to bind or to read the token is a failed creation as well.
             http = await self._start_http(own)
+            await self._orders.load()
             # Organs of another configuration or release are replaced; before that, ask them about durable tasks.
             await self.inbox.begin()
             await self._life.start()
@@ -268,11 +274,7 @@ class Coordinator(metaclass=ActorClass):
             ``{"success": true, "moves": [{"organ_id", "replica", "from", "to"}]}``, with names of nodes, or
             ``{"success": false, "error", "error_type"}``.
         """
-        try:
-            self._life.require_settled()
-            return {"success": True, "moves": [move.to_dict() for move in await self._life.organism.moves()]}
-        except Exception as error:
-            return failure(error, task_type="moves")
+        return await self.operations.moves()
 
     async def move(self, organ_id: str, replica: int, timeout_s: float) -> dict[str, Any]:
         """Move one replica after its tasks to the node that a new start would choose.
@@ -281,15 +283,7 @@ class Coordinator(metaclass=ActorClass):
             ``{"success": true, "to": name of its node}`` once it is ready there, or
             ``{"success": false, "error", "error_type"}``.
         """
-        try:
-            self._life.require_settled()
-            if self._moving.locked():
-                raise OrganUnavailableError("another replica is being moved")  # noqa: TRY301 - one fence
-            async with self._moving:
-                node_id = await self._life.organism.move(organ_id, replica, timeout_s=timeout_s)
-        except Exception as error:
-            return failure(error, task_type="move")
-        return {"success": True, "to": self._nodes.name(node_id)}
+        return await self.operations.move(organ_id, replica, timeout_s)
 
     async def quiesce(self, timeout_s: float) -> bool:
         """Accept no more tasks, and wait until those in flight are answered; return False after ``timeout_s``.
@@ -358,7 +352,7 @@ class Coordinator(metaclass=ActorClass):
             "uptime_s": round(time.monotonic() - self._born, 3),
             "pid": os.getpid(),
             "in_flight": self._in_flight,
-            "nodes": self._nodes.to_dict(),
+            "nodes": self.operations.nodes(),
             "organs": self._life.organism.organ_reports(brief=True),
             "unplaced": self._life.organism.unplaced(),
             # For people; age_s tells the age, independent of changes of the clock.
@@ -409,7 +403,7 @@ class Coordinator(metaclass=ActorClass):
 
     def _renew(self) -> None:
         # During construction the manager may report before there is a status.
-        if hasattr(self, "_life"):
+        if hasattr(self, "operations"):
             self._snapshot, self._snapshot_born = self.status(), time.monotonic()
             runs = self._life.phase in {Phase.RUNNING, Phase.RELOADING}
             why = "" if runs else self._snapshot["message"]

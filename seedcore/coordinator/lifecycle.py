@@ -15,8 +15,10 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from seedcore.coordinator.inheritance import Inheritance
+from seedcore.coordinator.orders import Orders
 from seedcore.coordinator.organ_actors import OrganRuntime, actor_names, living_names, organ_identity
 from seedcore.coordinator.organism_manager import OrganismManager
+from seedcore.coordinator.replica_supervisor import Replica
 from seedcore.core.backoff import Backoff
 from seedcore.core.errors import InitializationError, OrganUnavailableError
 from seedcore.core.organ_snapshot import ORGAN_PROTOCOL
@@ -64,6 +66,7 @@ class Lifecycle:
         predecessor: The record of the Coordinator that this one replaces, None if it replaces none.
         attempt: Number of attempts to start, this one included.
         on_change: Called on the event loop whenever anything changes.
+        orders: What operators have ordered; default: nothing.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Lifecycle:
         attempt: int,
         on_change: Callable[[], None],
         predecessor: Record | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self.attempts = attempt
         self.init_seconds: float | None = None
@@ -88,6 +92,7 @@ class Lifecycle:
         self._runtime = runtime
         self._record = record
         self._predecessor = predecessor
+        self._orders = orders or Orders()
         # The release of the organs; for a while, and if those of this release do not start, that of a predecessor.
         self._organs_release = release
         self._outdated = ""
@@ -99,6 +104,9 @@ class Lifecycle:
         self._putting_back: asyncio.Task[None] | None = None
         # A draining shutdown must not kill the organs of a start that was requested meanwhile.
         self._turn = asyncio.Lock()
+        # One process after the other, and none while the organism is reloaded.
+        self._changing = asyncio.Lock()
+        self._replacing: set[asyncio.Task[Replica]] = set()
         self._first_start_ended = asyncio.Event()
         self.spec, self.fingerprint = spec, spec.fingerprint()
         self.organism = self._new_organism()
@@ -155,12 +163,28 @@ class Lifecycle:
                 raise OrganUnavailableError("the organism was shut down meanwhile") from None
             raise
 
+    async def replace(self, organ_id: str, index: int, *, timeout_s: float) -> Replica:
+        """Replace one process; see :meth:`OrganismManager.replace`. A reload or another replacement waits meanwhile.
+
+        Raises:
+            OrganUnavailableError | InitializationError: It was not replaced, or is not back in time.
+        """
+        self.require_settled()
+        # Do not cancel it with its caller, which may go away earlier.
+        work = asyncio.create_task(self._replace(organ_id, index, timeout_s))
+        self._replacing.add(work)
+        work.add_done_callback(self._replacing.discard)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if work.cancelled():
+                raise OrganUnavailableError("the organism was shut down meanwhile") from None
+            raise
+
     async def shutdown(self) -> None:
         """Stop every organ after its tasks in flight."""
         work, self._work = self._work, None
-        if work is not None:
-            work.cancel()
-            await asyncio.wait({work})
+        await self._cancel(*self._replacing, *([work] if work else []))
         self._enter(Phase.STOPPED)
         try:
             await self._keep(stopped=True)
@@ -200,9 +224,13 @@ class Lifecycle:
         if self.phase is Phase.FAILED:
             return Status.UNHEALTHY, Reason.INIT_FAILED, self.failure or "", []
         down, degraded = (["the organism was shut down"], []) if self.phase is Phase.STOPPED else organism.missing()
-        if down or self._outdated:
-            reason = Reason.ORGANS_DOWN if down else Reason.INIT_FAILED
-            return Status.UNHEALTHY, reason, "; ".join(down) or self._outdated, [*down, *degraded]
+        paused, optional = organism.paused()
+        degraded += optional
+        outdated = [self._outdated] if self._outdated else []
+        # The processes of a paused organ are well, but no work gets done.
+        for reason, faults in ((Reason.ORGANS_DOWN, down), (Reason.INIT_FAILED, outdated), (Reason.PAUSED, paused)):
+            if faults:
+                return Status.UNHEALTHY, reason, "; ".join(faults), [*down, *paused, *degraded]
         if degraded:
             return Status.HEALTHY, Reason.DEGRADED, "; ".join(degraded), degraded
         return Status.HEALTHY, Reason.READY, f"{organism.stage}, all agents ready", []
@@ -267,8 +295,16 @@ class Lifecycle:
             self._outdated = f"the organs of release {self._organs_release} were kept: {describe(error)}"
             self._enter(Phase.RUNNING)
 
+    @staticmethod
+    async def _cancel(*works: asyncio.Task[Any]) -> None:
+        for work in works:
+            work.cancel()
+        if works:
+            await asyncio.wait(works)
+
     async def _start_again(self) -> None:
         try:
+            await self._cancel(*self._replacing)
             async with self._turn:
                 await self.organism.shutdown()
                 if self._outdated:
@@ -296,7 +332,8 @@ class Lifecycle:
                 raise InitializationError("Ray's head does not answer, cannot record the new organism") from error
 
         try:
-            changes = await self.organism.reload(spec, release=self._release, timeout_s=timeout_s, commit=commit)
+            async with self._changing:
+                changes = await self.organism.reload(spec, release=self._release, timeout_s=timeout_s, commit=commit)
         except Exception as error:
             logger.warning("the organism was not changed: %s", error)
             if began:
@@ -312,6 +349,18 @@ class Lifecycle:
         finally:
             if self.phase is Phase.RELOADING:
                 self._enter(Phase.RUNNING)
+
+    async def _replace(self, organ_id: str, index: int, timeout_s: float) -> Replica:
+        async def commit(generations: Mapping[str, int]) -> None:
+            try:
+                await self._keep(None, generations, stopped=False)
+            except TimeoutError as error:
+                self._putting_back = asyncio.create_task(self._put_back())
+                raise InitializationError("Ray's head does not answer, cannot record the new process") from error
+
+        async with self._changing:
+            self.require_settled()
+            return await self.organism.replace(organ_id, index, timeout_s=timeout_s, commit=commit)
 
     async def _put_back(self) -> None:
         """Record the organism in use, however long it takes; a record that is written meanwhile is newer."""
@@ -366,6 +415,7 @@ class Lifecycle:
             on_change=self._on_change,
             generations=generations,
             identities=self._identities,
+            orders=self._orders,
         )
 
     def _started(self) -> None:

@@ -34,10 +34,21 @@ def organ_identity(organ: OrganSpec, release: str) -> str:
     return f"{organ.fingerprint()}@{release}"
 
 
+def generation_of(generations: Mapping[str, int], organ_id: str, index: int) -> int:
+    """Return the generation of a replica: that of its own, if it was replaced alone, else that of its organ."""
+    return generations.get(f"{organ_id}[{index}]", generations.get(organ_id, 0))
+
+
+def next_generations(generations: Mapping[str, int], organ_id: str) -> dict[str, int]:
+    """Return the generations for processes beside the present ones of an organ; two generations alternate."""
+    own = {key: value for key, value in generations.items() if key.partition("[")[0] == organ_id}
+    return {key: 1 - value for key, value in {organ_id: 0, **own}.items()}
+
+
 def actor_names(spec: OrganismSpec, generations: Mapping[str, int]) -> set[str]:
     """Return the actor names of all replicas of an organism."""
     return {
-        organ_name(organ.id, index, generations.get(organ.id, 0))
+        organ_name(organ.id, index, generation_of(generations, organ.id, index))
         for organ in spec.organs
         for index in range(organ.replicas)
     }

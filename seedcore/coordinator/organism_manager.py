@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from seedcore.coordinator import organ_actors, organ_reports
 from seedcore.coordinator.node_silence import NodeSilence
 from seedcore.coordinator.node_watch import NodeWatch
-from seedcore.coordinator.organ_actors import OrganRuntime, organ_name
-from seedcore.coordinator.placement import Move, Occupant, plan
+from seedcore.coordinator.orders import Orders
+from seedcore.coordinator.organ_actors import OrganRuntime, generation_of, next_generations, organ_name
+from seedcore.coordinator.organism_view import OrganismView
+from seedcore.coordinator.placement import Move, plan
 from seedcore.coordinator.replica_supervisor import Replica
 from seedcore.coordinator.start_queue import Placer, Request
 from seedcore.core.errors import InitializationError, OrganUnavailableError
@@ -31,7 +33,7 @@ MIN_TIMEOUT_S = 0.001
 _SENT_BACK_PAUSE_S = 0.02
 
 
-class OrganismManager:
+class OrganismManager(OrganismView):
     """All organs of one organism.
 
     Args:
@@ -41,6 +43,7 @@ class OrganismManager:
         on_change: Called on the event loop whenever the state of an organ changes.
         generations: Generation of the processes to adopt, by organ id, if it is not 0.
         identities: Identity of the processes to adopt, by organ id, if another release has computed it.
+        orders: What operators have ordered; default: nothing.
 
     Attributes:
         known_types: All task types that some organ accepts.
@@ -55,51 +58,23 @@ class OrganismManager:
         on_change: Callable[[], None],
         generations: Mapping[str, int] | None = None,
         identities: Mapping[str, str] | None = None,
+        orders: Orders | None = None,
     ) -> None:
-        self.spec = spec
+        super().__init__(spec, orders or Orders())
         self._identities = identities or {}
         self.generations = dict(generations or {})
         self._release = release
         self._runtime = runtime
         self._on_change = on_change
         self._changed = asyncio.Event()
-        self._routes = RoutingTable(spec.organs)
         self.known_types = frozenset(self._routes.known_types)
-        self._organs: dict[str, OrganSpec] = {organ.id: organ for organ in spec.organs}
         self._silence = NodeSilence()
-        self._placer = Placer(runtime, self._occupants, avoid=lambda: self._leaving | self._silence.silent)
-        self._replicas: dict[str, list[Replica]] = {organ.id: self._make(organ) for organ in spec.organs}
-        # Processes of a reload that start beside those that they will replace.
-        self._coming: dict[str, list[Replica]] = {}
-        # Organs whose old processes had to end first, so that their tasks wait for the new ones.
-        self._away: frozenset[str] = frozenset()
-        # Processes that finish their last tasks, and the counts of those that are gone.
-        self._retiring: list[Replica] = []
-        self._past_tasks: dict[str, list[dict[str, Any]]] = {}
+        self._placer = Placer(
+            runtime, self._occupants, avoid=lambda: self._leaving | self._silence.silent | self._orders.drained.keys()
+        )
         self._leaving: frozenset[str] = frozenset()
+        self._replicas = {organ.id: self._make(organ) for organ in spec.organs}
         self._watch = NodeWatch(self._silence, runtime, self._placer, self._all)
-        self.initialized = False
-
-    @property
-    def stage(self) -> str:
-        """Return the progress of the organs, for people: ``2 of 3 organs ready; starting: utility_organ_1``.
-
-        If more processes start than may at a time: ``...; 36 processes wait for their turn to start``.
-        """
-        states = {organ_id: self._state(organ_id) for organ_id in self._organs}
-        # During a reload, not all new processes have started, whatever the state of the old ones.
-        coming = [key for key, ones in self._coming.items() if not all(one.settled for one in ones)]
-        return organ_reports.stage(states, coming, waits=sum(replica.waits for replica in self._all()))
-
-    @property
-    def progress(self) -> dict[str, int]:
-        """Return the numbers of ready and configured organs and agents."""
-        return {
-            "organs_ready": sum(self._state(i) in {ReplicaState.READY, ReplicaState.DEGRADED} for i in self._organs),
-            "organs": len(self._organs),
-            "agents_ready": sum(replica.started_agents for replica in self._current()),
-            "agents": sum(organ.agent_count for organ in self._organs.values()),
-        }
 
     def leave(self, node_ids: frozenset[str]) -> None:
         """Move the replicas away from these draining nodes; each moves at its next report."""
@@ -167,14 +142,16 @@ class OrganismManager:
         try:
             async with asyncio.timeout(timeout_s):
                 beside, first = await self._with_room([new[key] for key in (*changes["added"], *changes["replaced"])])
-                generations = {key: self._next_generation(key) for key in beside if key in old}
-                self._coming = {key: self._make(new[key], generations.get(key, 0)) for key in beside}
+                generations = {**self.generations}
+                for key in beside:
+                    generations |= next_generations(self.generations, key) if key in old else {}
+                self._coming = {key: self._make(new[key], generations) for key in beside}
                 await self._bring_up(self._coming)
                 self._away = frozenset(first)
                 await self._put(*(new[key] for key in first))
                 await self._bring_up({key: self._replicas[key] for key in first})
-                generations = {key: value for key, value in (self.generations | generations).items() if key in new}
-                await commit({key: value for key, value in generations.items() if value})
+                generations = {key: value for key, value in generations.items() if key.partition("[")[0] in new}
+                await commit(generations)
         except Exception as error:
             began = {**self._coming, **{key: self._replicas[key] for key in self._away if key in self._replicas}}
             late = [key for key, ones in began.items() if any(one.state is not ReplicaState.READY for one in ones)]
@@ -191,17 +168,26 @@ class OrganismManager:
             self._count_past(replica)
         return changes
 
+    async def obey_pause(self, organ_id: str) -> None:
+        """Let the processes of an organ begin no more tasks, or begin them again, as it is ordered.
+
+        Raises:
+            OrganUnavailableError: There is no such organ, or one of its processes has not confirmed that; it is told
+                again before it counts as ready.
+        """
+        replicas = [one for one in self._all() if one.spec.id == organ_id and one.boot and one.usable]
+        told = await asyncio.gather(*(one.obey_pause(str(one.boot)) for one in replicas), return_exceptions=True)
+        self._notice()
+        if late := next((error for error in told if isinstance(error, BaseException)), None):
+            raise OrganUnavailableError(f"a process of organ {organ_id} has not confirmed that: {describe(late)}")
+
     def route(self, kind: str, domain: str | None) -> str:
         """Return the id of the organ for a task type and domain; raise UnknownTaskTypeError if there is none."""
         return self._routes.route(kind, domain)
 
-    def usable(self) -> list[Replica]:
-        """Return the processes to which tasks may be sent now."""
-        return [one for key in self._organs if key not in self._away for one in self._replicas[key] if one.usable]
-
-    def unplaced(self) -> list[str]:
-        """Return the names of the actors that were created although no node had room for them."""
-        return [replica.name for replica in self._all() if replica.is_unplaced]
+    async def fits(self, organ_id: str) -> bool:
+        """Return whether a new process of an organ may be placed on any node."""
+        return await self._placer.fits(self._organs[organ_id])
 
     async def moves(self) -> list[Move]:
         """Plan the moves after which every replica is on the node that a new start would choose."""
@@ -214,10 +200,7 @@ class OrganismManager:
             OrganUnavailableError: It is down, or another replica of the organ is, so nothing was done; or it did not
                 come back in time, and is still being started.
         """
-        replicas = self._replicas.get(organ_id, [])
-        if index >= len(replicas):
-            raise OrganUnavailableError(f"there is no replica {index} of organ {organ_id!r} any more")
-        replica = replicas[index]
+        replica, replicas = self._replica(organ_id, index), self._replicas[organ_id]
         if down := next((one for one in replicas if one.state is not ReplicaState.READY), None):
             why = down.error or f"it is {down.state}"
             raise OrganUnavailableError(f"{organ_id}[{index}] stays where it is: replica {down.index} is down ({why})")
@@ -233,6 +216,58 @@ class OrganismManager:
             text = f"{organ_id}[{index}] is not back within {timeout_s:.0f} s ({replica.error or replica.state})"
             raise OrganUnavailableError(text) from None
         return replica.place
+
+    async def replace(
+        self, organ_id: str, index: int, *, timeout_s: float, commit: Callable[[Mapping[str, int]], Awaitable[None]]
+    ) -> Replica:
+        """Replace a process and return the new one, which starts beside the old one; that ends after its tasks.
+
+        Without room for both, the old one ends first; the tasks of an organ with one process wait, within their
+        deadlines.
+
+        Args:
+            organ_id: The organ.
+            index: Index of the replica, from 0.
+            timeout_s: Time limit in seconds until the new process is ready.
+            commit: Awaited with the generations before tasks are sent to the new process.
+
+        Raises:
+            OrganUnavailableError | InitializationError: The new process was not ready in time; the old one goes on, if
+                it has not had to end.
+        """
+        old = self._replica(organ_id, index)
+        organ = old.spec
+        if not await self._placer.fits_now([Request(organ, index)]):
+            self._away = frozenset({organ_id} if organ.replicas == 1 else ())
+            try:
+                await self.move(organ_id, index, timeout_s=timeout_s)
+            finally:
+                self._away = frozenset()
+            return old
+        new = self._make_one(organ, index, 1 - old.generation)
+        self._coming = {organ_id: [new]}
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._bring_up(self._coming)
+                if new.state is not ReplicaState.READY:
+                    raise InitializationError(f"its new process is not ready: {new.error or new.state}")  # noqa: TRY301
+                generations = {**self.generations, f"{organ_id}[{index}]": new.generation}
+                await commit(generations)
+        except BaseException as error:
+            self._coming = {}
+            await new.stop()
+            if isinstance(error, TimeoutError):
+                text = f"{organ_id}[{index}]: its new process was not ready within {timeout_s:.0f} s"
+                raise OrganUnavailableError(text) from None
+            raise
+        self.generations, self._coming = generations, {}
+        self._replicas[organ_id] = [new if one is old else one for one in self._replicas[organ_id]]
+        self._retiring.append(old)
+        self._notice()
+        await old.stop()
+        self._retiring.remove(old)
+        self._count_past(old)
+        return new
 
     async def shutdown(self) -> None:
         """Stop every organ after its tasks, and end its process."""
@@ -300,49 +335,6 @@ class OrganismManager:
         asked = [organ_reports.canary(one, replicas, nonce) for replicas in self._replicas.values() for one in replicas]
         return list(await asyncio.gather(*asked))
 
-    def organ_reports(self, *, brief: bool = False) -> list[dict[str, Any]]:
-        """Return every organ as plain data (``get_organism_status``); the brief form omits constant data.
-
-        A status that is read every second must not contain ten thousand agent ids.
-        """
-        reports = [
-            organ_reports.report(organ, self._replicas[key], self._state(key)) for key, organ in self._organs.items()
-        ]
-        if not brief:
-            for report, organ in zip(reports, self._organs.values(), strict=True):
-                report.update(organ_reports.constants(organ))
-        return reports
-
-    def organ_metrics(self) -> list[dict[str, Any]]:
-        """Return every organ with its figures: ``agents`` by state, ``stuck`` slots, ``tasks`` counts."""
-        reports = self.organ_reports()
-        for report in reports:
-            report.update(organ_reports.figures(self._replicas[report["organ_id"]], report["agent_count"]))
-            report["tasks"] = self._tasks(report["organ_id"])
-        return reports
-
-    def task_counts(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Yield the id of every organ with complete reports, with its total task counts."""
-        for organ_id, replicas in self._replicas.items():
-            if all(replica.snapshot for replica in replicas):
-                yield organ_id, self._tasks(organ_id)
-
-    def routes(self) -> dict[str, Any]:
-        """Return the routing table as plain data."""
-        return self._routes.to_dict()
-
-    def table(self) -> dict[str, Any]:
-        """Return the routing table for clients: see :class:`seedcore.dispatch.routing_table.TableNews`."""
-        organs = {
-            key: organ_reports.route(organ, self._replicas[key], self._state(key))
-            for key, organ in self._organs.items()
-        }
-        return {**self._routes.to_dict(), "organs": organs}
-
-    def missing(self) -> tuple[list[str], list[str]]:
-        """Return the missing parts: (required organs below their minimum, everything else)."""
-        return organ_reports.missing((organ, self._replicas[key]) for key, organ in self._organs.items())
-
     async def _find_generations(self) -> None:
         """Adopt the processes of an earlier reload that the record does not mention.
 
@@ -352,9 +344,15 @@ class OrganismManager:
         living = await organ_actors.living_names(self._runtime)
         for organ in self.spec.organs:
             first, second = (organ_name(organ.id, 0, generation) in living for generation in (0, 1))
-            if second and not first and organ.id not in self.generations:
+            if second and not first and not generation_of(self.generations, organ.id, 0):
                 self.generations[organ.id] = 1
                 self._replicas[organ.id] = self._make(organ)
+
+    def _replica(self, organ_id: str, index: int) -> Replica:
+        replicas = self._replicas.get(organ_id, [])
+        if not 0 <= index < len(replicas):
+            raise OrganUnavailableError(f"there is no replica {index} of organ {organ_id!r} any more")
+        return replicas[index]
 
     def _choose(self, organ_id: str, task: Task) -> tuple[Replica, float]:
         organ = self._organs.get(organ_id)
@@ -371,35 +369,29 @@ class OrganismManager:
     def _limit_s(organ: OrganSpec, task: Task) -> float:
         return organ.task_timeout_s if task.timeout_s is None else min(task.timeout_s, organ.task_timeout_s)
 
-    def _tasks(self, organ_id: str) -> list[dict[str, Any]]:
-        counting = [*self._replicas[organ_id], *(one for one in self._retiring if one.spec.id == organ_id)]
-        return merge([self._past_tasks.get(organ_id, ()), *(one.tasks() for one in counting)])
-
     def _count_past(self, replica: Replica) -> None:
         """Keep the counts of a process that has ended, if its organ still exists."""
         key = replica.spec.id
         if key in self._organs:
             self._past_tasks[key] = merge([self._past_tasks.get(key, ()), replica.tasks()])
 
-    def _next_generation(self, organ_id: str) -> int:
-        """Return the generation for processes beside the present ones; two generations alternate."""
-        return 1 - self.generations.get(organ_id, 0)
+    def _make(self, organ: OrganSpec, generations: Mapping[str, int] | None = None) -> list[Replica]:
+        chosen = self.generations if generations is None else generations
+        return [self._make_one(organ, index, generation_of(chosen, organ.id, index)) for index in range(organ.replicas)]
 
-    def _make(self, organ: OrganSpec, generation: int | None = None) -> list[Replica]:
-        return [
-            Replica(
-                organ,
-                index,
-                identity=self._identities.get(organ.id) or organ_actors.organ_identity(organ, self._release),
-                generation=self.generations.get(organ.id, 0) if generation is None else generation,
-                runtime=self._runtime,
-                placer=self._placer,
-                is_leaving=lambda node_id: node_id in self._leaving,
-                unreachable=lambda: self._silence.unreachable,
-                on_change=self._notice,
-            )
-            for index in range(organ.replicas)
-        ]
+    def _make_one(self, organ: OrganSpec, index: int, generation: int) -> Replica:
+        return Replica(
+            organ,
+            index,
+            identity=self._identities.get(organ.id) or organ_actors.organ_identity(organ, self._release),
+            generation=generation,
+            runtime=self._runtime,
+            placer=self._placer,
+            is_leaving=lambda node_id: node_id in self._leaving,
+            is_paused=lambda: organ.id in self._orders.paused,
+            unreachable=lambda: self._silence.unreachable,
+            on_change=self._notice,
+        )
 
     async def _with_room(self, organs: list[OrganSpec]) -> tuple[list[str], list[str]]:
         """Split organs into those whose new processes have room beside the old ones, and those that must wait."""
@@ -476,23 +468,6 @@ class OrganismManager:
         # Their time limits are unknown here; each organ itself cancels tasks that take too long.
         drain_s = max((organ.drain_timeout_s for organ in self.spec.organs), default=0.0)
         await organ_actors.retire_others(self._runtime, keep, drain_timeout_s=drain_s)
-
-    def _state(self, organ_id: str) -> ReplicaState:
-        return organ_reports.state(self._replicas[organ_id], is_starting=not self.initialized)
-
-    def _occupants(self) -> list[Occupant]:
-        return [
-            Occupant(spec=replica.spec, index=replica.index, node_id=replica.place)
-            for replica in self._all()
-            if replica.place is not None
-        ]
-
-    def _current(self) -> list[Replica]:
-        return [replica for replicas in self._replicas.values() for replica in replicas]
-
-    def _all(self) -> list[Replica]:
-        # Those that will replace others are supervised, too.
-        return [*self._current(), *(replica for replicas in self._coming.values() for replica in replicas)]
 
     def _notice(self) -> None:
         self._changed.set()

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Number of items that a stream may be ahead of its consumer, on each of its hops.
 STREAM_AHEAD = 64
+PAUSE_TIMEOUT_S = 5.0
 # A caller of a dead actor gets the error after up to a second; a killed organ is back within two.
 _RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
@@ -48,6 +49,7 @@ class Replica(ReplicaView):
         runtime: Runs it.
         placer: Decides when its process may start, and on which node.
         is_leaving: Tells whether a node is draining.
+        is_paused: Tells whether the organ shall begin no task.
         unreachable: Returns the ids of the nodes that do not answer, or whose processes may still be unreachable.
         on_change: Called on the event loop whenever the known state changes.
     """
@@ -62,6 +64,7 @@ class Replica(ReplicaView):
         runtime: OrganRuntime,
         placer: Placer,
         is_leaving: Callable[[str], bool],
+        is_paused: Callable[[], bool] = lambda: False,
         unreachable: Callable[[], Collection[str]] = tuple,
         on_change: Callable[[], None],
     ) -> None:
@@ -74,6 +77,10 @@ class Replica(ReplicaView):
         self._runtime = runtime
         self._placer = placer
         self._is_leaving = is_leaving
+        self._is_paused = is_paused
+        # The process that was told last whether to begin tasks, and what; a new process begins them.
+        self._was_told: tuple[str, bool] = ("", False)
+        self._is_adopted = False
         self._unreachable = unreachable
         self._on_change = on_change
         self._request = Request(spec, index, generation)
@@ -187,6 +194,22 @@ class Replica(ReplicaView):
         async with asyncio.timeout(timeout_s):
             answer: dict[str, Any] = await self.handle.canary.remote(nonce)
         return answer
+
+    async def obey_pause(self, boot: str) -> None:
+        """Tell the process whether to begin tasks, unless it knows that.
+
+        Raises:
+            RayError | TimeoutError | OrganUnavailableError: It has not confirmed that.
+        """
+        order = (boot, self._is_paused())
+        may_differ = order[1] or self._is_adopted or self._was_told[0] == boot
+        if order != self._was_told and may_differ and self.handle is not None:
+            async with asyncio.timeout(PAUSE_TIMEOUT_S):
+                # A process of an earlier release takes it for a question about durable tasks, and does nothing.
+                reply = await result(self.handle.call.remote(("hold", 0, boot, [], order[1])))
+            if order[1] and reply.get("held") is not True:
+                raise OrganUnavailableError("its process has another release, or was just replaced")
+            self._was_told, self._is_adopted = order, False
 
     def move(self, why: str) -> None:
         """Replace this process after its tasks by one on the node that placement chooses now."""
@@ -309,12 +332,18 @@ class Replica(ReplicaView):
         if error is not None:
             away = isinstance(error, DEATHS)
             return process.lost(None if away else _first_line(error), await self._row(), _now())
-        return self._answered(asking.result())
-
-    def _answered(self, answer: dict[str, Any]) -> Action:
+        answer = asking.result()
         if answer["identity"] != self._identity:
             # Check this first: an answer of another release may have another shape.
-            return self._process.retire("its configuration or release differs")
+            return process.retire("its configuration or release differs")
+        try:
+            # Before the process counts as usable: nobody sends it a task earlier.
+            await self.obey_pause(answer["boot"])
+        except (RayError, TimeoutError, OrganUnavailableError) as failed:
+            return process.lost(f"it cannot be told whether it is paused: {describe(failed)}", None, _now())
+        return self._answered(answer)
+
+    def _answered(self, answer: dict[str, Any]) -> Action:
         snapshot, before = Snapshot.from_dict(answer), self.snapshot
         if before is not None and before.boot != snapshot.boot:
             self._past_tasks = self.tasks()
@@ -358,6 +387,7 @@ class Replica(ReplicaView):
         """Adopt the existing actor, or create one when it is its turn."""
         self._leaves_because = None
         self.handle = await self._made(self._runtime.find(self.spec, self.index, generation=self.generation))
+        self._is_adopted = self.handle is not None
         if self.handle is None:
             self.place = None
             try:

@@ -131,7 +131,7 @@ class Placer:
     Args:
         runtime: Returns the nodes.
         occupants: Returns the replicas that are already placed.
-        avoid: Returns the ids of nodes to avoid, even if Ray reports them alive.
+        avoid: Returns the ids or names of nodes to avoid, even if Ray reports them alive.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Placer:
         if now - self._asked_at >= NODES_AGE_S:
             self._nodes, self._asked_at = await self._runtime.places(), now
         avoided = self._avoid()
-        return [node for node in self._nodes if node.node_id not in avoided]
+        return [node for node in self._nodes if node.node_id not in avoided and node.name not in avoided]
 
     async def fits(self, spec: OrganSpec) -> bool:
         """Return whether a process of an organ may start on any node."""

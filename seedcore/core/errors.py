@@ -10,6 +10,7 @@
     |   |-- KeyConflictError        its idempotency key belongs to another task
     |   |-- NoTaskError             there is no such durable task
     |   `-- WrongStateError         the state of a durable task does not allow an order
+    |-- UnknownNameError       no organ, process or node has this name
     |-- OverloadedError        a limit is reached; retry later
     |-- OrganUnavailableError  the organ for the task is not available
     |   `-- InboxUnavailableError   the inbox for durable tasks is not available
@@ -85,6 +86,10 @@ class NoTaskError(TaskError):
 
 class WrongStateError(TaskError):
     """The state of a durable task does not allow an order."""
+
+
+class UnknownNameError(SeedCoreError):
+    """No organ, process or node has this name; the message has those that exist."""
 
 
 class OverloadedError(SeedCoreError):

@@ -88,6 +88,10 @@ class Reason(StrEnum):
         "organs_down", Status.UNHEALTHY, ExitCode.FAILED,
         "Wait; if it persists, check the last cause in the message and the log of the organ.",
     )  # fmt: skip
+    PAUSED = (
+        "paused", Status.UNHEALTHY, ExitCode.FAILED,
+        "Let the organ begin tasks again when you are done: seedcore resume ORGAN.", "terminal",
+    )  # fmt: skip
     INBOX_UNAVAILABLE = (
         "inbox_unavailable", Status.UNHEALTHY, ExitCode.FAILED,
         "Read the message; durable tasks are refused until the inbox is open again.",

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 import ray
 
-from seedcore.config.agent_import import check_agent, load_agent
 from seedcore.core import logs
 from seedcore.core.backoff import Backoff
 from seedcore.core.organ_snapshot import AgentFailure, AgentState, Snapshot
@@ -40,7 +39,7 @@ from seedcore.organ.seats import Seat
 from seedcore.organ.self_check import is_current
 from seedcore.organ.task_queue import ELSEWHERE_AFTER_S, Deadlines, WorkQueue
 from seedcore.organ.threads import MAX_THREADS, AgentThreads
-from seedcore.organ.user_code import Raised
+from seedcore.organ.user_code import Raised, load_fenced
 
 logger = logging.getLogger(__name__)
 
@@ -149,9 +148,12 @@ class Organ:
 
         Args:
             order: ``task, timeout_s, direct``, and ``epoch`` from senders that know it; or a question of the
-                Coordinator about durable tasks, see :meth:`DurableTasks.serve`. It is not a separate method, because
-                an older release could not call an actor whose class has methods that it does not know.
+                Coordinator about durable tasks, see :meth:`DurableTasks.serve`; or ``"hold", 0, boot, [], is_held`` to
+                pause or resume this process. They are not separate methods, because an older release could not call an
+                actor whose class has methods that it does not know.
         """
+        if order[0] == "hold":
+            return self._work.hold(order[2], order[4], own_boot=self._boot)
         if isinstance(order[0], str):
             return await self._durable.serve(order)
         task, timeout_s, direct, *epoch = order
@@ -352,7 +354,7 @@ class Organ:
         """Import the agent, with retries, because somebody may fix it."""
         loop = asyncio.get_running_loop()
         for attempt in itertools.count():
-            target = await loop.run_in_executor(self._care, _load_fenced, self._spec)
+            target = await loop.run_in_executor(self._care, load_fenced, self._spec)
             self._load_failure = target if isinstance(target, Raised) else None
             self._first_round_over = self._first_round_over or self._load_failure is not None
             if self._load_failure is None:
@@ -486,13 +488,3 @@ def _failure(agent_id: str, raised: Raised) -> AgentFailure:
     return AgentFailure(
         agent_id=agent_id, error=raised.error, error_type=raised.error_type, traceback=raised.traceback_text
     )
-
-
-def _load_fenced(spec: OrganSpec) -> Any | Raised:
-    try:
-        target = load_agent(spec.agent)
-        problem = check_agent(target, spec.options)
-    except BaseException as error:
-        # An import runs user code.
-        return Raised.of(error)
-    return target if problem is None else Raised(f"{spec.agent}: {problem}", "AgentStartError", "")

@@ -166,7 +166,8 @@ class Work:
         limit = f"{self._limit_s:g} s"
         self._abandon()
         if self._seat is None:
-            self.refuse("TimeoutError", f"no agent was free within {limit}")
+            why = "the organ was paused for" if self._queue.is_held else "no agent was free within"
+            self.refuse("TimeoutError", f"{why} {limit}")
             return
         self._queue.note_pace(time.monotonic() - self._began)
         self._fail("TimeoutError", f"no answer within {limit}", "unknown")
@@ -263,6 +264,7 @@ class WorkQueue:
         stuck: Tasks that were answered at their deadline, or cancelled, and whose code still runs STUCK_AFTER_S later.
         seats: The agents that can take tasks.
         counts: Counts of answered tasks.
+        is_held: Whether no task begins, because the organ is paused; tasks wait in the queue.
     """
 
     def __init__(
@@ -276,7 +278,7 @@ class WorkQueue:
         self.counts = TaskCounts()
         self._known_types = spec.all_task_types()
         self._stopping = f"organ {spec.id} is being stopped"
-        self._closed = False
+        self._closed = self.is_held = False
         self._idle = asyncio.Event()
         self._active: set[Work] = set()
         # Moving average of the duration of a task in seconds.
@@ -328,7 +330,7 @@ class WorkQueue:
         work = Work(self, task, limit_s, done, emit, direct=direct, deadlines=deadlines or Deadlines(self.loop))
         self.in_flight += 1
         self._active.add(work)
-        seat = self.seats.take() if not self._waiting and not self._closed else None
+        seat = None if self._waiting or self._closed or self.is_held else self.seats.take()
         if seat is not None:
             work.start(*seat)
         elif self._closed:
@@ -339,6 +341,13 @@ class WorkQueue:
         else:
             self._waiting[work] = None
         return work
+
+    def hold(self, boot: str, is_held: bool, *, own_boot: str) -> dict[str, Any]:  # noqa: FBT001 - as it was sent
+        """Begin no task until further notice, or begin those that wait; ignore an order for another process."""
+        if boot == own_boot:
+            self.is_held = is_held
+            self._serve()
+        return {"boot": own_boot, "held": self.is_held}
 
     def open(self, agent: AgentRunner) -> None:
         """Add an agent."""
@@ -352,6 +361,9 @@ class WorkQueue:
     async def drain(self, timeout_s: float) -> None:
         """Accept no more tasks and let those in flight end; cancel those that have not ended in time."""
         self._closed = True
+        if self.is_held:
+            # They would wait for nothing; the process that replaces this one takes them.
+            self.send_back(self._stopping)
         if self.in_flight:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -439,7 +451,7 @@ class WorkQueue:
     def _serve(self) -> None:
         if self._waiting:
             self._before_start()
-        while self._waiting:
+        while self._waiting and not self.is_held:
             seat = self.seats.take()
             if seat is None:
                 return

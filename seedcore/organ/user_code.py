@@ -15,7 +15,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from seedcore.config.agent_import import check_agent, load_agent
 from seedcore.core.errors import PayloadTooLargeError
+from seedcore.core.spec import OrganSpec
 from seedcore.core.task import describe, is_plain, payload_bytes
 from seedcore.organ.threads import in_thread
 
@@ -145,3 +147,14 @@ def _call_in_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> Any 
 def _being_cancelled() -> bool:
     current = asyncio.current_task()
     return current is not None and current.cancelling() > 0
+
+
+def load_fenced(spec: OrganSpec) -> Any | Raised:
+    """Import an organ's agent; return what went wrong as plain data."""
+    try:
+        target = load_agent(spec.agent)
+        problem = check_agent(target, spec.options)
+    except BaseException as error:
+        # An import runs user code.
+        return Raised.of(error)
+    return target if problem is None else Raised(f"{spec.agent}: {problem}", "AgentStartError", "")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from seedcore.core.reason import Reason
 from seedcore.status.http_client import request
 from seedcore.status.state_api import read_cluster
 from tests.conftest import Organism
@@ -288,6 +290,73 @@ def test_what_piled_up_while_a_node_was_away_is_spread_again_by_a_rebalance(
     again = organism.run("rebalance")
     assert (again.returncode, again.stdout) == (0, "")
     assert "nothing to move" in again.stderr
+
+
+def test_an_operator_pauses_replaces_and_drains_under_load_and_the_next_coordinator_knows(
+    organism: Organism, cluster: RayHead
+) -> None:
+    grown(cluster)
+    sleeper = {"agent": "seedcore.agents:utility", "task_types": ["sleep"], "drain_timeout_s": 60}
+    organism.up({"id": "pay", "replicas": 2, "agent_count": 4, **sleeper}, {"id": "other"})
+    settings = organism.settings
+    url = f"http://127.0.0.1:{settings.http_port}/coordinator/tasks"
+
+    def sleep() -> dict[str, Any]:
+        task = {"type": "sleep", "params": {"seconds": 0.2}, "timeout_s": 100}
+        answer: dict[str, Any] = request(url, method="POST", token=settings.token(), body=task, timeout_s=120).body
+        return answer
+
+    def pids() -> list[int]:
+        return [replica["pid"] for replica in organism.told()["organs"][0]["replicas"]]
+
+    ends = threading.Event()
+
+    def load() -> list[dict[str, Any]]:
+        answers = []
+        while not ends.is_set():
+            answers.append(sleep())
+        return answers
+
+    with ThreadPoolExecutor(4) as threads:
+        paused = organism.run("pause", "pay")
+        assert paused.returncode == 0, paused.stderr
+        assert paused.stdout.startswith("pay is paused by 'cluster' since ")
+        assert organism.run("status").returncode == 1
+        kill(organism.told()["pid"])
+        eventually(lambda: organism.probe().reason == Reason.PAUSED, timeout_s=60, what="the order in the next process")
+        waits = threads.submit(sleep)
+        table = organism.run("status").stdout
+        assert "paused" in table.splitlines()[0]
+        assert "seedcore resume ORGAN" in table
+        assert not waits.done()
+        assert organism.run("resume", "pay").returncode == 0
+        assert waits.result(timeout=60)["success"] is True
+        eventually(lambda: organism.probe().healthy, what="all is well")
+
+        running = [threads.submit(load) for _ in range(4)]
+        before = pids()
+        replaced = organism.run("replace", "pay")
+        assert replaced.returncode == 0, replaced.stderr
+        assert len(replaced.stdout.splitlines()) == 2
+        assert not set(before) & set(pids())
+        drained = organism.run("drain", "worker")
+        assert drained.returncode == 0, drained.stderr
+        assert drained.stdout == "worker is drained: no organ is left there\n"
+        assert {name for names in names_of(organism).values() for name in names} == {"head"}
+        assert "drained: worker" in organism.run("status").stdout
+        ends.set()
+        answers = [answer for one in running for answer in one.result(timeout=60)]
+    assert len(answers) > 40
+    assert [answer for answer in answers if not answer["success"]] == []
+
+    # A process that dies does not come back there, whoever starts it.
+    for pid in pids():
+        kill(pid)
+    eventually(lambda: organism.probe().healthy, what="all is well")
+    assert {name for names in names_of(organism).values() for name in names} == {"head"}
+    assert organism.run("undrain", "worker").returncode == 0
+    assert organism.run("rebalance", timeout_s=300).returncode == 0
+    assert names_of(organism)["pay"] == ["worker", "worker"]
 
 
 def test_a_node_that_stands_still_for_a_moment_keeps_its_processes(organism: Organism, cluster: RayHead) -> None:

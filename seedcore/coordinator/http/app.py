@@ -21,14 +21,25 @@ from seedcore.coordinator.http.answers import as_json
 from seedcore.coordinator.http.body import RefusedError
 from seedcore.coordinator.http.middleware import FindAccess, Gate
 from seedcore.coordinator.http.openapi import add_document
-from seedcore.coordinator.http.routes import activity, health, inbox, metrics, organism, pages, schedules, status, tasks
+from seedcore.coordinator.http.routes import (
+    activity,
+    health,
+    inbox,
+    metrics,
+    operations,
+    organism,
+    pages,
+    schedules,
+    status,
+    tasks,
+)
 from seedcore.core.task import failure
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
 
 # To add a route, add a file to routes/ and its name here.
-_ROUTES = (status, activity, health, organism, metrics, tasks, inbox, schedules)
+_ROUTES = (status, activity, health, organism, metrics, tasks, inbox, schedules, operations)
 
 
 def create_app(view: CoordinatorView, *, token: str | None, named: FindAccess = lambda _: None) -> FastAPI:
@@ -50,6 +61,7 @@ def create_app(view: CoordinatorView, *, token: str | None, named: FindAccess = 
         description="Status, health, metrics and tasks of one organism.",
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_error, RefusedError: _refused},
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from seedcore.coordinator.http.answers import examples_of, failed
+from seedcore.coordinator.http.answers import as_json, examples_of, failed
 from seedcore.coordinator.http.middleware import OPEN_PATHS, REQUEST_ID
 from seedcore.coordinator.http.routes.tasks import TASK_MODELS
 
@@ -31,6 +32,12 @@ def add_document(app: FastAPI, *, needs_token: bool) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+    async def serve(_: Request) -> Response:
+        # FastAPI's own route would block the event loop for a tenth of a second.
+        return as_json(await asyncio.to_thread(app.openapi))
+
+    app.add_route("/openapi.json", serve, include_in_schema=False)
 
 
 def _document(app: FastAPI, *, needs_token: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from seedcore.coordinator.inbox.inbox import Inbox
     from seedcore.coordinator.inbox_view import NoInbox
+    from seedcore.coordinator.operations import Operations
 
 
 class CoordinatorView(Protocol):
@@ -30,6 +31,11 @@ class CoordinatorView(Protocol):
     @property
     def inbox(self) -> Inbox | NoInbox:
         """Return the interface to the durable tasks."""
+        ...
+
+    @property
+    def operations(self) -> Operations:
+        """Return the interface for operators."""
         ...
 
     async def handle(self, task: Any, /) -> dict[str, Any]:

@@ -62,6 +62,9 @@ class Manager:
     def missing(self) -> tuple[list[str], list[str]]:
         return [], []
 
+    def paused(self) -> tuple[list[str], list[str]]:
+        return [], []
+
     async def _does(self, what: str) -> None:
         self.events.append(what)
         await self.gate.wait()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +12,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from seedcore.coordinator.http.answers import Failed, as_json, failed, with_examples
-from seedcore.coordinator.http.middleware import access_of, lacking
-from seedcore.core.access import Scope
+from seedcore.coordinator.http.audit import refusal
+from seedcore.coordinator.http.middleware import access_of
 from seedcore.core.errors import Executed, SeedCoreError, TaskError
 from seedcore.core.task import STATES, StateWord, failure
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
-
-logger = logging.getLogger(__name__)
 
 _STATES = f"^(({'|'.join(STATES)})(,|$))*$"
 _SECONDS: dict[str, Any] = {"type": "number", "minimum": 0}
@@ -200,15 +197,11 @@ def _add_verb(routes: APIRouter, view: CoordinatorView, verb: str, summary: str)
         }
     )
     async def decide(request: Request) -> Response:
-        access = access_of(request.scope)
         task_id = request.path_params["task_id"]
-        if not access.scope.covers(Scope.OPERATE):
-            logger.warning("audit: refused: token=%r order=%s task=%r", access.name, verb, task_id[:64])
-            text = lacking(access, Scope.OPERATE)
-            return as_json(failure(text, error_type="Forbidden", executed="no"), 403)
+        if (refused := refusal(request, verb, task=task_id)) is not None:
+            return refused
         try:
-            logger.info("audit: token=%r order=%s task=%r", access.name, verb, task_id[:64])
-            return as_json(await view.inbox.decide(task_id, verb, by=access.name))
+            return as_json(await view.inbox.decide(task_id, verb, by=access_of(request.scope).name))
         except SeedCoreError as error:
             return _refusal(error)
 
@@ -223,12 +216,9 @@ def _add_copy(routes: APIRouter, view: CoordinatorView) -> None:
     )
     @with_examples({200: {"copied": _COPY}, 404: {"no inbox": _NO_INBOX}, **_REFUSED})
     async def copy_inbox(request: Request) -> Response:
-        access = access_of(request.scope)
-        if not access.scope.covers(Scope.OPERATE):
-            logger.warning("audit: refused: token=%r order=copy", access.name)
-            return as_json(failure(lacking(access, Scope.OPERATE), error_type="Forbidden", executed="no"), 403)
+        if (refused := refusal(request, "copy")) is not None:
+            return refused
         try:
-            logger.info("audit: token=%r order=copy", access.name)
             return as_json(await view.inbox.copy())
         except SeedCoreError as error:
             return _refusal(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,8 +9,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from seedcore.coordinator.http.answers import Failed, as_json, failed, with_examples
+from seedcore.coordinator.http.audit import refusal
 from seedcore.coordinator.http.body import BODY_TIMEOUT_S, Intake
-from seedcore.coordinator.http.middleware import access_of, lacking
+from seedcore.coordinator.http.middleware import access_of
 from seedcore.core.access import Scope
 from seedcore.core.errors import SeedCoreError
 from seedcore.core.schedule import schema
@@ -19,8 +19,6 @@ from seedcore.core.task import StateWord, failure
 
 if TYPE_CHECKING:
     from seedcore.coordinator.http.view import CoordinatorView
-
-logger = logging.getLogger(__name__)
 
 _CODES = {"NoTaskError": 404, "UnknownTaskTypeError": 404, "WrongStateError": 409, "InboxUnavailableError": 503}
 
@@ -135,8 +133,8 @@ def router(view: CoordinatorView) -> APIRouter:
         },
     )
     async def put_schedule(request: Request) -> Response:
-        if (refusal := _lacks(request, Scope.OPERATE, "put a schedule", "")) is not None:
-            return refusal
+        if (refused := refusal(request, "put a schedule")) is not None:
+            return refused
         raw, held = await intake.read(request)
         try:
             return await _answer(lambda: view.inbox.put_schedule(raw, by=access_of(request.scope).name))
@@ -198,20 +196,10 @@ def _add_verb(routes: APIRouter, view: CoordinatorView, verb: str, summary: str)
 
 async def _change(view: CoordinatorView, request: Request, verb: str, *, needed: Scope = Scope.OPERATE) -> Response:
     schedule_id = request.path_params["schedule_id"]
-    if (refusal := _lacks(request, needed, verb, schedule_id)) is not None:
-        return refusal
+    if (refused := refusal(request, verb, needed=needed, schedule=schedule_id)) is not None:
+        return refused
     name = access_of(request.scope).name
-    logger.info("audit: token=%r order=%s schedule=%r", name, verb, schedule_id[:100])
     return await _answer(lambda: view.inbox.change_schedule(schedule_id, verb, by=name))
-
-
-def _lacks(request: Request, needed: Scope, verb: str, schedule_id: str) -> Response | None:
-    """Return the refusal of a token whose scope does not suffice."""
-    access = access_of(request.scope)
-    if access.scope.covers(needed):
-        return None
-    logger.warning("audit: refused: token=%r order=%s schedule=%r", access.name, verb, schedule_id[:100])
-    return as_json(failure(lacking(access, needed), error_type="Forbidden", executed="no"), 403)
 
 
 async def _answer(ask: Callable[[], Awaitable[Any]]) -> Response:

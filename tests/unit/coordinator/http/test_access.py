@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Client = Callable[[str], httpx.AsyncClient]
 OPERATE = sorted(OPERATE_TYPES)
+_OPERATED = tuple(f"/coordinator/{what}" for what in ("schedules", "inbox/copy", "organs/", "nodes/", "rebalance"))
 # The cluster's own token.
 TOKEN = "sesame-7f3a"
 
@@ -62,7 +63,7 @@ def calls(view: View) -> list[tuple[str, str, Any, Scope]]:
                 found.append((method, path, None, Scope.READ))
             elif path.endswith("{schedule_id}/run"):
                 found.append((method, path, None, Scope.SUBMIT))
-            elif "{task_id}" in path or "/schedules" in path or path == "/coordinator/inbox/copy":
+            elif path.startswith(_OPERATED) or "{task_id}" in path:
                 found.append((method, path, {} if path.endswith("/schedules") else None, Scope.OPERATE))
             else:
                 found.append((method, path, {"type": "echo"}, Scope.SUBMIT))
