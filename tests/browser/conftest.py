@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from seedcore.core.access import Scope, TokenFile
 from tests.conftest import Organism
 from tests.support.ray_head import RayHead
 
@@ -89,3 +91,13 @@ def open_page(browser: Browser) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert [fault for _, faults in pages for fault in faults] == []
+
+
+def open_as_reader(open_page: Open, deployment: Organism) -> Page:
+    """Open the page with a token that may only read."""
+    token = TokenFile(deployment.settings.state_dir).add("reader", Scope.READ, now=time.time())
+    time.sleep(1.5)  # the Coordinator reads the file each second
+    page = open_page(deployment, token=False)
+    page.get_by_label("Token of the cluster").fill(token)
+    page.keyboard.press("Enter")
+    return page

@@ -1,6 +1,6 @@
 "use strict";
 const EVERY_MS = 2000;
-const KINDS = { healthy: "good", ready: "good", initializing: "wait", starting: "wait", degraded: "warn", unhealthy: "bad", down: "bad" };
+const KINDS = { healthy: "good", ready: "good", initializing: "wait", starting: "wait", degraded: "warn", paused: "warn", unhealthy: "bad", down: "bad" };
 const MAX_DOTS = 32;
 const plots = [
   new Plot("Tasks per second", [{ key: "done_per_s", label: "done", look: "first" }, { key: "failed_per_s", label: "failed", look: "bad" }], rate),
@@ -74,19 +74,25 @@ function showFacts(body, lately) {
 function showNodes(body) {
   const nodes = (body.nodes && body.nodes.list) || [];
   $("nodes").hidden = !nodes.length;
-  $("nodes").replaceChildren(...nodes.map((node) => {
-    const kind = node.alive ? (node.draining ? "wait" : "good") : "bad";
+  const lines = nodes.map((node) => {
+    const kind = node.alive ? (node.draining || node.drained ? "wait" : "good") : "bad";
     const line = put("li", null, `is-${kind}`);
     const gone = moment(node.gone_since);
     line.append(shape(kind), put("span", node.node_name));
     const leaving = node.alive && node.draining ? "draining" : null;
-    const words = [node.head ? "head" : null, leaving, node.alive ? null : `gone since ${gone ? clock(gone) : "?"}`].filter(Boolean);
+    const left = (node.left || []).length;
+    const drained = node.drained ? `drained by ${node.drained.by}${left ? `, ${left} processes left` : ""}` : null;
+    if (left) line.title = node.left.map((one) => `${one.organ_id} process ${one.replica}: ${one.why}`).join("\n");
+    const words = [node.head ? "head" : null, leaving, drained, node.alive ? null : `gone since ${gone ? clock(gone) : "?"}`].filter(Boolean);
     if (words.length) line.append(put("span", words.join(", "), "soft"));
     line.append(put("span", node.alive ? ", alive" : "", "unseen"));
+    if (mayOperate()) line.append(orderButton(node.drained ? "undrain" : "drain", node.node_name));
     return line;
-  }));
+  });
+  const before = [...$("nodes").children];
+  $("nodes").replaceChildren(...lines.map((line, index) => before[index] && before[index].isEqualNode(line) ? before[index] : line));
 }
-function cell(replica) {
+function cell(replica, organ) {
   const kind = kindOf(replica.state);
   const box = put("li", null, `cell is-${kind}`);
   const lost = replica.agent_count - replica.ready_agents;
@@ -110,16 +116,22 @@ function cell(replica) {
     box.append(times);
   }
   box.title = `${text}, pid ${replica.pid}, ${replica.in_flight} in flight, ${replica.queued} queued${lost && replica.error ? `\n${replica.error}` : ""}`;
+  if (mayOperate()) {
+    const sign = draw("svg", { "aria-hidden": "true" });
+    sign.append(draw("use", { href: "#shape-replace" }));
+    box.append(orderButton("replace", `${organ.organ_id}/${replica.replica}`, sign));
+  }
   return box;
 }
 function organCard(organ, names, figures) {
-  const kind = kindOf(organ.status);
+  const word = organ.paused ? "paused" : organ.status;
+  const kind = kindOf(word);
   const card = put("li", null, `organ is-${kind}`);
   card.dataset.organ = organ.organ_id;
   const head = put("header");
   const title = put("h3", organ.organ_id);
   title.append(put("span", organ.required === false ? `${organ.organ_type}, optional` : organ.organ_type, "kind"));
-  head.append(shape(kind), title, put("p", organ.status, "is"));
+  head.append(shape(kind), title, put("p", word, "is"));
   const places = put("div", null, "places");
   const byNode = new Map();
   for (const replica of organ.replicas || []) {
@@ -131,7 +143,7 @@ function organCard(organ, names, figures) {
     const place = put("div", null, "place");
     const cells = put("ul", null, "cells");
     cells.setAttribute("aria-label", `Processes on ${name}`);
-    cells.append(...replicas.map(cell));
+    cells.append(...replicas.map((replica) => cell(replica, organ)));
     place.append(put("span", name), cells);
     places.append(place);
   }
@@ -143,9 +155,15 @@ function organCard(organ, names, figures) {
   if (figures && figures.per_s) figure(rate(figures.per_s), "per s");
   if (figures && there(figures.mean_s)) figure(span(figures.mean_s), "each");
   card.append(head, places, line);
+  if (organ.paused) card.append(put("p", `Paused by ${organ.paused.by} since ${clock(moment(organ.paused.since))}: begins no task.`, "fault"));
   const errors = [...(organ.failed || []).map((one) => `${one.agent_id}: ${one.error}`), ...(organ.replicas || []).map((one) => one.error)];
   const error = errors.find(Boolean);
   if (error) card.append(put("p", error.split("\n")[0], "fault"));
+  if (mayOperate()) {
+    const row = put("div", null, "orders");
+    row.append(orderButton(organ.paused ? "resume" : "pause", organ.organ_id));
+    card.append(row);
+  }
   return card;
 }
 function showOrgans(body, lately) {
@@ -215,7 +233,7 @@ function tick() {
   showFailures(last.lately, now / 1000);
   for (const plot of plots) plot.update(last.samples, now / 1000, last.interval);
 }
-function show(body, lately) {
+function show(body, lately, undecided) {
   const word = body.status === "healthy" && body.degraded ? "degraded" : body.status || "unknown";
   if (lostAt !== null) {
     const away = (Date.now() - lostAt) / 1000;
@@ -242,8 +260,13 @@ function show(body, lately) {
     $("progress-bar").style.width = `${(100 * progress.agents_ready) / progress.agents}%`;
   }
   showFacts(body, lately);
-  showNodes(body);
-  showOrgans(body, lately);
+  keepFocus(() => {
+    showNodes(body);
+    showOrgans(body, lately);
+    showInbox(body, undecided);
+    const offered = $("organism-orders").children.length > 0;
+    if (mayOperate() !== offered) $("organism-orders").replaceChildren(...(mayOperate() ? [orderButton("rebalance", "")] : []));
+  });
   setText($("who"), [there(body.pid) ? `Coordinator pid ${body.pid}` : "", there(body.config) ? body.config : ""].filter(Boolean).join(", "));
   tick();
 }
@@ -273,7 +296,8 @@ async function poll() {
     }
     const body = await response.json();
     if (!body || typeof body.status !== "string") throw new Error(`unexpected answer, HTTP ${response.status}`);
-    show(body, second.ok ? await second.json() : null);
+    await learnAccess();
+    show(body, second.ok ? await second.json() : null, await askUndecided(body));
     $("forget").hidden = !store.token;
   } catch (error) {
     const why = error.name === "TimeoutError" ? "it did not answer within 5 s" : error.name === "TypeError" ? "it cannot be reached" : error.message;
