@@ -132,7 +132,8 @@ class ExampleCoordinator:
     def metrics(self) -> dict[str, Any]:
         """Return the input of ``GET /metrics``: counters, organs, disks and durable tasks."""
         late = [{"schedule": "nightly", "seconds": 1.5}]
-        figures = {"disks": self.disks, "inbox": self.durable, "inbox_oldest_s": 2.5, "schedules_late": late}
+        figures = {"disks": self.disks, "inbox": self.durable, "inbox_oldest_s": 2.5}
+        figures |= {"inbox_canary_s": 0.25, "schedules_late": late}
         return {**self.figures, "organs": self.organs, **figures}
 
     async def handle(self, _task: Any, /) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from seedcore.coordinator.lifecycle import Lifecycle, Phase
+from seedcore.coordinator.organ_reports import CANARY_TIMEOUT_S
 from seedcore.core.errors import OrganUnavailableError, TaskError
 from seedcore.core.task import Task, failure, inner_tasks
 
@@ -79,17 +80,20 @@ async def _shutdown_organism(core: Coordinator, life: Lifecycle, _: Task) -> dic
     return {"stopped": [organ["organ_id"] for organ in core.organism()]}
 
 
-async def _canary(_: Coordinator, life: Lifecycle, task: Task) -> Answer:
+async def _canary(core: Coordinator, life: Lifecycle, task: Task) -> Answer:
     nonce = task.params.get("nonce")
     if not isinstance(nonce, str) or not nonce:
         raise TaskError("params key 'nonce' must be a non-empty string")
     life.require_running()
-    echoes = await life.organism.canary(nonce)
+    echoes, inbox = await asyncio.gather(life.organism.canary(nonce), core.inbox.prove(CANARY_TIMEOUT_S))
     lost = [f"{echo['organ_id']}[{echo['replica']}]" for echo in echoes if echo["missed"]]
-    result = {"nonce": nonce, "replicas": echoes}
+    result = {"nonce": nonce, "replicas": echoes, **({} if inbox is None else {"inbox": inbox})}
     if lost:
         text = f"the nonce was not returned by {', '.join(lost)}"
         return Answer(failure(text, error_type="CanaryError", task_type=task.type, result=result))
+    if inbox is not None and inbox["fault"]:
+        text = f"the inbox accepts tasks and does not complete them: {inbox['fault']}"
+        return Answer(failure(text, error_type="InboxStuckError", task_type=task.type, result=result))
     return Answer(succeeded(result, task.type, time.monotonic()))
 
 

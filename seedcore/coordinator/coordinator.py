@@ -105,7 +105,7 @@ class Coordinator(metaclass=ActorClass):
         self._orders = Orders(own.state_dir)
         self._disks = Disks(own)
         self._named_tokens = NamedTokens(own.state_dir)
-        self.inbox = inbox_of(own, runtime, lambda: self._life.organism)
+        self.inbox = inbox_of(own, runtime, lambda: self._life.organism, lambda: self._life.is_settled)
         self._said: tuple[str, str] = ("", "")
         self._since = _now()
         self._life = Lifecycle(
@@ -126,6 +126,7 @@ class Coordinator(metaclass=ActorClass):
             run_for_ever(self._disks.watch(), name="disks"),
             run_for_ever(self._named_tokens.watch(), name="tokens"),
             run_for_ever(self.operations.watch(), name="operations"),
+            run_for_ever(self.inbox.watch(), name="canary"),
         ]
         http: HttpServer | None = None
         try:
@@ -387,6 +388,7 @@ class Coordinator(metaclass=ActorClass):
             "disks": self._disks.to_list(),
             "inbox": self.inbox.figures(),
             "inbox_oldest_s": self.inbox.oldest_s(),
+            "inbox_canary_s": self.inbox.canary_s(),
             "schedules_late": self.inbox.late_schedules(),
         }
 

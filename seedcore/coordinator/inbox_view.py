@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,14 @@ class NoInbox:
 
     async def close(self) -> None:
         """Do nothing."""
+
+    async def watch(self) -> None:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+
+    async def prove(self, timeout_s: float) -> dict[str, Any] | None:  # noqa: ARG002
+        """Return None: there is nothing to prove."""
+        return None
 
     async def submit(self, _raw: Mapping[str, Any], _task: Task, /) -> dict[str, Any]:
         """Refuse the task."""
@@ -88,6 +97,10 @@ class NoInbox:
         """Return nothing."""
         return []
 
+    def canary_s(self) -> float | None:
+        """Return None."""
+        return None
+
     def oldest_s(self) -> float | None:
         """Return None."""
         return None
@@ -112,17 +125,24 @@ def combine(organism: Judgement, inbox: tuple[Reason, str] | None) -> Judgement:
     return status, reason, f"{message}; {text}", [*degraded, text]
 
 
-def inbox_of(settings: Settings, runtime: OrganRuntime, organism: Callable[[], OrganismManager]) -> Inbox | NoInbox:
+def inbox_of(
+    settings: Settings,
+    runtime: OrganRuntime,
+    organism: Callable[[], OrganismManager],
+    is_settled: Callable[[], bool] = lambda: True,
+) -> Inbox | NoInbox:
     """Return the inbox that the settings ask for.
 
     Args:
         settings: The settings of the Coordinator.
         runtime: Runs the organs.
         organism: Returns the present organism.
+        is_settled: Tells whether its processes are those of this release, and not being changed.
     """
     if not settings.inbox:
         return NoInbox()
     from seedcore.coordinator.inbox.inbox import Inbox  # noqa: PLC0415 - nearly every Coordinator has none
     from seedcore.coordinator.inbox.stores import store_of  # noqa: PLC0415
 
-    return Inbox(lambda: store_of(settings), settings.inbox_place, runtime=runtime, organism=organism)
+    place = settings.inbox_place
+    return Inbox(lambda: store_of(settings), place, runtime=runtime, organism=organism, is_settled=is_settled)

@@ -213,6 +213,11 @@ class Lifecycle:
         if self.phase is Phase.RELOADING:
             raise OrganUnavailableError("the organism is being reloaded")
 
+    @property
+    def is_settled(self) -> bool:
+        """Return whether the organism runs in processes of this release, and is not being changed."""
+        return self.phase is Phase.RUNNING and not self._outdated
+
     def judge(self, *, restarted: bool) -> tuple[Status, Reason, str, list[str]]:
         """Return (status, reason, message, missing parts)."""
         organism = self.organism

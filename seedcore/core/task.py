@@ -26,9 +26,10 @@ SENT_TOGETHER, SENT_TOGETHER_BYTES = 250, 1024 * 1024
 LINES_MEDIA_TYPE = "application/x-ndjson"
 """An HTTP client that accepts this type gets each answer as its own line, as soon as it is ready."""
 
+CANARY = "canary"
 BUILTIN_TASK_TYPES = frozenset(
     {
-        "canary",
+        CANARY,
         "execute_many",
         "execute_on_organ",
         "execute_on_random_organ",

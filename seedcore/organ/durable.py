@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from seedcore.core.errors import Executed
-from seedcore.core.task import failure, payload_bytes
+from seedcore.core.task import CANARY, failure, payload_bytes
 from seedcore.organ.task_queue import Deadlines, Work, WorkQueue
 
 KEPT_BYTES = 256 * 1024 * 1024
@@ -174,6 +174,7 @@ class DurableTasks:
         self.ledger = Ledger(boot)
         self._queue = queue
         self._news = asyncio.Event()
+        self._proofs: set[asyncio.Task[None]] = set()
 
     def submit(self, task: Mapping[str, Any], timeout_s: float, done: Done, deadlines: Deadlines | None = None) -> None:
         """Execute one task that has a ``ticket``: the epoch, and the boot of the process that it is for."""
@@ -192,8 +193,21 @@ class DurableTasks:
             news.set()
             done(marked)
 
+        if task["type"] == CANARY:
+            proof = asyncio.create_task(self._prove(ended))
+            self._proofs.add(proof)
+            proof.add_done_callback(self._proofs.discard)
+            return
         plain = {key: value for key, value in task.items() if key != "ticket"}
         self.ledger.began(task_id, self._queue.submit(plain, timeout_s, ended, deadlines=deadlines))
+
+    async def _prove(self, done: Done) -> None:
+        """Answer the inbox's own task, which goes to the thread of an agent and not to its code."""
+        if (error := await self._queue.prove()) is not None:
+            done(failure(error, error_type="OrganUnavailableError", task_type=CANARY, executed="no"))
+            return
+        answer = {"success": True, "result": None, "organ_id": self._queue.spec.id, "agent_id": None}
+        done({**answer, "task_type": CANARY, "duration_s": 0.0})
 
     async def serve(self, order: Sequence[Any]) -> dict[str, Any]:
         """Answer the Coordinator.

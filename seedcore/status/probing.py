@@ -27,6 +27,7 @@ UNSCHEDULABLE_AFTER_S = 15.0
 _MIN_REQUEST_S = 1.0
 CANARY_TIMEOUT_S = 10.0
 NODE_TIMEOUT_S = 3.0
+_CANARY_REASONS = {"InboxStuckError": Reason.INBOX_STUCK, "InboxUnavailableError": Reason.INBOX_UNAVAILABLE}
 
 
 def probe(
@@ -172,7 +173,7 @@ def check_nodes(settings: Settings, report: Report, *, timeout_s: float = NODE_T
 
 
 def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANARY_TIMEOUT_S) -> Report:
-    """Send a nonce through the Coordinator to every organ and back; turn the report bad if it does not return."""
+    """Send a nonce through the Coordinator to every organ and back, and through the inbox; else turn the report bad."""
     nonce = secrets.token_hex(8)
     task = {"type": "canary", "params": {"nonce": nonce}}
     try:
@@ -183,7 +184,8 @@ def check_canary(settings: Settings, report: Report, *, timeout_s: float = CANAR
     result = body.get("result")
     if body.get("success") is True and isinstance(result, Mapping) and result.get("nonce") == nonce:
         return report
-    return bad(report, Reason.ORGANS_DOWN, str(body.get("error") or f"the canary got HTTP {response.status}"))
+    reason = _CANARY_REASONS.get(str(body.get("error_type")), Reason.ORGANS_DOWN)
+    return bad(report, reason, str(body.get("error") or f"the canary got HTTP {response.status}"))
 
 
 def why_silent(settings: Settings, error: Exception) -> ClusterError:

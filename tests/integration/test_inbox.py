@@ -186,3 +186,22 @@ def test_a_task_whose_process_dies_is_parked_unless_it_may_be_repeated(durable: 
     assert (ended["state"], ended["attempt"]) == ("done", 2)
     assert [(entry["what"], entry["who"]) for entry in ended["story"]] == [("parked", ""), ("retry", "cluster")]
     assert effects(ledger) == {"pay": 2, "fetch": 2}
+
+
+def test_the_canary_goes_through_the_inbox_and_leaves_nothing_there(durable: Organism) -> None:
+    up(durable)
+
+    answer = durable.submit("canary", {"nonce": "n"})
+    assert answer["success"] is True, answer
+    assert answer["result"]["inbox"]["seconds"].keys() == {"pay", "fetch"}
+    assert durable.run("status", "--wait", "--canary", "--timeout", "60").returncode == 0
+    assert durable.run("pause", "pay").returncode == 0
+    paused = durable.submit("canary", {"nonce": "n"})
+    assert paused["result"]["inbox"] == {
+        "seconds": {"fetch": paused["result"]["inbox"]["seconds"]["fetch"]},
+        "fault": "",
+    }
+    assert durable.run("resume", "pay").returncode == 0
+    # The Coordinator's own canaries have gone on meanwhile.
+    assert json.loads(durable.run("tasks", "--json").stdout) == []
+    assert durable.submit("get_metrics")["result"]["inbox_canary_s"] > 0

@@ -275,6 +275,11 @@ METRICS = (
         [_lines("Tasks", "Wait of the oldest durable task", 8, {"seedcore_inbox_oldest_ready_seconds": "oldest"}, "s")],
     ),
     _gauge(
+        "seedcore_inbox_canary_seconds",
+        "Duration of the inbox's own last task through every organ, from its acceptance until its end is recorded.",
+        _figure("inbox_canary_s"),
+    ),
+    _gauge(
         "seedcore_inbox_schedule_late_seconds",
         "Seconds for which a schedule has waited until its task is planned and begins; 0 if nothing is due.",
         Source(

@@ -49,7 +49,8 @@ class CoordinatorView(Protocol):
         float, "buckets": [int, ...]}], "in_flight": int, "init_seconds": float | None, "init_attempts": int,
         "restarts": int, "reloads": int, "uptime_s": float, "organs": [<entries of organism(), with agents, stuck,
         queue_limit and tasks of their own>], "disks": [<entries of Disks.to_list()>], "inbox": [<entries of
-        Inbox.figures()>], "inbox_oldest_s": float | None, "schedules_late": [{"schedule": str, "seconds": float}]}``;
+        Inbox.figures()>], "inbox_oldest_s": float | None, "inbox_canary_s": float | None,
+        "schedules_late": [{"schedule": str, "seconds": float}]}``;
         ``buckets`` are those of
         :data:`seedcore.core.task_counters.BUCKETS_S`.
         """

@@ -24,7 +24,7 @@ from seedcore.core.backoff import Backoff
 from seedcore.core.errors import Executed
 from seedcore.core.settings import ORGAN_NAME_PREFIX
 from seedcore.core.spec import OrganSpec
-from seedcore.core.task import describe, failure
+from seedcore.core.task import CANARY, describe, failure
 from seedcore.dispatch.sender import ANSWER_GRACE_S, Call, result
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,10 @@ class WorkFloor:
         rooms = []
         for replica in self._replicas():
             spec, boot = replica.spec, replica.boot
+            if boot is not None and replica.handle is not None and (own := canary_lane(spec)) in lanes:
+                # It needs no seat.
+                organ = replica.name.removeprefix(ORGAN_NAME_PREFIX)
+                rooms.append(Room(organ, boot, (own,), 1, int(spec.task_timeout_s * 1000), replica))
             taken = tuple(lane for lane in lanes_of(spec) if lane in lanes)
             if not taken or boot is None or replica.handle is None:
                 continue
@@ -220,9 +224,10 @@ class WorkFloor:
             if self._is_closed or attempt is None:
                 return
             if answer.get("attempt") == task.attempt:
-                seconds = self._loop.time() - began
-                mean = self._mean_s.setdefault(organ_id, seconds)
-                self._mean_s[organ_id] = mean + (seconds - mean) / 16
+                if task.type != CANARY:
+                    seconds = self._loop.time() - began
+                    mean = self._mean_s.setdefault(organ_id, seconds)
+                    self._mean_s[organ_id] = mean + (seconds - mean) / 16
                 self._record(pair, answer)
                 return
             attempt.hint, attempt.is_asked_for = answer.get("executed", "unknown"), True
@@ -342,6 +347,11 @@ def lanes_of(spec: OrganSpec) -> list[str]:
     """Return the queues that an organ serves."""
     in_domains = [lane_of(kind, domain) for domain, kinds in spec.domains.items() for kind in kinds]
     return [*(lane_of(kind, None) for kind in spec.task_types), *in_domains]
+
+
+def canary_lane(spec: OrganSpec) -> str:
+    """Return the queue of an organ for the inbox's own tasks, see ``canary.py``."""
+    return lane_of(CANARY, spec.id)
 
 
 def _ending(pair: Pair, answer: Mapping[str, Any], text: bytes) -> Ending:

@@ -25,6 +25,7 @@ class Condition:
         idle_s: By queue with ready tasks, how long none of them has been given to an organ.
         with_room: Queues for which an organ has room now.
         known: Queues that some organ serves.
+        canary: Why the inbox's own task has not come back, empty if it has.
         recovering: By organ, the number of tasks that it has to tell about.
         full: Why no more tasks are accepted, empty if they are.
         oldest_s: By queue with ready tasks, how long its oldest one has waited.
@@ -39,6 +40,7 @@ class Condition:
     idle_s: Mapping[str, float] = field(default_factory=dict)
     with_room: Collection[str] = ()
     known: Collection[str] = ()
+    canary: str = ""
     recovering: Mapping[str, int] = field(default_factory=dict)
     full: str = ""
     oldest_s: Mapping[str, float] = field(default_factory=dict)
@@ -87,6 +89,8 @@ def _kind(lane: str) -> str:
 
 
 def _stuck(now: Condition) -> str | None:
+    if now.canary:
+        return f"the inbox accepts tasks and does not complete them: {now.canary}"
     for lane, seconds in sorted(now.idle_s.items()):
         kind = _kind(lane)
         if seconds >= STUCK_AFTER_S and lane not in now.known:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from seedcore.coordinator.inbox import documents, ids
+from seedcore.coordinator.inbox.canary import Canary
 from seedcore.coordinator.inbox.decisions import ENDED, Order, State
-from seedcore.coordinator.inbox.floor import lanes_of
+from seedcore.coordinator.inbox.floor import canary_lane, lanes_of
 from seedcore.coordinator.inbox.health import Condition, judge
 from seedcore.coordinator.inbox.messages import Conflict, Ending, Refused
 from seedcore.coordinator.inbox.place import InUseError
@@ -35,7 +36,7 @@ from seedcore.core.reason import Reason
 from seedcore.core.schedule import is_over, problems
 from seedcore.core.schedule import read as read_schedule
 from seedcore.core.spec import OrganismSpec
-from seedcore.core.task import Task, describe, payload_bytes
+from seedcore.core.task import CANARY, Task, describe, payload_bytes
 from seedcore.core.watchdog import run_for_ever
 from seedcore.core.wish import MAX_WAIT_S, Wish
 
@@ -60,6 +61,7 @@ class Inbox:
         place: Where the inbox is, for people.
         runtime: Runs the organs.
         organism: Returns the present organism.
+        is_settled: Tells whether the organs are those of this release, and not being changed.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Inbox:
         *,
         runtime: OrganRuntime,
         organism: Callable[[], OrganismManager],
+        is_settled: Callable[[], bool] = lambda: True,
     ) -> None:
         self._make_store = make_store
         self._place = place
@@ -80,6 +83,7 @@ class Inbox:
         self._is_in_use = False
         self._held_until = 0.0
         self._spec: OrganismSpec | None = None
+        self._canary = Canary(self._unheld_session, lambda: {one.spec.id for one in organism().usable()}, is_settled)
 
     async def begin(self) -> None:
         """Open it; return when the organs that answer have told what became of their tasks, or after a time."""
@@ -94,6 +98,22 @@ class Inbox:
         if self._life is not None:
             self._life.cancel()
             await asyncio.wait({self._life})
+
+    async def watch(self) -> None:
+        """Prove again and again that it completes what it accepts, for ever; :meth:`judge` has the result."""
+        await self._canary.watch()
+
+    async def prove(self, timeout_s: float) -> dict[str, Any]:
+        """Send a task of our own through it and every organ that can begin tasks.
+
+        Returns:
+            ``{"seconds": {organ id: float}, "fault": str}``; the fault is empty if all came back.
+
+        Raises:
+            InboxUnavailableError: It is not open.
+        """
+        seconds = await self._canary.send(self._open_session(), timeout_s)
+        return {"seconds": seconds, "fault": self._canary.fault}
 
     async def submit(self, raw: Mapping[str, Any], task: Task) -> dict[str, Any]:
         """Accept a task.
@@ -279,6 +299,10 @@ class Inbox:
         late = self._session.pump.late if self._session is not None else []
         return [{"schedule": one.id, "seconds": one.seconds} for one in late]
 
+    def canary_s(self) -> float | None:
+        """Return how long the slowest of the last canaries took; None if there was none."""
+        return self._canary.seconds
+
     def oldest_s(self) -> float | None:
         """Return for how many seconds the oldest ready task has waited, 0 if none waits; None if it is not open."""
         return None if self._session is None else max(self._waits_s(self._session).values(), default=0.0)
@@ -342,6 +366,10 @@ class Inbox:
             logger.error("the inbox is not open: %s: %s", type(error).__name__, text)
         self._fault = text
 
+    def _unheld_session(self) -> Session | None:
+        """Return the session, unless it begins nothing because the Coordinator is being replaced."""
+        return None if asyncio.get_running_loop().time() < self._held_until else self._session
+
     def _open_session(self) -> Session:
         if self._session is None:
             raise InboxUnavailableError(f"the inbox is not open: {self._fault}", retry_after_s=RETRY_AFTER_S)
@@ -351,7 +379,8 @@ class Inbox:
         session = self._session
         if session is None:
             return {}
-        return session.pump.last.counts if session.pump.last is not None else session.counts
+        counts = session.pump.last.counts if session.pump.last is not None else session.counts
+        return {key: count for key, count in counts.items() if key[0] != CANARY}
 
     def _condition(self) -> Condition:
         session = self._session
@@ -362,7 +391,7 @@ class Inbox:
         recovering: dict[str, int] = {}
         for (organ, _), count in session.recovering.items():
             recovering[organ] = recovering.get(organ, 0) + count
-        known = {lane for organ in self._organism().spec.organs for lane in lanes_of(organ)}
+        known = {lane for organ in self._organism().spec.organs for lane in (*lanes_of(organ), canary_lane(organ))}
         with_room = {lane for room in session.floor.rooms(frozenset(pump.lanes)) for lane in room.lanes}
         return Condition(
             place="the disk of the inbox" if self._place == "sqlite" else f"the database {self._place}",
@@ -371,6 +400,7 @@ class Inbox:
             with_room=with_room,
             known=known,
             recovering=recovering,
+            canary=self._canary.fault,
             full=pump.last.is_full if pump.last is not None else "",
             oldest_s=self._waits_s(session),
             late={one.id: one.seconds for one in pump.late if one.is_over_grace},

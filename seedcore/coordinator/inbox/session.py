@@ -70,6 +70,11 @@ class Session:
         """Return the id of a new task."""
         return self.store.next_id()
 
+    def forget(self, task_ids: list[int]) -> None:
+        """Delete tasks of our own; if that fails, the next turn fails, too."""
+        deleting = self.writer.call(self.store.forget, task_ids)
+        deleting.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     def sync(self, organism: OrganismSpec) -> None:
         """Take over the schedules of an organism, if it is another one than before."""
         if organism is not self._organism and not self.pump.is_closed:

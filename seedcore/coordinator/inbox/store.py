@@ -38,6 +38,7 @@ from seedcore.coordinator.inbox.messages import (
     Turn,
     Turned,
 )
+from seedcore.coordinator.inbox.reading import STORY, TaskReader
 from seedcore.coordinator.inbox.schedules import Schedules
 from seedcore.core.errors import SeedCoreError
 
@@ -52,9 +53,7 @@ KEEP_MS = 7 * 86_400_000
 KEEP_KEYS_MS = 90 * 86_400_000
 
 _STANDING = "state, attempt, bounces, deaths, repeatable, unwanted, not_before, deadline, executed"
-_STORY = "task, at, attempt, what, executed, organ, boot, began, error_type, error, who"
 LOADED = f"type, lane, organ, boot, leased, {_STANDING}"
-_READY_SINCE = "CASE WHEN created > not_before THEN created ELSE not_before END"
 _TOLD = "id, state, executed, answer, error, lane, digest"
 
 
@@ -62,7 +61,7 @@ class FencedError(SeedCoreError):
     """Another process has opened the database since: this one must not write any more."""
 
 
-class Store(ABC):
+class Store(TaskReader, ABC):
     """The tables of one inbox.
 
     Args:
@@ -72,12 +71,10 @@ class Store(ABC):
 
     faults: tuple[type[Exception], ...]
     """What the database raises when it cannot be used or relied on."""
-    _story_order = "rowid"
 
     def __init__(self, deployment: str, *, clock: Callable[[], int]) -> None:
         self._deployment = deployment
         self._clock = clock
-        self._db: Any
         self._turn = 0
         self._counts: Counter[tuple[str, State]] = Counter()
         self._numbers = itertools.count(1)
@@ -104,7 +101,7 @@ class Store(ABC):
     def _is_low(self) -> str:
         """Return why there is no space for more tasks, or an empty text."""
 
-    def _read_ahead(self, turn: Turn) -> None:  # noqa: B027 - most need not
+    def _read_ahead(self, turn: Turn) -> None:
         """Read what a turn needs, where each question takes its time."""
 
     def _completed(self, ending: Ending, task: Standing) -> Ending:  # noqa: ARG002
@@ -176,25 +173,6 @@ class Store(ABC):
         with self._guarded(now):
             return work(self._schedules, now)
 
-    def ready_since(self) -> dict[str, int]:
-        """Return the time from which the oldest ready task of each queue has waited, in milliseconds since 1970.
-
-        Each step is one search in the index, however many tasks wait.
-        """
-        found: dict[str, int] = {}
-        ready = "FROM task WHERE state = 0"
-        (lane,) = self._one(f"SELECT min(lane) {ready}")
-        while lane is not None:
-            (priority,) = self._one(f"SELECT max(priority) {ready} AND lane = ?", (lane,))
-            while priority is not None:
-                oldest = f"SELECT {_READY_SINCE} {ready} AND lane = ? AND priority = ? ORDER BY id LIMIT 1"
-                (since,) = self._one(oldest, (lane, priority))
-                found[lane] = min(since, found.get(lane, since))
-                lower = f"SELECT max(priority) {ready} AND lane = ? AND priority < ?"
-                (priority,) = self._one(lower, (lane, priority))
-            (lane,) = self._one(f"SELECT min(lane) {ready} AND lane > ?", (lane,))
-        return found
-
     def tidy(self) -> int:
         """Delete some of what has ended long ago; return the number of tasks."""
         now = self._clock()
@@ -212,10 +190,7 @@ class Store(ABC):
                 "task = excluded.task, state = excluded.state, executed = excluded.executed, ended = excluded.ended",
                 ids,
             )
-            for statement in (
-                "DELETE FROM body WHERE task = ?", "DELETE FROM story WHERE task = ?", "DELETE FROM task WHERE id = ?"
-            ):  # fmt: skip
-                self._db.executemany(statement, ids)
+            self._delete(ids)
             self._db.execute(
                 "DELETE FROM tombstone WHERE key IN (SELECT key FROM tombstone WHERE ended < ? LIMIT 1000)",
                 (now - KEEP_KEYS_MS,),
@@ -225,47 +200,22 @@ class Store(ABC):
             self._count(kind, State(state), -1)
         return len(rows)
 
-    def read(self, task_id: int) -> dict[str, Any] | None:
-        """Return everything about a task, for people: its columns, ``body``, ``answer`` and ``story``."""
-        cursor = self._db.execute("SELECT * FROM task WHERE id = ?", (task_id,))
-        row = cursor.fetchone()
-        if row is None:
-            return None
-        task = dict(zip((column[0] for column in cursor.description), row, strict=True))
-        task["body"], task["answer"] = self._body(task_id, task["body"]), self._answer(task_id, task["answer"])
-        cursor = self._db.execute(
-            f"SELECT {_STORY} FROM story WHERE task = ? ORDER BY {self._story_order} LIMIT 100",  # noqa: S608
-            (task_id,),
-        )
-        names = [column[0] for column in cursor.description]
-        task["story"] = [dict(zip(names, entry, strict=True)) for entry in cursor]
-        return task
+    def forget(self, task_ids: Sequence[int]) -> None:
+        """Delete tasks, whatever their state."""
+        with self._guarded(self._clock()):
+            for task_id in task_ids:
+                if (found := self._load(task_id)) is not None:
+                    self._count(found[1], found[0].state, -1)
+            self._delete([(task_id,) for task_id in task_ids])
+
+    def _delete(self, ids: list[tuple[int]]) -> None:
+        for table, column in (("body", "task"), ("story", "task"), ("task", "id")):
+            self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", ids)  # noqa: S608 - constants
 
     def told(self, task_id: int) -> Told | None:
         """Return what may be told about a task; None if there is none."""
         row = self._db.execute(f"SELECT {_TOLD} FROM task WHERE id = ?", (task_id,)).fetchone()  # noqa: S608
         return None if row is None else self._tell(row)
-
-    def find(self, states: Sequence[State], kind: str | None, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return the newest tasks in these states, without their content."""
-        columns = (
-            "id, key, type, domain, state, attempt, priority, repeatable, created, organ, ended, executed, error_type, "
-            "error"
-        )
-        tasks = []
-        for state in states:
-            # What has ended is found by an index, however many other tasks there are.
-            by_index = "state BETWEEN 2 AND 6 AND" if state in ENDED else ""
-            order = "ended" if by_index else "id"
-            cursor = self._db.execute(
-                f"SELECT {columns} FROM task WHERE {by_index} state = ? AND created >= ?"  # noqa: S608 - constants
-                f"{' AND type = ?' if kind else ''} ORDER BY {order} DESC LIMIT ?",
-                (state, since, *((kind,) if kind else ()), limit),
-            )
-            names = [column[0] for column in cursor.description]
-            tasks += [dict(zip(names, row, strict=True)) for row in cursor]
-        tasks.sort(key=lambda task: task["id"], reverse=True)
-        return tasks[:limit]
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows."""
@@ -288,10 +238,6 @@ class Store(ABC):
             self._counts = before
             self._schedules.forget()
             raise
-
-    def _one(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
-        row: tuple[Any, ...] = self._db.execute(statement, values).fetchone()
-        return row
 
     def _guard(self, now: int) -> None:
         """Renew the ownership in the transaction that relies on it."""
@@ -380,7 +326,7 @@ class Store(ABC):
         what = ending.event.verb if isinstance(ending.event, Order) else after.state.word
         organ, boot, began = leased
         self._db.execute(
-            f"INSERT INTO story({_STORY}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO story({STORY}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 ending.id, now, after.attempt, what, after.executed, organ, boot, began, ending.error_type,
                 ending.error, ending.by,
@@ -474,19 +420,6 @@ class Store(ABC):
             "INSERT INTO body VALUES(?, ?, ?) ON CONFLICT(task, kind) DO UPDATE SET data = excluded.data",
             (task_id, kind, data),
         )
-
-    def _body(self, task_id: int, inline: bytes | None) -> bytes:
-        if inline is not None:
-            return inline
-        (data,) = self._one("SELECT data FROM body WHERE task = ? AND kind = ?", (task_id, schema.PARAMS))
-        return bytes(data)
-
-    def _answer(self, task_id: int, inline: bytes | None) -> bytes | None:
-        if inline is not None:
-            return inline
-        found = self._db.execute("SELECT data FROM body WHERE task = ? AND kind = ?", (task_id, schema.ANSWER))
-        row = found.fetchone()
-        return None if row is None else bytes(row[0])
 
     def _tell(self, row: Sequence[Any], *, duplicate: bool = False) -> Told:
         task_id, state, executed, answer, error, lane, _ = row

@@ -406,6 +406,19 @@ def test_a_canary_that_does_not_come_back_is_not_healthy(cluster: FakeCluster, h
     assert run(cluster).report.reason == "organs_down"
 
 
+@pytest.mark.parametrize(
+    ("error_type", "reason"),
+    [("InboxStuckError", "inbox_stuck"), ("InboxUnavailableError", "inbox_unavailable"), (None, "organs_down")],
+)
+def test_a_canary_that_does_not_come_back_from_the_inbox_is_not_healthy(
+    cluster: FakeCluster, hands: Hands, error_type: str | None, reason: str
+) -> None:
+    hands.runs(NEW)
+    cluster.work = lambda _: (500, {"success": False, "error": "why", "error_type": error_type})
+
+    assert run(cluster).report.reason == reason
+
+
 def test_the_supervisors_bootstrap_starts_nothing_that_was_shut_down_meanwhile(
     cluster: FakeCluster, hands: Hands
 ) -> None:

@@ -19,6 +19,7 @@ from seedcore.coordinator.inbox.inbox import Inbox
 from seedcore.coordinator.inbox.place import DATABASE
 from seedcore.coordinator.inbox.sqlite import SqliteStore
 from seedcore.coordinator.inbox.store import Store
+from seedcore.coordinator.orders import Order
 from seedcore.coordinator.organism_manager import OrganismManager
 from seedcore.core.errors import (
     InboxUnavailableError,
@@ -570,3 +571,72 @@ async def test_a_schedule_whose_task_does_not_begin_is_named(house: House, monke
     assert judged[0] is Reason.INBOX_LATE
     assert judged[1].startswith("the task of schedule beat is ")
     assert house.inbox.late_schedules()[0]["seconds"] > 0
+
+
+async def test_a_canary_goes_through_every_organ_to_no_code_and_leaves_nothing(house: House) -> None:
+    await house.begin()
+    # Both agents of an organ are busy, and others wait: that is no fault.
+    tasks = [await house.submit(params={"seconds": 0.5}) for _ in range(6)]
+    await until(lambda: house.cluster.began.total() >= 2, "work")
+
+    proof = await house.inbox.prove(5.0)
+
+    assert (proof["seconds"].keys(), proof["fault"]) == ({"pay", "fetch"}, "")
+    assert house.inbox.canary_s() == max(proof["seconds"].values())
+    assert {one["task_type"] for one in house.inbox.figures()} <= {"pay"}
+    assert set(house.cluster.began) <= {task["id"] for task in tasks}
+    for task in tasks:
+        assert (await house.ended(task["id"]))["state"] == "done"
+    assert {task["type"] for task in await house.inbox.find()} == {"pay"}
+    await until(lambda: not house.process().process.organ._durable.ledger._held, "all answers are acknowledged")
+    assert house.inbox.judge() is None
+
+
+async def test_an_inbox_that_accepts_and_does_not_complete_is_not_healthy(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.begin()
+    session = house.inbox._session
+    assert session is not None
+    with monkeypatch.context() as broken:
+        # All that people see is well: tasks are accepted, organs have room, and nothing waits.
+        broken.setattr(session.floor, "_record", lambda *_: None)
+        accepted = await house.submit()
+        assert accepted["accepted"]
+        assert house.inbox.judge() is None
+        proof = await house.inbox.prove(0.3)
+        assert proof["fault"] == "organ fetch, pay has not done the inbox's own task within 0.3 s"
+        assert house.inbox.judge() == (
+            Reason.INBOX_STUCK, f"the inbox accepts tasks and does not complete them: {proof['fault']}"
+        )  # fmt: skip
+    assert (await house.inbox.prove(5.0))["fault"] == ""
+    assert house.inbox.judge() is None
+
+
+async def test_a_canary_asks_no_organ_that_is_paused_or_not_settled(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.begin()
+    house.organism._orders.paused["pay"] = Order("2026-11-27", "anna")
+    assert (await house.inbox.prove(5.0))["seconds"].keys() == {"fetch"}
+    monkeypatch.setattr(house.inbox._canary, "_is_settled", lambda: False)
+    assert await house.inbox.prove(5.0) == {"seconds": {}, "fault": ""}
+
+
+async def test_canaries_are_sent_all_the_time_and_those_of_a_dead_process_are_deleted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seedcore.coordinator.inbox.canary.FIRST_S", 0.01)
+    await house.begin()
+    session = house.inbox._session
+    assert session is not None
+    monkeypatch.setattr(session, "forget", lambda _: None)
+    await house.inbox.prove(5.0)
+    assert [task["type"] for task in await house.inbox.find()] == ["canary", "canary"]
+    await house.die()
+
+    await house.begin()
+    watching = asyncio.create_task(house.inbox.watch())
+    await until(lambda: house.inbox.canary_s() is not None, "the first canary")
+    watching.cancel()
+    assert await house.inbox.find() == []
