@@ -140,8 +140,8 @@ def supervise(*, interval: float, hang_timeout: float, init_stall_timeout: float
 def rebalance(*, as_json: bool, timeout: float, dry_run: bool) -> int:
     """Move organs off the head and spread them evenly, as a new start would place them.
 
-    One process moves at a time: it finishes its tasks first (drain_timeout_s), and the next one moves when it is ready
-    on its new node. An organ with a single process refuses tasks meanwhile, and clients retry them.
+    One process moves at a time: a new one starts on the other node, and when it is ready, the old one ends after its
+    tasks (drain_timeout_s). Without room for both, the old one ends first.
     """
     from seedcore.deployment.rebalance import describe
     from seedcore.deployment.rebalance import rebalance as spread

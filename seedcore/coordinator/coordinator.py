@@ -278,7 +278,7 @@ class Coordinator(metaclass=ActorClass):
         return await self.operations.moves()
 
     async def move(self, organ_id: str, replica: int, timeout_s: float) -> dict[str, Any]:
-        """Move one replica after its tasks to the node that a new start would choose.
+        """Replace one replica by a process on the node that a new start would choose.
 
         Returns:
             ``{"success": true, "to": name of its node}`` once it is ready there, or

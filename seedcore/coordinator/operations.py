@@ -11,7 +11,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from seedcore.core.errors import OrganUnavailableError, SeedCoreError, UnknownNameError
+from seedcore.core.errors import SeedCoreError, UnknownNameError
 from seedcore.core.task import describe, failure
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class Operations:
         self._life = life
         self._nodes = nodes
         self._orders = orders
-        self._moving = asyncio.Lock()
         # Why a process is still on its drained node, and when to try again.
         self._stays: dict[Key, tuple[str, float]] = {}
 
@@ -104,16 +103,12 @@ class Operations:
             return failure(error, task_type="moves")
 
     async def move(self, organ_id: str, replica: int, timeout_s: float) -> dict[str, Any]:
-        """Move one replica after its tasks to the node that a new start would choose."""
+        """Replace one process by one on the node that a new start would choose; see :meth:`replace`."""
         try:
-            self._life.require_settled()
-            if self._moving.locked():
-                raise OrganUnavailableError("another replica is being moved")  # noqa: TRY301 - one fence
-            async with self._moving:
-                node_id = await self._life.organism.move(organ_id, replica, timeout_s=timeout_s)
+            new = await self._life.replace(organ_id, replica, timeout_s=timeout_s)
         except Exception as error:
             return failure(error, task_type="move")
-        return {"success": True, "to": self._nodes.name(node_id)}
+        return {"success": True, "to": self._nodes.name(new.place)}
 
     async def rebalance(self, *, timeout_s: float, dry_run: bool) -> dict[str, Any]:
         """Move replicas, one at a time, until each is on the node that a new start would choose.

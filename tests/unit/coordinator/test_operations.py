@@ -119,7 +119,7 @@ def test_a_paused_organ_keeps_its_queue_and_the_status_says_by_whom() -> None:
         await asyncio.sleep(5)
         assert not waits.done()
         status, reason, message = core.judged()
-        assert (status, reason) == (Status.UNHEALTHY, Reason.PAUSED)
+        assert (status, reason) == (Status.UNHEALTHY, Reason.ORGANS_PAUSED)
         assert message.startswith("one is paused by 'anna' since 2")
         # The inbox gives it no durable task either.
         assert [replica.spec.id for replica in core.life.organism.usable()] == ["two"]
@@ -164,7 +164,7 @@ def test_new_processes_of_a_paused_organ_begin_nothing_whoever_starts_them() -> 
         await asyncio.sleep(1)
         # The next process of the Coordinator knows the order, and so does a process that replaces another.
         after = await core.next()
-        assert after.judged()[1] is Reason.PAUSED
+        assert after.judged()[1] is Reason.ORGANS_PAUSED
         await after.operations.replace("one", 0, timeout_s=60)
         second = after.do("one", limit_s=600)
         await asyncio.sleep(30)
@@ -313,8 +313,12 @@ def test_a_drained_node_is_left_one_process_after_the_other_and_not_used_again()
         assert (await after.operations.undrain("a"))["drained"] is None
         done = await after.operations.rebalance(timeout_s=60, dry_run=True)
         assert (len(done["plan"]), done["moved"]) == (2, [])
+        core, load = after, asyncio.create_task(submit())
         done = await after.operations.rebalance(timeout_s=60, dry_run=False)
         assert (len(done["moved"]), done["error"]) == (2, "")
+        assert [move["to"] for move in done["moved"]] == [move["to"] for move in done["plan"]]
+        load.cancel()
+        assert failed == []
         assert sorted(name.partition(" on ")[2] for name in after.where()) == ["a", "a", "b", "b"]
         return after
 
