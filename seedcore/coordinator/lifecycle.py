@@ -233,7 +233,11 @@ class Lifecycle:
         degraded += optional
         outdated = [self._outdated] if self._outdated else []
         # The processes of a paused organ are well, but no work gets done.
-        for reason, faults in ((Reason.ORGANS_DOWN, down), (Reason.INIT_FAILED, outdated), (Reason.PAUSED, paused)):
+        for reason, faults in (
+            (Reason.ORGANS_DOWN, down),
+            (Reason.INIT_FAILED, outdated),
+            (Reason.ORGANS_PAUSED, paused),
+        ):
             if faults:
                 return Status.UNHEALTHY, reason, "; ".join(faults), [*down, *paused, *degraded]
         if degraded:

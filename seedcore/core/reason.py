@@ -88,8 +88,8 @@ class Reason(StrEnum):
         "organs_down", Status.UNHEALTHY, ExitCode.FAILED,
         "Wait; if it persists, check the last cause in the message and the log of the organ.",
     )  # fmt: skip
-    PAUSED = (
-        "paused", Status.UNHEALTHY, ExitCode.FAILED,
+    ORGANS_PAUSED = (
+        "organs_paused", Status.UNHEALTHY, ExitCode.FAILED,
         "Let the organ begin tasks again when you are done: seedcore resume ORGAN.", "terminal",
     )  # fmt: skip
     INBOX_UNAVAILABLE = (

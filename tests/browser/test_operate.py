@@ -76,7 +76,7 @@ def test_an_organ_is_paused_and_resumed(operated: Organism, open_page: Open) -> 
     assert (answer["organ_id"], answer["paused"]["by"]) == ("pay", "cluster")
     close(page)
     expect(page.locator("#status")).to_have_text("unhealthy")
-    expect(page.locator("#message")).to_contain_text("paused: pay is paused by 'cluster'")
+    expect(page.locator("#message")).to_contain_text("organs_paused: pay is paused by 'cluster'")
     expect(card(page, "pay")).to_contain_text("Paused by cluster since")
     waits = operated.start("submit", "echo")
     # It has nothing to print while its organ is paused.

@@ -668,7 +668,7 @@ def test_a_release_is_not_activated_beside_another_one_that_limit_leaves_in_plac
         ("starting: still initializing: 0 of 1 organs ready (after 60 s)", True),
         ("nodes_missing: nodes that are not alive: worker-1 (after 120 s)", False),
         ("network: worker-1 cannot fetch from worker-2", False),
-        ("paused: pay is paused by 'anna' since 2026-11-27T21:31:56+00:00, its tasks wait (after 1 s)", False),
+        ("organs_paused: pay is paused by 'anna' since 2026-11-27T21:31:56+00:00, its tasks wait (after 1 s)", False),
         ("inbox_in_use: the inbox is not open: another process has it (after 120 s)", False),
     ],
 )
