@@ -323,7 +323,7 @@ def test_an_operator_pauses_replaces_and_drains_under_load_and_the_next_coordina
         assert paused.stdout.startswith("pay is paused by 'cluster' since ")
         assert organism.run("status").returncode == 1
         kill(organism.told()["pid"])
-        eventually(lambda: organism.probe().reason == Reason.ORGANS_PAUSED, timeout_s=60, what="the order in the next process")
+        eventually(lambda: organism.probe().reason == Reason.ORGANS_PAUSED, timeout_s=60, what="the order is kept")
         waits = threads.submit(sleep)
         table = organism.run("status").stdout
         assert "paused" in table.splitlines()[0]
