@@ -18,7 +18,7 @@ from ansible_collections.seedcore.cluster.plugins.module_utils import lock
 
 ROOT = Path(__file__).parents[3]
 # Playbooks that only read, or that are about the lock.
-LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "lock", "give_up"}
+LOOKS = {"layout", "check_inventory", "check_host", "recognize", "predict", "moved_to", "lock", "give_up"}
 # A failed host does not stop the others, so the run reaches the play that releases the lock.
 GOES_ON = {
     "Teardown | Remove the workers", "Teardown | Remove Prometheus", "Remove node | Find the hosts that answer",
@@ -29,8 +29,8 @@ GOES_ON = {
 GIVES_UP = ("'give_up'", "'red'")
 # The playbooks for users: the docs and the Makefile name them, an installed collection as seedcore.cluster.NAME.
 ENTRIES = {
-    "backup", "bootstrap", "cordon", "deploy", "doctor", "monitoring", "preflight", "ray", "remove_node", "restart",
-    "restore", "rollback", "rotate_token", "seedcore", "status", "teardown", "uncordon",
+    "backup", "bootstrap", "cordon", "deploy", "doctor", "monitoring", "move_head", "preflight", "ray", "remove_node",
+    "restart", "restore", "rollback", "rotate_token", "seedcore", "status", "teardown", "uncordon",
     "upgrade_ray",
 }  # fmt: skip
 INVENTORY = """
@@ -196,6 +196,16 @@ def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> N
         ("backup", "", "name its file with -e backup_vault_password_file=FILE"),
         ("restore", "from=/nowhere", "from: this machine has no file /nowhere"),
         ("upgrade_ray", "ray_version=2.0.0", "ray_version is 2.0.0, but ray_requirements locks"),
+        (
+            "move_head",
+            f"backup_vault_password_file={__file__} old_head=head-1",
+            "old_head is head-1, which is the head of this inventory: put the new head into ray_head",
+        ),
+        (
+            "move_head",
+            f"backup_vault_password_file={__file__} old_head=worker-1 old_head_is_gone=yes",
+            "but the inventory has it in ray_workers: remove it; a head that is gone comes back from a backup",
+        ),
         ("upgrade_ray", "", "name its file with -e backup_vault_password_file=FILE"),
     ],
 )

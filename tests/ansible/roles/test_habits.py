@@ -777,3 +777,35 @@ def test_a_reboot_needs_a_reason(tmp_path: Path, code: int, words: str) -> None:
 
     assert done.stdout.strip() == words
     assert asked.stdout.startswith("an upgrade asks for it (")
+
+
+READABLE = json.dumps({"tasks": {"ready": 3, "parked": 1, "done": 7}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "given", "words"),
+    [
+        (
+            {"rc": 0, "stdout": READABLE, "stderr": ""},
+            {},
+            ["head-1 has an inbox with 4 durable tasks that have not ended"],
+        ),
+        ({"rc": 0, "stdout": READABLE, "stderr": ""}, {"seedcore_restore_of": "head-0"}, []),
+        ({"rc": 1, "stdout": "", "stderr": "there is no inbox in /x"}, {}, []),
+        ({"rc": 1, "stdout": "", "stderr": "error: the database is damaged"}, {}, ["cannot be read", "is damaged"]),
+        ({"rc": 1, "stdout": "", "stderr": "the database is damaged"}, {"seedcore_restore_loses_inbox": True}, []),
+        ({"skipped": True}, {}, []),
+    ],
+    ids=["tasks", "put there by the interrupted restore", "none", "damaged", "given up", "no deployment"],
+)
+def test_a_restore_does_not_replace_accepted_tasks(
+    variable: Callable[..., Any], answer: dict[str, Any], given: dict[str, Any], words: list[str]
+) -> None:
+    known = {
+        "__seedcore_way_inbox": {**answer, "stderr_lines": answer.get("stderr", "").splitlines()},
+        "__seedcore_restoring_read": {"content": base64.b64encode(b"head-0").decode()},
+    }
+    faults = " ".join(variable("__seedcore_way_faults", "seedcore", known=known, **given))
+
+    assert [word for word in words if word not in faults] == []
+    assert bool(words) == bool(faults)
