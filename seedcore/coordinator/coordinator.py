@@ -297,6 +297,7 @@ class Coordinator(metaclass=ActorClass):
             await self._http.pause(resume_after_s=timeout_s + QUIET_S)
         self._closed_until = time.monotonic() + timeout_s + QUIET_S
         self.inbox.hold(timeout_s + QUIET_S)
+        await self._life.organism.send_back()
         self._idle.clear()
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
@@ -399,7 +400,8 @@ class Coordinator(metaclass=ActorClass):
 
     def _require_room(self) -> None:
         """Raise if one more task for an organ cannot be accepted now."""
-        if self._in_flight > MAX_IN_FLIGHT:
+        # Tasks that wait in a paused organ must not keep others out; its queue has a limit of its own.
+        if self._in_flight > MAX_IN_FLIGHT and self._in_flight - self._life.organism.held() > MAX_IN_FLIGHT:
             raise OverloadedError(f"{MAX_IN_FLIGHT} tasks are already in flight")
         self.require_open()
 

@@ -181,6 +181,10 @@ class OrganismManager(OrganismView):
         if late := next((error for error in told if isinstance(error, BaseException)), None):
             raise OrganUnavailableError(f"a process of organ {organ_id} has not confirmed that: {describe(late)}")
 
+    async def send_back(self) -> None:
+        """Refuse the tasks that wait in paused organs, with ``executed: no``, because this process is about to end."""
+        await asyncio.gather(*(replica.send_back() for replica in self._current()))
+
     def route(self, kind: str, domain: str | None) -> str:
         """Return the id of the organ for a task type and domain; raise UnknownTaskTypeError if there is none."""
         return self._routes.route(kind, domain)

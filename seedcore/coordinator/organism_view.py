@@ -131,6 +131,10 @@ class OrganismView:
                 texts[self._organs[key].required].append(f"{key} is paused {order}, its tasks wait")
         return texts[True], texts[False]
 
+    def held(self) -> int:
+        """Return the number of tasks from the Coordinator that are in paused organs."""
+        return sum(one.in_flight for one in self._current() if one.spec.id in self._orders.paused)
+
     def _tasks(self, organ_id: str) -> list[dict[str, Any]]:
         counting = [*self._replicas[organ_id], *(one for one in self._retiring if one.spec.id == organ_id)]
         return merge([self._past_tasks.get(organ_id, ()), *(one.tasks() for one in counting)])

@@ -21,7 +21,7 @@ from seedcore.coordinator.replica_state import Action, Phase, Row
 from seedcore.coordinator.replica_view import ReplicaView
 from seedcore.coordinator.start_queue import Placer, Request
 from seedcore.core.errors import OrganUnavailableError
-from seedcore.core.organ_snapshot import ReplicaState, Snapshot
+from seedcore.core.organ_snapshot import SEND_BACK, ReplicaState, Snapshot
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import describe
 from seedcore.core.task_counters import merge
@@ -204,12 +204,22 @@ class Replica(ReplicaView):
         order = (boot, self._is_paused())
         may_differ = order[1] or self._is_adopted or self._was_told[0] == boot
         if order != self._was_told and may_differ and self.handle is not None:
-            async with asyncio.timeout(PAUSE_TIMEOUT_S):
-                # A process of an earlier release takes it for a question about durable tasks, and does nothing.
-                reply = await result(self.handle.call.remote(("hold", 0, boot, [], order[1])))
+            reply = await self._hold(boot, order[1])
             if order[1] and reply.get("held") is not True:
                 raise OrganUnavailableError("its process has another release, or was just replaced")
             self._was_told, self._is_adopted = order, False
+
+    async def send_back(self) -> None:
+        """Let a paused process refuse the tasks that wait in it; if it does not answer, they go on waiting."""
+        if self.usable and self.handle is not None and self._is_paused():
+            with contextlib.suppress(RayError, TimeoutError):
+                await self._hold(str(self.boot), SEND_BACK)
+
+    async def _hold(self, boot: str, how: bool | str) -> dict[str, Any]:  # noqa: FBT001 - as it is sent
+        async with asyncio.timeout(PAUSE_TIMEOUT_S):
+            # A process of an earlier release takes it for a question about durable tasks, and does nothing.
+            reply: dict[str, Any] = await result(self.handle.call.remote(("hold", 0, boot, [], how)))
+        return reply
 
     def move(self, why: str) -> None:
         """Replace this process after its tasks by one on the node that placement chooses now."""

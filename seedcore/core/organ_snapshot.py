@@ -11,6 +11,9 @@ ORGAN_PROTOCOL = 1
 """Version of the methods of an organ, their arguments and answers. A Coordinator adopts organs of another release only
 if they have the same one: raise it with every change after which the two could not work together."""
 
+SEND_BACK = "send_back"
+"""Order to a paused process to refuse the tasks that wait in it."""
+
 
 class AgentState(StrEnum):
     """State of an agent."""

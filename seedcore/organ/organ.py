@@ -148,8 +148,8 @@ class Organ:
 
         Args:
             order: ``task, timeout_s, direct``, and ``epoch`` from senders that know it; or a question of the
-                Coordinator about durable tasks, see :meth:`DurableTasks.serve`; or ``"hold", 0, boot, [], is_held`` to
-                pause or resume this process. They are not separate methods, because an older release could not call an
+                Coordinator about durable tasks, see :meth:`DurableTasks.serve`; or ``"hold", 0, boot, [], how``, see
+                :meth:`WorkQueue.hold`. They are not separate methods, because an older release could not call an
                 actor whose class has methods that it does not know.
         """
         if order[0] == "hold":

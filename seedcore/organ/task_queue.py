@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seedcore.core.errors import Executed
+from seedcore.core.organ_snapshot import SEND_BACK
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import Task, failure, task_type_of
 from seedcore.core.task_counters import TaskCounts
@@ -342,10 +343,15 @@ class WorkQueue:
             self._waiting[work] = None
         return work
 
-    def hold(self, boot: str, is_held: bool, *, own_boot: str) -> dict[str, Any]:  # noqa: FBT001 - as it was sent
-        """Begin no task until further notice, or begin those that wait; ignore an order for another process."""
+    def hold(self, boot: str, how: bool | str, *, own_boot: str) -> dict[str, Any]:  # noqa: FBT001 - as it was sent
+        """Begin no task until further notice (True), or begin those that wait (False); ignore another process's order.
+
+        With ``send_back``, also refuse those that wait, because the Coordinator that waits for them is about to end.
+        """
         if boot == own_boot:
-            self.is_held = is_held
+            self.is_held = bool(how)
+            if how == SEND_BACK:
+                self.send_back(f"organ {self.spec.id} is paused, and the Coordinator is being replaced")
             self._serve()
         return {"boot": own_boot, "held": self.is_held}
 

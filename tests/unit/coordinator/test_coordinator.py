@@ -163,6 +163,41 @@ async def test_before_a_planned_end_callers_over_http_wait_for_the_next_coordina
     assert answer.json()["success"] is True
 
 
+async def test_before_a_planned_end_tasks_that_wait_in_a_paused_organ_are_given_back(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    async with make_coordinator(runtime, state_dir=str(tmp_path)) as made:
+        await made.operations.pause("one", by="anna")
+        waits = asyncio.create_task(made.handle({"type": "do"}))
+        [handle] = runtime.living.values()
+        while not handle.organ._work.queued:  # noqa: ASYNC110 - it has no event for it
+            await asyncio.sleep(0.01)
+        assert await made.quiesce(30.0)
+        answer = await waits
+        assert (answer["executed"], answer["error"]) == (
+            "no", "organ one is paused, and the Coordinator is being replaced"
+        )  # fmt: skip
+    # The next one knows the order.
+    async with make_coordinator(Runtime(), state_dir=str(tmp_path)) as made:
+        assert made.status()["reason"] == Reason.ORGANS_PAUSED
+        waits = asyncio.create_task(made.handle({"type": "do"}))
+        assert (await made.operations.resume("one"))["paused"] is None
+        assert (await waits)["success"] is True
+
+
+async def test_tasks_that_wait_in_a_paused_organ_keep_no_others_out(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seedcore.coordinator.coordinator.MAX_IN_FLIGHT", 2)
+    async with make_coordinator(runtime, state_dir=str(tmp_path)) as made:
+        await made.operations.pause("one", by="anna")
+        waits = [asyncio.create_task(made.handle({"type": "do"})) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        assert not any(one.done() for one in waits)
+        await made.operations.resume("one")
+        assert [(await one)["success"] for one in waits] == [True] * 5
+
+
 @pytest.mark.parametrize("held", [True, False])
 async def test_a_task_waits_for_the_organs_of_a_new_coordinator_if_its_connection_has_waited_for_the_process(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, held: bool
@@ -268,19 +303,19 @@ async def test_moves_are_planned_and_made_one_at_a_time_and_refused_in_the_docum
     coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await coordinator.moves() == {"success": True, "moves": []}
-    moved = asyncio.Event()
+    moved, moving = asyncio.Event(), []
 
-    async def move(organ_id: str, index: int, *, timeout_s: float) -> str:
+    async def replace(organ_id: str, index: int, *, timeout_s: float, commit: Any) -> SimpleNamespace:
+        moving.append(index)
         await asyncio.wait_for(moved.wait(), timeout_s)
-        return f"node of {organ_id}[{index}]"
+        return SimpleNamespace(place=f"node of {organ_id}[{index}]")
 
-    monkeypatch.setattr(coordinator._life.organism, "move", move)
-    first = asyncio.create_task(coordinator.move("one", 0, 60.0))
-    await asyncio.sleep(0)
-    second = await coordinator.move("one", 1, 60.0)
-    assert (second["success"], second["error"]) == (False, "another replica is being moved")
+    monkeypatch.setattr(coordinator._life.organism, "replace", replace)
+    moves = [asyncio.create_task(coordinator.move("one", index, 60.0)) for index in (0, 1)]
+    await asyncio.sleep(0.05)
+    assert moving == [0]
     moved.set()
-    assert await first == {"success": True, "to": "node of one[0]"}
+    assert [await one for one in moves] == [{"success": True, "to": f"node of one[{index}]"} for index in (0, 1)]
 
     await coordinator.shutdown()
     refused = await coordinator.moves()
