@@ -166,7 +166,7 @@ class Operations:
         while True:
             await asyncio.sleep(STEP_S)
             try:
-                if self._orders.drained:
+                if self._orders.drained and self._life.is_settled:
                     await self._evacuate()
             except Exception as error:
                 # The next step tries again; the rest of the Coordinator goes on.
@@ -175,12 +175,13 @@ class Operations:
     async def _evacuate(self) -> None:
         for node in list(self._orders.drained):
             for key in self._on(node):
-                self._life.require_settled()
-                if key in self._stays and _now() < self._stays[key][1]:
+                before, not_before = self._stays.get(key, ("", 0.0))
+                if _now() < not_before:
                     continue
                 if why := await self._leave(key, node):
                     self._stays[key] = (why, _now() + AGAIN_AFTER_S)
-                    logger.warning("%s[%d] stays on drained node %s: %s", *key, node, why)
+                    if why != before:
+                        logger.warning("%s[%d] stays on drained node %s: %s", *key, node, why)
                 else:
                     self._stays.pop(key, None)
 
