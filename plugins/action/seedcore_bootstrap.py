@@ -34,5 +34,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
                 # Other reports are outdated (no Coordinator, the old one), or the job is about to return the same.
                 progress.show(report, elapsed_s=elapsed_s)
 
-        job = Job(self, task_vars, limit_s=params["wait_timeout"] + params["command_timeout"])
+        job = Job(self, task_vars, limit_s=params["wait_timeout"] + params["bake_seconds"] + params["command_timeout"])
         return {**result, **job.run(look, show)}

@@ -13,6 +13,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "replace": {"type": "bool", "default": False},
     "expected_release": {"type": "str"},
     "expected_agents": {"type": "str"},
+    "bake_seconds": {"type": "int", "default": 0},
+    "bake_tolerance": {"type": "float", "default": 0.5},
     "config": {"type": "path"},
     "executable": {"type": "path", "default": "seedcore"},
     "command_timeout": {"type": "int", "default": 30},
@@ -21,7 +23,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 def faults(params: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the options, one text per fault, each with the expected value."""
-    found: list[str] = status.minimum_faults(params, {"wait_timeout": 1, "retries": 0, "command_timeout": 1})
+    least = {"wait_timeout": 1, "retries": 0, "command_timeout": 1, "bake_seconds": 0, "bake_tolerance": 0}
+    found: list[str] = status.minimum_faults(params, least)
     found += status.empty_faults(params, ("expected_release", "config", "executable"))
     return found
 
@@ -30,6 +33,8 @@ def argv(params: Mapping[str, Any], *, dry_run: bool) -> list[str]:
     """Return the command."""
     words = [params["executable"], "bootstrap", "--json", "--wait-timeout", str(params["wait_timeout"])]
     words += ["--retries", str(params["retries"])]
+    if params["bake_seconds"]:
+        words += ["--bake", str(params["bake_seconds"]), "--bake-tolerance", str(params["bake_tolerance"])]
     if params["config"] is not None:
         words += ["--config", params["config"]]
     return words + ["--replace"] * params["replace"] + ["--dry-run"] * dry_run
@@ -44,6 +49,7 @@ def outcome(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> di
         "action": str(found.get("action") or "none"),
         "creations": int(found.get("attempts") or 0),
         "cause": str(found.get("cause") or ""),
+        "baked": str(found.get("baked") or ""),
     }
 
 

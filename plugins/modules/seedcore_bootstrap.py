@@ -34,6 +34,17 @@ options:
   expected_agents:
     description: Id of the agents' layer that is about to be active; with it, check mode predicts a reload.
     type: str
+  bake_seconds:
+    description:
+      - When organs are replaced in a running organism, one new process of each takes its share of the tasks for this
+        many seconds, beyond O(wait_timeout), and is compared with the old ones; 0 or more.
+      - If it is worse, the old organs are kept and the module fails.
+    type: int
+    default: 0
+  bake_tolerance:
+    description: Share by which a new process may be slower, larger, or fail more often, 0 or more.
+    type: float
+    default: 0.5
   config:
     description: Path of organism.yaml on the host; default is that of the executable's settings.
     type: path
@@ -80,6 +91,11 @@ cause:
   description: Traceback of the last failed creation, empty if none failed.
   returned: always
   type: str
+baked:
+  description: Result of the comparison in one line, empty if there was none.
+  returned: always
+  type: str
+  sample: "30 s, 412 tasks on new, 0 failed (old: 1 of 1,630)"
 healthy:
   description: Whether the Coordinator is healthy.
   returned: always
@@ -153,7 +169,7 @@ def main() -> None:
     if wrong := bootstrap.faults(params):
         text = "; ".join(wrong)
         module.fail_json(msg=text, **result(bootstrap.outcome(None, cli.unhealthy("usage", text))))
-    timeout_s = params["wait_timeout"] + params["command_timeout"]
+    timeout_s = params["wait_timeout"] + params["bake_seconds"] + params["command_timeout"]
     answer = cli.run(bootstrap.argv(params, dry_run=module.check_mode), timeout_s=timeout_s)
     try:
         document = cli.document(answer)

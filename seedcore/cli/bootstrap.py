@@ -20,6 +20,7 @@ from seedcore.core.settings import Settings
         examples=[
             ("seedcore bootstrap", "use the file in $SEEDCORE_CONFIG"),
             ("seedcore bootstrap --config organism.yaml --wait-timeout 300", "allow a slow start"),
+            ("seedcore bootstrap --bake 30", "keep the old organs if the new ones do worse for 30 s"),
             ("seedcore bootstrap --dry-run", "print what it would do"),
         ],
         codes=STATUS_CODES,
@@ -37,6 +38,17 @@ from seedcore.core.settings import Settings
 )
 @click.option("--replace", is_flag=True, help="Replace a running Coordinator even if nothing has changed.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; print what it would do.")
+@click.option(
+    "--bake",
+    type=Seconds(zero=True),
+    default=0.0,
+    show_default=True,
+    help="Compare one new process of each changed organ with the old ones for this many more seconds.",
+)
+@click.option(
+    "--bake-tolerance", type=click.FloatRange(min=0.0), default=0.5, show_default=True,
+    help="Share by which the new process may be slower, larger, or fail more often.",
+)  # fmt: skip
 @click.option("--keep-desired", is_flag=True, hidden=True, help="For the supervisor: start the last desired organism.")
 def bootstrap(
     *,
@@ -46,6 +58,8 @@ def bootstrap(
     retries: int,
     replace: bool,
     dry_run: bool,
+    bake: float,
+    bake_tolerance: float,
     keep_desired: bool,
 ) -> int:
     """Make sure that the Coordinator runs with this release and this configuration.
@@ -64,13 +78,15 @@ def bootstrap(
     with Progress(limit_s=wait_timeout) as progress:
         outcome = ensure(
             settings, spec, wait_timeout_s=wait_timeout, retries=retries, replace=replace, dry_run=dry_run,
-            keep_desired=keep_desired, on_progress=progress,
+            keep_desired=keep_desired, bake_s=bake, bake_tolerance=bake_tolerance, on_progress=progress,
         )  # fmt: skip
     if as_json:
         out_json(outcome.to_dict())
     else:
         would = "would " if dry_run else ""
         say(f"action: {would}{outcome.action} (attempts {outcome.attempts}, {outcome.elapsed_s:.1f} s)")
+        if outcome.baked:
+            say(f"baked: {outcome.baked}")
         out(report_block(outcome.report))
         if outcome.cause:
             # Ray adds an empty line after each line; --json keeps the text unchanged.

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from seedcore.coordinator.activity import Activity
+from seedcore.coordinator.bake import Bake
 from seedcore.coordinator.builtin_tasks import BUILTINS, Answer, succeeded
 from seedcore.coordinator.disks import Disks
 from seedcore.coordinator.http.app import create_app
@@ -246,22 +247,27 @@ class Coordinator(metaclass=ActorClass):
         self._count(kind, answer, time.monotonic() - started)
         yield answer
 
-    async def reload(self, spec: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    async def reload(
+        self, spec: Mapping[str, Any], timeout_s: float, bake: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
         """Change to another organism in place: replace only organs whose spec has changed.
 
-        If the new organs do not start, everything is undone. A process that Ray restarts later starts as the new
-        organism, too.
+        If the new organs do not start or are worse, everything is undone. A process that Ray restarts later starts as
+        the new organism, too.
 
         Args:
             spec: ``OrganismSpec.to_dict()``.
             timeout_s: Time limit in seconds for the new organs to start.
+            bake: ``seconds`` and ``tolerance`` of the comparison with the old organs, None for none.
 
         Returns:
-            ``{"success": true, "kept": [ids], "replaced": [ids], "added": [ids], "removed": [ids]}``, or
+            ``{"success": true, "kept": [ids], "replaced": [ids], "added": [ids], "removed": [ids]}``, ``baked`` like
+            :meth:`OrganismManager.reload`, or
             ``{"success": false, "error", "error_type", "traceback"}`` if the organism was not changed.
         """
         try:
-            changes = await self._life.reload(OrganismSpec.from_dict(spec), timeout_s=timeout_s)
+            wanted = OrganismSpec.from_dict(spec)
+            changes = await self._life.reload(wanted, timeout_s=timeout_s, bake=Bake(**(bake or {})))
         except Exception as error:
             cause = error.__cause__
             text = cause.traceback_text if isinstance(cause, AgentStartError) else ""

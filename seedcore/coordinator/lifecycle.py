@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
+from seedcore.coordinator.bake import NO_BAKE, Bake
 from seedcore.coordinator.inheritance import Inheritance
 from seedcore.coordinator.orders import Orders
 from seedcore.coordinator.organ_actors import OrganRuntime, actor_names, living_names, organ_identity
@@ -144,16 +145,16 @@ class Lifecycle:
         self._enter(Phase.STARTING)
         self._work = asyncio.create_task(self._start_again())
 
-    async def reload(self, spec: OrganismSpec, *, timeout_s: float) -> dict[str, list[str]]:
+    async def reload(self, spec: OrganismSpec, *, timeout_s: float, bake: Bake = NO_BAKE) -> dict[str, list[str]]:
         """Change to another organism in place; see :meth:`OrganismManager.reload`.
 
         Raises:
-            InitializationError: The new organism did not start; the old one is back.
+            InitializationError: The new organism did not start, or is worse; the old one is back.
             OrganUnavailableError: The organism is not running, or is already being changed.
         """
         self.require_settled()
         self._enter(Phase.RELOADING)
-        self._work = asyncio.create_task(self._reload(spec, timeout_s))
+        self._work = asyncio.create_task(self._reload(spec, timeout_s, bake))
         work: asyncio.Task[dict[str, list[str]]] = self._work
         try:
             # Do not cancel it with its caller, which may go away earlier.
@@ -329,7 +330,7 @@ class Lifecycle:
         else:
             self._started()
 
-    async def _reload(self, spec: OrganismSpec, timeout_s: float) -> dict[str, list[str]]:
+    async def _reload(self, spec: OrganismSpec, timeout_s: float, bake: Bake = NO_BAKE) -> dict[str, list[str]]:
         began = False
 
         async def commit(generations: Mapping[str, int]) -> None:
@@ -342,7 +343,9 @@ class Lifecycle:
 
         try:
             async with self._changing:
-                changes = await self.organism.reload(spec, release=self._release, timeout_s=timeout_s, commit=commit)
+                changes = await self.organism.reload(
+                    spec, release=self._release, timeout_s=timeout_s, commit=commit, bake=bake
+                )
         except Exception as error:
             logger.warning("the organism was not changed: %s", error)
             if began:

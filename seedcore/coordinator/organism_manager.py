@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from seedcore.coordinator import organ_actors, organ_reports
+from seedcore.coordinator.bake import NO_BAKE, Bake, compare, pick
 from seedcore.coordinator.node_silence import NodeSilence
 from seedcore.coordinator.node_watch import NodeWatch
 from seedcore.coordinator.orders import Orders
@@ -116,19 +117,21 @@ class OrganismManager(OrganismView):
         timeout_s: float,
         commit: Callable[[Mapping[str, int]], Awaitable[None]],
         release: str | None = None,
+        bake: Bake = NO_BAKE,
     ) -> dict[str, list[str]]:
         """Change to another organism in place; organs with an unchanged spec and release are not touched.
 
         The processes of new and changed organs start beside the old ones. Without room for both, the old ones end
-        first, and the organ's tasks wait for the new ones, within their deadlines. When all are ready, ``commit`` is
-        awaited with the generations, the routes change, and the old processes end after their tasks. A failure before
-        that is undone.
+        first, and the organ's tasks wait for the new ones, within their deadlines. When all are ready and no worse than
+        the old ones, ``commit`` is awaited with the generations, the routes change, and the old processes end after
+        their tasks. A failure before that is undone.
 
         Returns:
-            Ids of the organs: ``{"kept": [...], "replaced": [...], "added": [...], "removed": [...]}``.
+            Ids of the organs: ``{"kept": [...], "replaced": [...], "added": [...], "removed": [...]}``, and ``baked``
+            with one line if processes were compared.
 
         Raises:
-            InitializationError: The new organs did not start in time; the old organism is kept.
+            InitializationError: The new organs did not start in time, or are worse; the old organism is kept.
         """
         old, new = {organ.id: organ for organ in self.spec.organs}, {organ.id: organ for organ in spec.organs}
         before, self._release, self._identities = self._release, release or self._release, {}
@@ -140,13 +143,15 @@ class OrganismManager(OrganismView):
             "removed": [key for key in old if key not in new],
         }
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s + bake.seconds):
                 beside, first = await self._with_room([new[key] for key in (*changes["added"], *changes["replaced"])])
                 generations = {**self.generations}
                 for key in beside:
                     generations |= next_generations(self.generations, key) if key in old else {}
                 self._coming = {key: self._make(new[key], generations) for key in beside}
                 await self._bring_up(self._coming)
+                if line := await self._bake(bake):
+                    changes["baked"] = [line]
                 self._away = frozenset(first)
                 await self._put(*(new[key] for key in first))
                 await self._bring_up({key: self._replicas[key] for key in first})
@@ -167,6 +172,20 @@ class OrganismManager(OrganismView):
             self._retiring.remove(replica)
             self._count_past(replica)
         return changes
+
+    async def _bake(self, bake: Bake) -> str:
+        """Send tasks to one new process of each changed organ, too, and compare it; return one line, "" if none was."""
+        old = {key: ones for key, ones in self._replicas.items() if key not in self._orders.paused}
+        pairs = {key: (ones[0], tuple(old[key])) for key, ones in self._coming.items() if key in old}
+        if not bake.seconds or not pairs:
+            return ""
+        self._baking = {key: new for key, (new, _) in pairs.items()}
+        self._notice()
+        try:
+            return await compare(pairs, bake, changed=lambda: self._changed)
+        finally:
+            self._baking = {}
+            self._notice()
 
     async def obey_pause(self, organ_id: str) -> None:
         """Let the processes of an organ begin no more tasks, or begin them again, as it is ordered.
@@ -362,12 +381,11 @@ class OrganismManager(OrganismView):
         organ = self._organs.get(organ_id)
         if organ is None:
             raise OrganUnavailableError(f"there is no organ {organ_id!r}, organs are: {', '.join(self._organs)}")
-        usable = [replica for replica in self._replicas[organ_id] if replica.usable]
+        usable = [replica for replica in self._taking(organ_id) if replica.usable]
         if not usable:
             why = organ_reports.why(organ, self._replicas[organ_id], self._state(organ_id))
             raise OrganUnavailableError(why, retry_after_s=0.5)
-        replica = min(usable, key=lambda candidate: candidate.in_flight)
-        return replica, self._limit_s(organ, task)
+        return pick(usable, self._baking.get(organ_id)), self._limit_s(organ, task)
 
     @staticmethod
     def _limit_s(organ: OrganSpec, task: Task) -> float:

@@ -35,6 +35,8 @@ class OrganismView:
         self._coming: dict[str, list[Replica]] = {}
         # Organs whose old processes had to end first, so that their tasks wait for the new ones.
         self._away: frozenset[str] = frozenset()
+        # New processes that take their share of the tasks beside the old ones, by organ.
+        self._baking: dict[str, Replica] = {}
         # Processes that finish their last tasks, and the counts of those that are gone.
         self._retiring: list[Replica] = []
         self._past_tasks: dict[str, list[dict[str, Any]]] = {}
@@ -48,7 +50,8 @@ class OrganismView:
         states = {organ_id: self._state(organ_id) for organ_id in self._organs}
         # During a reload, not all new processes have started, whatever the state of the old ones.
         coming = [key for key, ones in self._coming.items() if not all(one.settled for one in ones)]
-        return organ_reports.stage(states, coming, waits=sum(replica.waits for replica in self._all()))
+        text = organ_reports.stage(states, coming, waits=sum(replica.waits for replica in self._all()))
+        return f"{text}; comparing old and new: {', '.join(self._baking)}" if self._baking else text
 
     @property
     def progress(self) -> dict[str, int]:
@@ -114,8 +117,7 @@ class OrganismView:
     def table(self) -> dict[str, Any]:
         """Return the routing table for clients: see :class:`seedcore.dispatch.routing_table.TableNews`."""
         organs = {
-            key: organ_reports.route(organ, self._replicas[key], self._state(key))
-            for key, organ in self._organs.items()
+            key: organ_reports.route(organ, self._taking(key), self._state(key)) for key, organ in self._organs.items()
         }
         return {**self._routes.to_dict(), "organs": organs}
 
@@ -134,6 +136,11 @@ class OrganismView:
     def held(self) -> int:
         """Return the number of tasks from the Coordinator that are in paused organs."""
         return sum(one.in_flight for one in self._current() if one.spec.id in self._orders.paused)
+
+    def _taking(self, organ_id: str) -> list[Replica]:
+        """Return the processes among which the tasks of an organ are spread."""
+        new = self._baking.get(organ_id)
+        return self._replicas[organ_id] if new is None else [*self._replicas[organ_id], new]
 
     def _tasks(self, organ_id: str) -> list[dict[str, Any]]:
         counting = [*self._replicas[organ_id], *(one for one in self._retiring if one.spec.id == organ_id)]

@@ -56,6 +56,7 @@ class Outcome:
         fingerprint: Fingerprint of the wanted organism.
         report: The last report.
         cause: Traceback of the last failed creation, empty if none failed.
+        baked: Result of the comparison of old and new processes in one line, empty if there was none.
     """
 
     action: str
@@ -65,6 +66,7 @@ class Outcome:
     report: Report
     fingerprint: str = ""
     cause: str = ""
+    baked: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with the report under ``status``."""
@@ -78,6 +80,7 @@ class Outcome:
             "reason": self.report.reason,
             "message": self.report.message,
             "cause": self.cause,
+            "baked": self.baked,
             "status": self.report.to_dict(),
         }
 
@@ -91,6 +94,8 @@ def bootstrap(
     replace: bool = False,
     dry_run: bool = False,
     keep_desired: bool = False,
+    bake_s: float = 0.0,
+    bake_tolerance: float = 0.5,
     on_progress: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Make sure that one healthy Coordinator runs with this spec and release.
@@ -98,19 +103,25 @@ def bootstrap(
     Args:
         settings: Where the cluster is.
         spec: The organism.
-        wait_timeout_s: Time limit for everything, in seconds; then it returns the present state, and a Coordinator
-            that is initializing goes on.
+        wait_timeout_s: Time limit for everything but ``bake_s``, in seconds; then it returns the present state, and a
+            Coordinator that is initializing goes on.
         retries: Number of retries of a failed creation (with back-off, within the deadline).
         replace: Replace a Coordinator even if nothing differs.
         dry_run: Only return what would be done.
         keep_desired: Start what ``desired.json`` wants, and do not change the file (for the supervisor). If no
             Coordinator is wanted any more, do nothing; an organism in the file replaces ``spec``.
+        bake_s: Seconds for which a reload lets one new process of each changed organ take its share of the tasks, and
+            compares it with the old ones; 0 compares nothing.
+        bake_tolerance: Share by which the new process may be worse.
         on_progress: Called with one line for each change.
 
     Raises:
         ConfigError: The token cannot be read or the state directory cannot be written.
     """
     run = _Run(settings, spec, timeout_s=wait_timeout_s, repeats=keep_desired, say=on_progress or _silent)
+    if bake_s:
+        run.bake = {"seconds": bake_s, "tolerance": bake_tolerance}
+        run.deadline += bake_s
     if dry_run:
         report = run.probe()
         action = decide(report, run.ours, replace=replace).action
@@ -202,6 +213,8 @@ class _Run:
         self.action = "none"
         self.attempts = 0
         self.cause = ""
+        self.bake: dict[str, float] = {}
+        self.baked = ""
         self.driver = Driver(settings, self.remaining)
         self._take(spec)
         self._created = ""
@@ -318,6 +331,7 @@ class _Run:
             report=report,
             fingerprint=self.ours.fingerprint,
             cause=self.cause,
+            baked=self.baked,
         )
 
     def _take(self, spec: OrganismSpec) -> None:
@@ -345,7 +359,10 @@ class _Run:
     def _reload(self, before: Report, why: str) -> Report:
         self.say(f"reloading: {why}")
         answer = self.driver.reload(
-            self.spec, budget_s=max(1.0, self.remaining() * RELOAD_SHARE), meanwhile=self._tell_progress
+            self.spec,
+            budget_s=max(1.0, (self.remaining() - self.bake.get("seconds", 0.0)) * RELOAD_SHARE),
+            meanwhile=self._tell_progress,
+            bake=self.bake or None,
         )
         if answer is not None and answer["success"] is not True:
             # Nothing has changed, except that some organs had to restart.
@@ -355,6 +372,9 @@ class _Run:
                 before, healthy=False, status=Status.UNHEALTHY, reason=Reason.INIT_FAILED, message=message,
                 evidence={"traceback": self.cause},
             )  # fmt: skip
+        if answer is not None and (lines := answer.get("baked")):
+            self.baked = "; ".join(lines)
+            self.say(f"baked: {self.baked}")
         return self.wait()
 
     def _tell_progress(self) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import ClusterError
@@ -93,13 +93,21 @@ class Driver:
         )
         return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no public name for it
 
-    def reload(self, spec: OrganismSpec, *, budget_s: float, meanwhile: Callable[[], None]) -> dict[str, Any] | None:
+    def reload(
+        self,
+        spec: OrganismSpec,
+        *,
+        budget_s: float,
+        meanwhile: Callable[[], None],
+        bake: Mapping[str, float] | None = None,
+    ) -> dict[str, Any] | None:
         """Reload the Coordinator with this organism; return its answer, None if it takes longer than the time left.
 
         Args:
             spec: The organism.
-            budget_s: Seconds after which the Coordinator undoes everything.
+            budget_s: Seconds after which the Coordinator undoes everything, without those of the comparison.
             meanwhile: Called repeatedly while it works.
+            bake: ``seconds`` and ``tolerance`` of the comparison of old and new processes, None for none.
         """
         import ray
         from ray.exceptions import RayError
@@ -111,7 +119,7 @@ class Driver:
             return {"success": False, "error": "there is no Coordinator any more"}
         deadline = time.monotonic() + max(1.0, self._remaining())
         try:
-            reference: Any = handle.reload.remote(spec.to_dict(), budget_s)
+            reference: Any = handle.reload.remote(spec.to_dict(), budget_s, *([dict(bake)] if bake else []))
             while not ray.wait([reference], timeout=_POLL_S)[0]:
                 if time.monotonic() >= deadline:
                     return None

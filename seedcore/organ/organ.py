@@ -25,6 +25,7 @@ import ray
 
 from seedcore.core import logs
 from seedcore.core.backoff import Backoff
+from seedcore.core.memory import resident_bytes
 from seedcore.core.organ_snapshot import AgentFailure, AgentState, Snapshot
 from seedcore.core.spec import OrganSpec
 from seedcore.core.task import failure, task_type_of
@@ -220,10 +221,11 @@ class Organ:
         """Return a nonce that has taken the path of a task, through the queue and an agent's thread.
 
         Returns:
-            ``nonce, organ_id, replica, pid``, and ``error`` if no agent can take a task.
+            ``nonce, organ_id, replica, pid``, ``memory`` in bytes, and ``error`` if no agent can take a task.
         """
         error = await self._work.prove()
-        answer = {"nonce": nonce, "organ_id": self._spec.id, "replica": self._replica, "pid": os.getpid()}
+        own = {"organ_id": self._spec.id, "replica": self._replica, "pid": os.getpid(), "memory": resident_bytes()}
+        answer = {"nonce": nonce, **own}
         return answer if error is None else {**answer, "error": error}
 
     async def stop(self) -> list[dict[str, Any]]:

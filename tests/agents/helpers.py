@@ -19,6 +19,11 @@ def echo(task: Task) -> dict[str, Any]:
     return {"echo": dict(task.params), "pid": os.getpid()}
 
 
+def refuses(task: Task) -> None:
+    """Fail every task."""
+    raise ValueError(f"not with {task.type}")
+
+
 def says(task: Task) -> int:
     """Log and print a text, and return the pid."""
     logging.getLogger("mine").info("logged: %s", task.params["text"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 from functools import partial
@@ -127,6 +128,37 @@ def test_whoever_calls_by_plain_http_sees_no_error_while_organs_are_replaced(
 
     assert organ_pids(shared.probe()) != before
     assert [answer for answer in answers if answer.get("success") is not True] == []
+
+
+def test_new_processes_that_do_worse_than_the_old_ones_are_taken_back(shared: Organism, tmp_path: Path) -> None:
+    shared.up({"id": "one", "agent": "helpers:FailsWhileFileExists", "options": {"path": str(tmp_path / "none")}})
+    before, ended = organ_pids(shared.probe()), threading.Event()
+
+    def call() -> None:
+        with httpx.Client(headers={"Authorization": f"Bearer {shared.settings.token()}"}, timeout=60) as client:
+            while not ended.wait(0.02):
+                client.post(f"{shared.settings.http_url}/coordinator/tasks", json={"type": "task_1", "params": {}})
+
+    def bake(**organ: Any) -> tuple[int, dict[str, Any]]:
+        path = shared.config({"id": "one", **organ})
+        done = shared.run("bootstrap", "--config", str(path), "--json", "--bake", "8")
+        return done.returncode, json.loads(done.stdout)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    try:
+        code, outcome = bake(agent="helpers:refuses")
+        assert (code, outcome["reason"]) == (1, "init_failed")
+        assert re.search(r"organ one: the new process is worse: \d+ of \d+ tasks failed", outcome["message"])
+        assert organ_pids(shared.probe()) == before
+
+        code, outcome = bake(agent="helpers:echo")
+    finally:
+        ended.set()
+        caller.join()
+    assert (code, outcome["action"]) == (0, "reload"), outcome
+    assert re.fullmatch(r"8 s, [1-9]\d* tasks on new, 0 failed \(old: 0 of [1-9]\d*\)", outcome["baked"])
+    assert organ_pids(shared.probe()) != before
 
 
 def test_tasks_of_an_organ_that_is_replaced_end_first(shared: Organism, tmp_path: Path) -> None:

@@ -23,6 +23,15 @@ def test_a_coordinator_that_was_created_is_a_change(executable: Executable, run:
     assert arguments == ["bootstrap", "--json", "--wait-timeout", "7", "--retries", "1", "--replace"]
 
 
+def test_the_comparison_of_old_and_new_processes_is_passed_on_and_reported(executable: Executable, run: Run) -> None:
+    line = "30 s, 412 tasks on new, 0 failed (old: 1 of 1,630)"
+    executable.prints(outcome(HEALTHY, action="reload", changed=True, baked=line))
+    result = run("seedcore_bootstrap", executable=str(executable.path), bake_seconds=30, bake_tolerance=0.25)
+    assert result["baked"] == line
+    ((arguments, _),) = executable.calls()
+    assert arguments[-4:] == ["--bake", "30", "--bake-tolerance", "0.25"]
+
+
 def test_a_coordinator_that_is_right_already_is_no_change(executable: Executable, run: Run) -> None:
     executable.prints(outcome(HEALTHY))
     result = run("seedcore_bootstrap", executable=str(executable.path))
@@ -83,7 +92,9 @@ def test_check_mode_knows_the_agents_that_are_about_to_be_active(
     assert (found["changed"], found["action"]) == (action != "none", action)
 
 
-@pytest.mark.parametrize("options", [{"wait_timeout": 0}, {"retries": -1}, {"executable": " "}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"wait_timeout": 0}, {"bake_seconds": -1}, {"retries": -1}, {"executable": " "}], ids=str
+)
 def test_bad_arguments_fail_before_anything_runs(executable: Executable, run: Run, options: dict[str, Any]) -> None:
     executable.prints(outcome(HEALTHY))
     result = run("seedcore_bootstrap", **{"executable": str(executable.path), **options})

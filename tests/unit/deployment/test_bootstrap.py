@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +138,7 @@ class Hands:
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
         self.calls: list[str] = []
+        self.bakes: list[Mapping[str, float] | None] = []
         self.fails = 0
         self.death: dict[str, Any] = {}
         self.answer: dict[str, Any] | None = None
@@ -162,8 +163,17 @@ class Hands:
             self.cluster.coordinator |= {"state": "DEAD", "death_cause": self.death}
         return actor_id
 
-    def reload(self, spec: OrganismSpec, *, budget_s: float, meanwhile: Callable[[], None]) -> dict[str, Any] | None:
+    def reload(
+        self,
+        spec: OrganismSpec,
+        *,
+        budget_s: float,
+        meanwhile: Callable[[], None],
+        bake: Mapping[str, float] | None = None,
+    ) -> dict[str, Any] | None:
         self.calls.append(f"reload {spec.source}")
+        self.bakes.append(bake)
+        self.limits["reload"] = budget_s
         assert budget_s >= 1.0
         meanwhile()
         if self.answer is None:
@@ -387,6 +397,22 @@ def test_a_reload_that_was_refused_changes_nothing_and_says_why(cluster: FakeClu
     assert (outcome.report.reason, outcome.cause) == ("init_failed", "Traceback: x")
     assert outcome.report.message == "the running organism was not changed: agent new_agent_0 did not start"
     assert wanted(cluster) == ("running", OLD.fingerprint())
+
+
+def test_the_time_of_a_comparison_is_added_to_the_time_limit_and_its_result_told(
+    cluster: FakeCluster, hands: Hands
+) -> None:
+    hands.runs(OLD)
+    line = "30 s, 412 tasks on new, 0 failed (old: 1 of 1,630)"
+    hands.answer = {"success": True, "baked": [line]}
+    said: list[str] = []
+
+    outcome = bootstrap(cluster.settings, NEW, wait_timeout_s=1.0, bake_s=3000.0, on_progress=said.append)
+
+    assert outcome.baked == outcome.to_dict()["baked"] == line
+    assert f"baked: {line}" in said
+    assert hands.bakes == [{"seconds": 3000.0, "tolerance": 0.5}]
+    assert hands.limits["reload"] <= 1.0
 
 
 def test_a_degraded_organism_that_is_ours_is_wanted_too(cluster: FakeCluster, hands: Hands) -> None:
