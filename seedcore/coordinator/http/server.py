@@ -45,6 +45,8 @@ _ABORT_S = 1.0
 # How long clients with open connections may take until their next request, before a planned end; nobody waits for it.
 LAST_REQUESTS_S = 2.0
 _FIRST_REQUEST_S = 0.3
+# How long a connection may take until its first request, on a busy machine, before it is closed.
+_LATE_REQUEST_S = 2.0
 _LAST_BEGIN_S = 0.5
 _POLL_S = 0.02
 _CLOSE = (b"connection", b"close")
@@ -163,8 +165,9 @@ class HttpServer:
         for one in server.servers:
             one.close()
         self._listener.close()
-        # The last connections to be accepted are still sending their requests.
+        # The last connections to be accepted are still sending their requests; the idle ones have had one.
         await _until(lambda: not connections, _FIRST_REQUEST_S)
+        await _until(lambda: all(getattr(one, "cycle", one) for one in connections), _LATE_REQUEST_S)
         for connection in list(connections):
             connection.shutdown()
         # Requests that have just arrived begin before the caller refuses others.
