@@ -6,8 +6,10 @@ is the result, by place. It runs in a separate process, because Ansible's collec
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +152,8 @@ class Renderer:
 
         self.loader = DataLoader()
         self.loader.set_basedir(str(ROOT))
-        self.inventory = InventoryManager(loader=self.loader, sources=[asked_inventory()])
+        with asked_inventory() as path:
+            self.inventory = InventoryManager(loader=self.loader, sources=[path])
         self.variables = VariableManager(loader=self.loader, inventory=self.inventory)
         self.variables._extra_vars = {key: _trusted(value, trust_as_template) for key, value in extra.items()}
         HostVars(self.inventory, self.variables, self.loader)
@@ -242,13 +245,13 @@ class Renderer:
         return {name: _tried(templar.template, variables[name]) for name in names}
 
 
-def asked_inventory() -> str:
-    """Write the inventory to a file that Ansible can read, and return its path."""
-    import tempfile  # noqa: PLC0415
-
-    with tempfile.NamedTemporaryFile("w", suffix=".ini", delete=False) as stream:
+@contextlib.contextmanager
+def asked_inventory() -> Iterator[str]:
+    """Write the inventory to a file for a moment, and yield its path."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ini") as stream:
         stream.write(INVENTORY)
-    return stream.name
+        stream.flush()
+        yield stream.name
 
 
 def _trusted(value: Any, trust: Any) -> Any:
