@@ -63,7 +63,7 @@ check: $(VENV)/dev ## run all linters, the unit, Ansible and integration tests a
 test: $(VENV)/dev ## run the full test suite of one machine, see docs/testing.md
 	$(tiers) test
 
-test-all: $(VENV)/dev ## run make test, then every other molecule scenario and ten minutes of load
+test-all: $(VENV)/dev ## run make test, then every other molecule scenario, twelve broken releases, and ten minutes of load
 	$(tiers) test-all
 
 shell: ## start a shell with the environment of the deployment on this machine, or of the one in ray_prefix=PATH

@@ -14,6 +14,7 @@ Command = Sequence[str]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The tests of each directory share one deployment and run in order; the two directories may run in parallel.
 CHECKOUT = "tests/deploy/checkout"
+BROKEN = "tests/deploy/broken"
 
 
 def _nothing_missing() -> str:
@@ -75,6 +76,7 @@ _REST = sorted(
     {path.parent.name for path in Path(__file__).parents[1].glob("molecule/*/molecule.yml")}
     - {*CONTAINERS, "gate_red", "chaos"}
 )
+_OTHERS = ("--ignore", CHECKOUT, "--ignore", BROKEN)
 _RAY = ("tests/integration", "tests/test_coordinator_async_init.py")
 
 TIERS = {
@@ -102,8 +104,10 @@ TIERS = {
         # The shortest test of a whole deployment on this machine.
         Tier("deploy-local", _pytest(CHECKOUT, "-m", "smoke_deploy")),
         Tier("deploy-checkout", _pytest(CHECKOUT, "-m", "not alone"), limit_s=3600.0),
-        Tier("deploy", _pytest("tests/deploy", "--ignore", CHECKOUT, "-m", "not alone"), limit_s=3600.0),
+        Tier("deploy", _pytest("tests/deploy", *_OTHERS, "-m", "not alone"), limit_s=3600.0),
         Tier("alone-deploy", _pytest("tests/deploy", "-m", "alone"), skip_codes=_NOTHING_ALONE),
+        # -s prints a table: the fault, what the run said, seconds until it was healthy again, tasks that failed.
+        Tier("broken-releases", _pytest(BROKEN, "-s"), limit_s=3600.0),
         Tier("browser", _pytest("tests/browser"), _no_browser),
         Tier("monitoring", _pytest("tests/monitoring"), _no_prometheus),
         Tier("containers", [["molecule/run", *CONTAINERS]], skip_codes=_NO_DOCKER),
@@ -125,5 +129,5 @@ PLANS: dict[str, Plan] = {
     "deploy-test": [[["deploy-checkout"], ["deploy"]], [["alone-deploy"]]],
     "check": [[["lint", "unit", "integration"], ["sanity", "ansible", "deploy-local"]], [["alone-integration"]]],
     "test": _TEST,
-    "test-all": [*_TEST, [["other-containers"]], [["soak"]]],
+    "test-all": [*_TEST, [["other-containers"]], [["broken-releases"]], [["soak"]]],
 }
