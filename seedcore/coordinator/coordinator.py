@@ -252,8 +252,7 @@ class Coordinator(metaclass=ActorClass):
     ) -> dict[str, Any]:
         """Change to another organism in place: replace only organs whose spec has changed.
 
-        If the new organs do not start or are worse, everything is undone. A process that Ray restarts later starts as
-        the new organism, too.
+        If the new organs do not start or are worse, everything is undone; else Ray restarts this process with the new.
 
         Args:
             spec: ``OrganismSpec.to_dict()``.
@@ -261,13 +260,12 @@ class Coordinator(metaclass=ActorClass):
             bake: ``seconds`` and ``tolerance`` of the comparison with the old organs, None for none.
 
         Returns:
-            ``{"success": true, "kept": [ids], "replaced": [ids], "added": [ids], "removed": [ids]}``, ``baked`` like
-            :meth:`OrganismManager.reload`, or
-            ``{"success": false, "error", "error_type", "traceback"}`` if the organism was not changed.
+            ``success`` with the result of :meth:`OrganismManager.reload`, or ``{"success": false, "error",
+            "error_type", "traceback"}`` if the organism was not changed.
         """
         try:
-            wanted = OrganismSpec.from_dict(spec)
-            changes = await self._life.reload(wanted, timeout_s=timeout_s, bake=Bake(**(bake or {})))
+            new = OrganismSpec.from_dict(spec)
+            changes = await self._life.reload(new, timeout_s=timeout_s, bake=Bake(**(bake or {})))
         except Exception as error:
             cause = error.__cause__
             text = cause.traceback_text if isinstance(cause, AgentStartError) else ""

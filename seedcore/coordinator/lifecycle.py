@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from seedcore.coordinator.bake import NO_BAKE, Bake
 from seedcore.coordinator.inheritance import Inheritance
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 ADOPT_WITHIN_S = 10.0
 # Time for the processes of another release to start, in addition to their own limits.
 RENEWAL_EXTRA_S = 60.0
+_T = TypeVar("_T")
 PUT_BACK = Backoff((1.0, 5.0, 15.0))
 
 
@@ -155,14 +156,7 @@ class Lifecycle:
         self.require_settled()
         self._enter(Phase.RELOADING)
         self._work = asyncio.create_task(self._reload(spec, timeout_s, bake))
-        work: asyncio.Task[dict[str, list[str]]] = self._work
-        try:
-            # Do not cancel it with its caller, which may go away earlier.
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            if work.cancelled():
-                raise OrganUnavailableError("the organism was shut down meanwhile") from None
-            raise
+        return await _whole(self._work)
 
     async def replace(self, organ_id: str, index: int, *, timeout_s: float) -> Replica:
         """Replace one process; see :meth:`OrganismManager.replace`. A reload or another replacement waits meanwhile.
@@ -171,16 +165,10 @@ class Lifecycle:
             OrganUnavailableError | InitializationError: It was not replaced, or is not back in time.
         """
         self.require_settled()
-        # Do not cancel it with its caller, which may go away earlier.
         work = asyncio.create_task(self._replace(organ_id, index, timeout_s))
         self._replacing.add(work)
         work.add_done_callback(self._replacing.discard)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            if work.cancelled():
-                raise OrganUnavailableError("the organism was shut down meanwhile") from None
-            raise
+        return await _whole(work)
 
     async def shutdown(self) -> None:
         """Stop every organ after its tasks in flight."""
@@ -439,3 +427,17 @@ class Lifecycle:
         if phase is not Phase.STARTING:
             self._first_start_ended.set()
         self._on_change()
+
+
+async def _whole(work: asyncio.Task[_T]) -> _T:
+    """Wait for a change of the organism, which goes on if its caller goes away.
+
+    Raises:
+        OrganUnavailableError: It was cancelled by a shutdown.
+    """
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        if work.cancelled():
+            raise OrganUnavailableError("the organism was shut down meanwhile") from None
+        raise
