@@ -20,7 +20,7 @@ from seedcore.core.settings import Settings
         examples=[
             ("seedcore bootstrap", "use the file in $SEEDCORE_CONFIG"),
             ("seedcore bootstrap --config organism.yaml --wait-timeout 300", "allow a slow start"),
-            ("seedcore bootstrap --bake 30", "keep the old organs if the new ones do worse for 30 s"),
+            ("seedcore bootstrap --bake 30", "compare new and old organs first"),
             ("seedcore bootstrap --dry-run", "print what it would do"),
         ],
         codes=STATUS_CODES,
@@ -39,12 +39,9 @@ from seedcore.core.settings import Settings
 @click.option("--replace", is_flag=True, help="Replace a running Coordinator even if nothing has changed.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; print what it would do.")
 @click.option(
-    "--bake",
-    type=Seconds(zero=True),
-    default=0.0,
-    show_default=True,
+    "--bake", type=Seconds(zero=True), default=0.0, show_default=True,
     help="Compare one new process of each changed organ with the old ones for this many more seconds.",
-)
+)  # fmt: skip
 @click.option(
     "--bake-tolerance", type=click.FloatRange(min=0.0), default=0.5, show_default=True,
     help="Share by which the new process may be slower, larger, or fail more often.",
