@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -292,6 +293,25 @@ def test_what_piled_up_while_a_node_was_away_is_spread_again_by_a_rebalance(
     assert "nothing to move" in again.stderr
 
 
+@contextlib.contextmanager
+def under_load(work: Callable[[], dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Repeat work in four threads, also after a failure only to the end of the block; yield the answers."""
+    ends, answers = threading.Event(), list[dict[str, Any]]()
+
+    def repeat() -> None:
+        while not ends.is_set():
+            answers.append(work())
+
+    with ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(repeat) for _ in range(4)]
+        try:
+            yield answers
+        finally:
+            ends.set()
+        for one in running:
+            one.result(timeout=120)
+
+
 def test_an_operator_pauses_replaces_and_drains_under_load_and_the_next_coordinator_knows(
     organism: Organism, cluster: RayHead
 ) -> None:
@@ -309,15 +329,7 @@ def test_an_operator_pauses_replaces_and_drains_under_load_and_the_next_coordina
     def pids() -> list[int]:
         return [replica["pid"] for replica in organism.told()["organs"][0]["replicas"]]
 
-    ends = threading.Event()
-
-    def load() -> list[dict[str, Any]]:
-        answers = []
-        while not ends.is_set():
-            answers.append(sleep())
-        return answers
-
-    with ThreadPoolExecutor(4) as threads:
+    with ThreadPoolExecutor(1) as threads:
         paused = organism.run("pause", "pay")
         assert paused.returncode == 0, paused.stderr
         assert paused.stdout.startswith("pay is paused by 'cluster' since ")
@@ -333,7 +345,7 @@ def test_an_operator_pauses_replaces_and_drains_under_load_and_the_next_coordina
         assert waits.result(timeout=60)["success"] is True
         eventually(lambda: organism.probe().healthy, what="all is well")
 
-        running = [threads.submit(load) for _ in range(4)]
+    with under_load(sleep) as answers:
         before = pids()
         replaced = organism.run("replace", "pay")
         assert replaced.returncode == 0, replaced.stderr
@@ -344,8 +356,6 @@ def test_an_operator_pauses_replaces_and_drains_under_load_and_the_next_coordina
         assert drained.stdout == "worker is drained: no organ is left there\n"
         assert {name for names in names_of(organism).values() for name in names} == {"head"}
         assert "drained: worker" in organism.run("status").stdout
-        ends.set()
-        answers = [answer for one in running for answer in one.result(timeout=60)]
     assert len(answers) > 40
     assert [answer for answer in answers if not answer["success"]] == []
 

@@ -26,6 +26,11 @@ _RULES = """
 include-name = "POST /coordinator/tasks"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "504"]
 checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "504"]
+
+[[operations]]
+include-name-regex = "POST /coordinator/(rebalance|organs/.*/replace)"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "503"]
+checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "503"]
 """
 
 
