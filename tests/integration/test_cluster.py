@@ -347,11 +347,11 @@ def test_an_operator_pauses_replaces_and_drains_under_load_and_the_next_coordina
 
     with under_load(sleep) as answers:
         before = pids()
-        replaced = organism.run("replace", "pay")
+        replaced = organism.run("replace", "pay", timeout_s=300)
         assert replaced.returncode == 0, replaced.stderr
         assert len(replaced.stdout.splitlines()) == 2
         assert not set(before) & set(pids())
-        drained = organism.run("drain", "worker")
+        drained = organism.run("drain", "worker", timeout_s=300)
         assert drained.returncode == 0, drained.stderr
         assert drained.stdout == "worker is drained: no organ is left there\n"
         assert {name for names in names_of(organism).values() for name in names} == {"head"}
