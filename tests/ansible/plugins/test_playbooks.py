@@ -219,6 +219,19 @@ def test_a_wrong_option_of_an_operation_is_one_clear_error_before_any_connection
     assert words in " ".join(done.stdout.rpartition("RED on")[2].split())
 
 
+def test_a_playbook_that_runs_as_a_part_knows_that_it_is_one() -> None:
+    """Alone, they take the lock and require hosts; as a part, that is the matter of the whole."""
+    parts = {"bootstrap.yml", "monitoring.yml", "ray.yml", "seedcore.yml"}
+    seen = set()
+    for path in (ROOT / "playbooks").rglob("*.yml"):
+        for play in yaml.safe_load(path.read_text()):
+            name = Path(play.get("ansible.builtin.import_playbook", "")).name
+            if name in parts:
+                seen.add(name)
+                assert play.get("vars", {}).get("ray_lock_kept") is True, f"{path}: {name}"
+    assert seen == parts
+
+
 def test_a_run_that_would_ask_no_host_is_red(tmp_path: Path) -> None:
     (tmp_path / "empty.yml").write_text("all: {hosts: {elsewhere: }}")
     for name in sorted(ENTRIES):
