@@ -284,6 +284,22 @@ async def test_no_request_fails_while_one_coordinator_follows_another(site: Site
     await second.stop()
 
 
+async def test_a_client_that_sends_its_first_request_late_is_answered_before_a_planned_end(site: Site) -> None:
+    site.start()
+    server = site.server()
+    await server.start()
+    reader, writer = await asyncio.open_connection(HOST, site.address.port)
+    pausing = asyncio.create_task(server.pause(resume_after_s=600.0, last_requests_s=0.1))
+    await asyncio.sleep(0.8)  # as a client on a busy machine
+
+    writer.write(b"GET / HTTP/1.1\r\nHost: coordinator.example\r\n\r\n")
+
+    assert b" 200 " in await reader.readline()
+    writer.close()
+    await pausing
+    await server.stop()
+
+
 async def test_a_handshake_waits_for_the_next_coordinator_too(site: Site) -> None:
     issued = trustme.CA().issue_cert("coordinator.example")
     pem, key = site.directory / "server.pem", site.directory / "server.key"
