@@ -39,6 +39,8 @@ seedcore:
         task_timeout_s: 300
         queue_limit: 4
       - {id: other, type: Test, agent: seedcore.agents:utility, task_types: [echo]}
+    schedules:
+      - {id: nightly, every: 1d, task: {type: echo, params: {text: x}}}
 """
 
 
