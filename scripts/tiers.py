@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,10 @@ ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "build" / "reports"
 # Lines of output shown for a tier that failed; its log has all of them.
 SHOWN_LINES = 400
+# Lines of pytest, Ansible, molecule and debootstrap that name a cause; the last of them are repeated above the table.
+CAUSE = re.compile(r"^(E  |FAILED|ERROR|E: )|^(\S+ )?(fatal|failed|error):|FAILED!|: FAILED in|\bError\b|failed for ")
+CAUSE_LINES = 12
+CAUSE_COLUMNS = 300
 END_S = 60.0
 
 
@@ -82,6 +87,9 @@ class Runner:
         for name in (name for phase in plan for lane in phase for name in lane):
             if name not in {outcome.tier for outcome in self.outcomes}:
                 self.outcomes.append(Outcome(name, "FAILED", note="did not run"))
+        for outcome in self.outcomes:
+            if outcome.failed and not self.live:
+                say(last_words(outcome.tier, self.reports / f"{outcome.tier}.log"))
         say(table(self.outcomes, time.monotonic() - begun))
         return int(any(outcome.failed for outcome in self.outcomes))
 
@@ -174,6 +182,16 @@ def end(process: subprocess.Popen[bytes], sent: signal.Signals) -> None:
     """Send a signal to a command and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, sent)
+
+
+def last_words(tier: str, log: Path) -> str:
+    """Return the lines of a failed tier that name a cause, or its last lines, to be read without the whole output."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return f"{tier}: no output"
+    causes = [line for line in lines if CAUSE.search(line)] or lines
+    return "\n".join([f"{tier}:", *(f"  {line[:CAUSE_COLUMNS]}" for line in causes[-CAUSE_LINES:])])
 
 
 def junit(report: Path) -> tuple[int | None, str]:

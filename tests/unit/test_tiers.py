@@ -49,6 +49,22 @@ def test_a_tier_that_fails_stops_no_other_and_its_output_is_shown(
     assert table["bad"][3] == f"exit code 7; {tmp_path}/bad.log"
 
 
+def test_the_causes_of_a_failed_tier_are_repeated_beside_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiers = (
+        sh("hosts", "echo 'fatal: [head-1]: FAILED! => no route'; seq 500; exit 1"),
+        sh("mute", "seq 500; exit 1"),
+        sh("well", "echo 'fatal: nothing'"),
+    )
+
+    assert run(tmp_path, [[["hosts", "mute", "well"]]], *tiers) == 1
+
+    last = capsys.readouterr().out.split("==== end of mute ====")[1]
+    assert "hosts:\n  fatal: [head-1]: FAILED! => no route\nmute:\n  489\n" in last
+    assert "nothing" not in last
+
+
 def test_a_tier_runs_all_its_commands_and_fails_with_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, [[["lint"]]], sh("lint", "echo first; exit 1", "echo second")) == 1
     assert "first\nsecond\n" in capsys.readouterr().out
