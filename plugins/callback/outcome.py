@@ -30,7 +30,7 @@ from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
 
 MAX_HOSTS = 10
-# In roles/deployment/tasks/give_up.yml: it ends a run after a rescue and repeats the message of the failure.
+# In roles/deployment/tasks/give_up.yml: ends a run after a rescue, repeats the message of the failure, may add text.
 ENDING_TASK = "End a run that has failed"
 
 
@@ -57,7 +57,10 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's
         """Show the result, and remember the last failure of the host."""
-        if result.task.get_name().endswith(ENDING_TASK) and result.host.get_name() in self._failed:
+        failed = self._failed.get(result.host.get_name())
+        if failed and result.task.get_name().endswith(ENDING_TASK):
+            if (said := cause_of(result.result)).startswith(failed[1]):
+                self._failed[result.host.get_name()] = (failed[0], said)
             return
         if not ignore_errors:
             self._remember(result)

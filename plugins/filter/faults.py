@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,7 +26,19 @@ def argument_faults(values: Mapping[str, Any], options: Mapping[str, Any]) -> li
         for name, value in known.items()
         if spec[name].get("type") == "bool" and isinstance(value, str) and value.lower() in _NO_FLAGS
     ]
-    return short + [str(message) for message in ArgumentSpecValidator(spec).validate(known).error_messages]
+    # As a limit, nan and inf allow everything, and they pass every check of a minimum.
+    endless = [name for name, value in known.items() if spec[name].get("type") == "float" and _is_endless(value)]
+    finite = [f"{name} is {known.pop(name)}: give a finite number" for name in endless]
+    return short + finite + [str(message) for message in ArgumentSpecValidator(spec).validate(known).error_messages]
+
+
+def _is_endless(value: Any) -> bool:
+    try:
+        return not math.isfinite(float(value))
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,11 +48,13 @@ def faults(params: Mapping[str, Any]) -> list[str]:
 
 
 def minimum_faults(params: Mapping[str, Any], minimum: Mapping[str, int]) -> list[str]:
-    """Return the numbers that are too small, one text each."""
+    """Return the numbers that are too small or not finite, one text each."""
+    given = {name: params[name] for name in minimum if params.get(name) is not None}
+    # nan is below nothing, and above nothing.
     return [
-        f"{name} is {params[name]}, expected {least} or more"
-        for name, least in minimum.items()
-        if params.get(name) is not None and params[name] < least
+        f"{name} is {value}, expected {minimum[name]} or more{'' if math.isfinite(value) else ', and finite'}"
+        for name, value in given.items()
+        if not minimum[name] <= value < math.inf
     ]
 
 

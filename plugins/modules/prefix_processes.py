@@ -71,7 +71,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import processes
+from ansible_collections.seedcore.cluster.plugins.module_utils import processes, status
 
 KILL_TIMEOUT_S = 10.0
 
@@ -99,6 +99,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    if wrong := status.minimum_faults(module.params, {"timeout": 0}):
+        module.fail_json(msg="; ".join(wrong))
     prefix, also = module.params["prefix"], module.params["also"]
     found = _find(prefix, also)
     if module.params["state"] == "listed":

@@ -80,7 +80,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import logs
+from ansible_collections.seedcore.cluster.plugins.module_utils import logs, status
 
 REQUEST_TIMEOUT_S = 5.0
 UNAUTHORIZED = (401, 403)
@@ -185,6 +185,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params: dict[str, Any] = module.params
+    if wrong := status.minimum_faults(params, {"timeout": 0, "interval": 0}):
+        module.fail_json(msg="; ".join(wrong))
     begun = time.monotonic()
 
     def look(timeout_s: float) -> str:

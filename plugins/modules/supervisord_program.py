@@ -84,7 +84,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import logs, processes
+from ansible_collections.seedcore.cluster.plugins.module_utils import logs, processes, status
 from ansible_collections.seedcore.cluster.plugins.module_utils.supervisord import BAD_NAME, Supervisord
 
 INTERVAL_S = 0.1
@@ -282,6 +282,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    if wrong := status.minimum_faults(params, {"timeout": 0}):
+        module.fail_json(msg="; ".join(wrong))
     server = Supervisord(params["socket"])
     deadline = time.monotonic() + params["timeout"]
     act = {"started": start, "stopped": stop, "absent": remove}[params["state"]]

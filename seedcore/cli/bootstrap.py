@@ -9,7 +9,7 @@ import sys
 import click
 
 from seedcore.cli.base import FAILED, OK, STATUS_CODES, config_option, json_option, load, manual
-from seedcore.cli.params import Seconds
+from seedcore.cli.params import Seconds, Share
 from seedcore.cli.progress import Progress
 from seedcore.cli.render import out, out_json, plain, printable, report_block, say
 from seedcore.core.settings import Settings
@@ -43,7 +43,7 @@ from seedcore.core.settings import Settings
     help="Compare one new process of each changed organ with the old ones for this many more seconds.",
 )  # fmt: skip
 @click.option(
-    "--bake-tolerance", type=click.FloatRange(min=0.0), default=0.5, show_default=True,
+    "--bake-tolerance", type=Share(), default=0.5, show_default=True,
     help="Share by which the new process may be slower, larger, or fail more often.",
 )  # fmt: skip
 @click.option("--keep-desired", is_flag=True, hidden=True, help="For the supervisor: start the last desired organism.")

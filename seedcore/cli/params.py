@@ -33,6 +33,23 @@ class Seconds(click.ParamType[float]):
         return number
 
 
+class Share(click.ParamType[float]):
+    """A finite number, 0 or more."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse ``value``."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        # nan is neither.
+        if not 0 <= number < math.inf:
+            self.fail(f"got {value!r}, expected a finite number, 0 or more", param, ctx)
+        return number
+
+
 class Text(click.ParamType[str]):
     """Text that is not empty."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,6 +42,15 @@ def test_a_flag_of_one_letter_is_refused_with_the_remedy() -> None:
     assert argument_faults({"ray_become": "n"}, {"ray_become": {"type": "bool"}}) == [
         "ray_become is 'n': give true or false"
     ]
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-inf", "1e999", math.nan, math.inf, 10**400], ids=lambda value: str(value)[:9]
+)
+def test_a_number_that_is_no_limit_is_refused(value: Any) -> None:
+    options = {"ray_max_clock_skew": {"type": "float"}}
+    assert argument_faults({"ray_max_clock_skew": "0.5"}, options) == []
+    assert argument_faults({"ray_max_clock_skew": value}, options)[0].endswith(": give a finite number")
 
 
 def test_what_nft_would_refuse_as_a_network_is_named() -> None:

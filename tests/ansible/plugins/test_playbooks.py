@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -62,6 +63,20 @@ RED = """
       rescue:
         - name: Release the lock after a failure
           ansible.builtin.include_role: {name: seedcore.cluster.ray, tasks_from: give_up, rolespec_validate: false}
+"""
+
+GREEN_OR_NOT = """
+- name: Check
+  hosts: ray_head
+  gather_facts: false
+  tasks:
+    - name: Check
+      block:
+        - name: Require a healthy Coordinator
+          ansible.builtin.fail: {msg: "{{ cause }}"}
+      rescue:
+        - name: Go back to what was green in a later play, or end the run
+          ansible.builtin.include_role: {name: seedcore.cluster.seedcore, tasks_from: red, rolespec_validate: false}
 """
 
 
@@ -163,12 +178,15 @@ def test_variables_are_checked_before_any_connection_to_a_host(tmp_path: Path) -
     check = ROOT / "playbooks/parts/check_variables.yml"
     away = ["ansible_connection=ssh", "ansible_host=192.0.2.1", f"ray_prefix={tmp_path}/sc"]
     good = run_playbook(tmp_path, check, *away)
-    bad = run_playbook(tmp_path, check, *away, "ray_proxy_url=proxy", "seedcore_http_port=70000")
+    endless = ["seedcore_bake_tolerance=nan", json.dumps({"ray_poll_interval": math.inf})]
+    bad = run_playbook(tmp_path, check, *away, "ray_proxy_url=proxy", "seedcore_http_port=70000", *endless)
 
     assert good.returncode == 0, good.stdout + good.stderr
     assert bad.returncode == 2
     assert "ray_proxy_url must begin with" in bad.stdout
     assert "seedcore_http_port must be 1 to 65535, got 70000" in bad.stdout
+    assert "seedcore_bake_tolerance is nan: give a finite number" in bad.stdout
+    assert "ray_poll_interval is inf: give a finite number" in bad.stdout
 
 
 def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> None:
@@ -182,6 +200,26 @@ def test_a_red_run_leaves_no_lock_and_names_what_has_failed(tmp_path: Path) -> N
     assert done.stdout.count("RED on") == 1
     assert done.stdout.count("the disk is full") == 3, "where it happens, and last"
     assert not Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("cause", "given", "why"),
+    [
+        ("init_failed: no", "", ". Nothing was reverted: no other release was green with the Ray of the nodes"),
+        ("network: no", "", ". Nothing was reverted: another release would not mend that"),
+        ("init_failed: no", "seedcore_revert_on_red=false", ". Nothing was reverted: seedcore_revert_on_red is false"),
+        ("init_failed: no", "before=", ""),
+    ],
+)
+def test_a_red_run_says_why_there_is_nothing_to_go_back_to(tmp_path: Path, cause: str, given: str, why: str) -> None:
+    (tmp_path / "check.yml").write_text(GREEN_OR_NOT)
+    # A run that has activated nothing has nothing to revert.
+    variables = [f"ray_prefix={tmp_path}/sc", "ray_become=false", json.dumps({"cause": cause})]
+    before = [] if given == "before=" else ["seedcore_before=0.1.0-aaaaaaaaaaaa"]
+    done = run_playbook(tmp_path, tmp_path / "check.yml", *variables, *before, given or "x=y")
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith(f"RED on head-1, at: Require a healthy Coordinator\n{cause}{why}")
 
 
 @pytest.mark.parametrize(

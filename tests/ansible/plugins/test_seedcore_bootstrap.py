@@ -93,7 +93,9 @@ def test_check_mode_knows_the_agents_that_are_about_to_be_active(
 
 
 @pytest.mark.parametrize(
-    "options", [{"wait_timeout": 0}, {"bake_seconds": -1}, {"retries": -1}, {"executable": " "}], ids=str
+    "options",
+    [{"wait_timeout": 0}, {"bake_seconds": -1}, {"bake_tolerance": "nan"}, {"retries": -1}, {"executable": " "}],
+    ids=str,
 )
 def test_bad_arguments_fail_before_anything_runs(executable: Executable, run: Run, options: dict[str, Any]) -> None:
     executable.prints(outcome(HEALTHY))

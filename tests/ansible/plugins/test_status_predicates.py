@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ def test_the_defaults_have_no_fault() -> None:
         ({"wait_timeout": -5, "wait": True}, "wait_timeout is -5, expected 1 or more"),
         ({"wait_sleep": 0}, "wait_sleep is 0, expected 1 or more"),
         ({"stable_s": -1}, "stable_s is -1, expected 0 or more"),
+        ({"stable_s": math.nan}, "stable_s is nan, expected 0 or more, and finite"),
+        ({"command_timeout": math.inf}, "command_timeout is inf, expected 1 or more, and finite"),
         ({"command_timeout": 0}, "command_timeout is 0, expected 1 or more"),
         ({"expected_nodes": 0}, "expected_nodes is 0, expected 1 or more"),
         ({"expected_release": " "}, "expected_release is empty, expected a text or no expected_release at all"),

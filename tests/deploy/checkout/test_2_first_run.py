@@ -23,6 +23,7 @@ FAULT = "organ first: agent first_agent_0 did not start: FileNotFoundError"
 def test_an_organ_that_does_not_start_is_red_with_its_cause(site: Site, red: Run) -> None:
     assert red.returncode != 0
     assert f"init_failed: Coordinator initialization failed: {FAULT}" in red.output
+    assert red.last_lines[-1].endswith("Nothing was reverted: no other release was green with the Ray of the nodes")
     assert red.failed_after_s < 150, "long before the 300 s of the wait are over"
     evidence = site.deployment.directory / "evidence.txt"
     for text in (red.output, evidence.read_text()):

@@ -41,6 +41,8 @@ TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: disk is
         (["status", "--expected-nodes", "0"], ["--expected-nodes", "0", "x>=1"]),
         (["status", "--expected-release", ""], ["--expected-release", "empty"]),
         (["bootstrap", "--wait-timeout", "0"], ["--wait-timeout", "'0'", "above 0"]),
+        (["bootstrap", "--bake-tolerance", "nan"], ["--bake-tolerance", "'nan'", "finite"]),
+        (["bootstrap", "--bake-tolerance", "-1"], ["--bake-tolerance", "'-1'", "0 or more"]),
         (["bootstrap", "--retries", "-1"], ["--retries", "-1", "0<=x<=100"]),
         (["bootstrap", "--config", "/no/such/organism.yaml"], ["/no/such/organism.yaml"]),
         (["config", "check", "--config", "/no/such/organism.yaml"], ["/no/such/organism.yaml"]),
