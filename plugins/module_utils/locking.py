@@ -10,14 +10,14 @@ import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.seedcore.cluster.plugins.module_utils import cli
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LOCKED = re.compile(r"(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==")
+_LOCKED = re.compile(r"(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^\s;\\]+)")
 _SHOWN_LINES = 10
 
 
@@ -52,12 +52,14 @@ def resolve(request: Request, *, uv: str, timeout_s: float) -> str:
     Raises:
         ResolutionError: There is no such set of versions, or the resolution failed.
     """
-    locked = {canonical(name) for name in _LOCKED.findall(request.lock.read_text(encoding="utf-8"))}
-    brought = {canonical(name_of(wheel)) for wheel in request.wheels}
+    pinned = _LOCKED.findall(f"{request.lock.read_text(encoding='utf-8')}\n{request.package}")
+    pinned += [(name_of(wheel), wheel.name.split("-")[1]) for wheel in request.wheels]
+    versions: dict[str, set[str]] = {}
+    for name, version in pinned:
+        versions.setdefault(canonical(name), set()).add(version)
     if match := _NAME.match(request.package):
-        brought.add(canonical(match[0]))
-    wanted = set().union(*(needs(wheel) for wheel in request.wheels)) if request.wheels else set()
-    if not request.requirements and wanted <= locked | brought:
+        versions.setdefault(canonical(match[0]), set())
+    if not request.requirements and all(_is_met(need, versions) for wheel in request.wheels for need in needs(wheel)):
         return ""
     with tempfile.TemporaryDirectory() as scratch:
         asked, answer_file = Path(scratch, "asked.in"), Path(scratch, "extra.txt")
@@ -67,7 +69,7 @@ def resolve(request: Request, *, uv: str, timeout_s: float) -> str:
         argv = [uv, "pip", "compile", "--quiet", "--directory", scratch, "--universal", "--generate-hashes"]
         argv += ["--no-header", "--no-annotate", "--python-version", request.python]
         argv += ["--constraint", str(request.lock), "--output-file", str(answer_file)]
-        argv += [part for name in sorted(locked | brought) for part in ("--no-emit-package", name)]
+        argv += [part for name in sorted(versions) for part in ("--no-emit-package", name)]
         if request.wheelhouse:
             argv += ["--no-index", "--offline", "--find-links", str(_unpacked(request.wheelhouse, Path(scratch)))]
         answer = cli.run([*argv, str(asked)], timeout_s=timeout_s)
@@ -79,8 +81,27 @@ def resolve(request: Request, *, uv: str, timeout_s: float) -> str:
         return answer_file.read_text(encoding="utf-8")
 
 
-def needs(wheel: Path) -> set[str]:
-    """Return the names that a wheel requires, except those of its extras.
+def _is_met(need: str, versions: Mapping[str, Collection[str]]) -> bool:
+    """Return whether these versions certainly satisfy a requirement."""
+    match = _NAME.match(need)
+    known = versions.get(canonical(match[0])) if match else None
+    if known is None:
+        return False
+    try:
+        # Ansible needs it too, so the controller has it.
+        from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
+    except ImportError:
+        return not re.search(r"[<>=~@]", need.partition(";")[0])
+    try:
+        wanted = Requirement(need)
+    except InvalidRequirement:
+        return False
+    # A package of which only the place is known is believed.
+    return not wanted.url and all(wanted.specifier.contains(version, prereleases=True) for version in known)
+
+
+def needs(wheel: Path) -> list[str]:
+    """Return what a wheel requires, except for its extras.
 
     Raises:
         ResolutionError: The file is not a wheel.
@@ -92,8 +113,7 @@ def needs(wheel: Path) -> set[str]:
     except zipfile.BadZipFile as error:
         raise ResolutionError(f"{wheel.name} is not a wheel: {error}") from error
     required = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Requires-Dist:")]
-    found = [_NAME.match(line) for line in required if not re.search(r";.*\bextra\b", line)]
-    return {canonical(match[0]) for match in found if match}
+    return [line for line in required if not re.search(r";.*\bextra\b", line)]
 
 
 def name_of(wheel: Path) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -179,6 +180,17 @@ def test_requirements_that_contradict_the_lock_are_named(workshop: Workshop, ind
     result = workshop.collect("seedcore==1.0", "click==8.2", fails=True)
     assert "the extra requirements cannot be resolved:" in result["msg"]
     assert "click==8.2" in result["msg"]
+
+
+@pytest.mark.parametrize("needs", ["click==8.2", "click>8,!=8.0", "seedcore>=2"])
+def test_a_wheel_of_agents_that_contradicts_what_is_locked_is_named(
+    workshop: Workshop, index: Path, needs: str
+) -> None:
+    agents = wheel(workshop.directory / "mine", "agents", "1.0", needs=needs)
+    result = workshop.collect("seedcore==1.0", str(agents), fails=True)
+    assert "the extra requirements cannot be resolved:" in result["msg"]
+    assert "agents" in result["msg"]
+    assert re.split("[<>=]", needs)[0] in result["msg"]
 
 
 def test_hosts_without_an_index_get_what_the_wheelhouse_has(workshop: Workshop, tmp_path: Path) -> None:
