@@ -10,9 +10,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,10 +80,26 @@ def issue(directory: Path, authority: trustme.CA) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of ansible-playbook."""
+    """One run of ansible-playbook.
+
+    Attributes:
+        returncode: Exit code.
+        lines: Lines of output, each with the monotonic time at which it was printed.
+    """
 
     returncode: int
-    output: str
+    lines: Sequence[tuple[float, str]]
+
+    @property
+    def output(self) -> str:
+        """Return everything that was printed."""
+        return "".join(line for _, line in self.lines)
+
+    def printed_at(self, pattern: str) -> float:
+        """Return the monotonic time of the first line with the pattern."""
+        found = next((at for at, line in self.lines if re.search(pattern, line)), None)
+        assert found is not None, (pattern, self.output[-8000:])
+        return found
 
     @property
     def recap(self) -> dict[str, int]:
@@ -159,14 +177,14 @@ class Deployment:
         """Return the prefix of the deployment."""
         return self.directory / "sc"
 
-    def run(self, playbook: str, *arguments: str, **extra_vars: Any) -> Run:
-        """Run ``playbooks/<playbook>.yml`` and wait for its end."""
+    def run(self, playbook: str, *arguments: str, interrupt_at: str = "", **extra_vars: Any) -> Run:
+        """Run ``playbooks/<playbook>.yml`` and wait for its end; Ctrl-C comes at a line with ``interrupt_at``."""
         variables = self.directory / "variables.json"
         variables.write_text(json.dumps({**self.variables, **extra_vars}))
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SEEDCORE_"))}
         command, here = self._command(playbook)
         begun, blank = time.monotonic(), not self.prefix.exists()
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*self.wrapper, *command, "-e", f"@{variables}", *arguments],
             cwd=self.directory if self.collections else ROOT,
             env={
@@ -182,14 +200,29 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-            timeout=RUN_TIMEOUT_S,
             umask=self.umask,
         )
+        limit = threading.Timer(RUN_TIMEOUT_S, process.kill)
+        limit.start()
+        assert process.stdout is not None
+        try:
+            lines: list[tuple[float, str]] = []
+            for line in process.stdout:
+                lines.append((time.monotonic(), line))
+                if interrupt_at and re.search(interrupt_at, line):
+                    process.send_signal(signal.SIGINT)
+                    interrupt_at = ""
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            limit.cancel()
+            process.wait()
+            process.stdout.close()
         asked = " ".join([playbook, *arguments, *extra_vars])
         made = " (from blank)" if blank and self.prefix.exists() else ""
         _runs.append((asked + made, time.monotonic() - begun))
-        return Run(done.returncode, done.stdout)
+        return Run(process.returncode, lines)
 
     def _command(self, playbook: str) -> tuple[list[str], dict[str, str]]:
         """Return argv and environment to run a playbook of the checkout or of the installed collection."""
