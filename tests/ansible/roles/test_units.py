@@ -162,6 +162,24 @@ def test_the_directory_for_units_of_a_user_is_made(rendered: Callable[..., Any],
         assert steps[f"{place}: args"]["path"] == "/home/me/.config/systemd/user"
 
 
+@pytest.mark.parametrize(
+    ("kills", "manager", "written"), [(True, "auto", True), (False, "auto", False), (True, "supervisord", False)]
+)
+def test_a_service_can_be_killed_when_it_is_stopped(
+    rendered: Callable[..., Any], kills: Any, manager: str, written: Any
+) -> None:
+    given = {"service_prefix": "/opt/s", "service_name": "a", "service_manager": manager, "service_become": True}
+    steps = rendered("service", "stop", facts={"service_mgr": "systemd"}, service_stop_kills=kills, **given)
+    place = "Let the unit be killed: {{ service_name }}"
+
+    asked = [steps[f"{place}: when {number}"] for number in range(2) if f"{place}: when {number}" in steps]
+    assert all(asked) is written
+    drop_in = steps[f"{place}: args"]["files"][-1]
+    assert drop_in["path"] == "/run/systemd/system/a.service.d/retired.conf"
+    assert drop_in["content"].splitlines() == ["[Service]", "Restart=no", "KillSignal=SIGKILL"]
+    assert steps["Stop the unit: {{ service_name }}: args"]["daemon_reload"] is kills
+
+
 def test_a_unit_of_the_host_is_in_the_directory_of_root(variable: Callable[..., Any]) -> None:
     given = {"service_prefix": "/opt/s", "service_name": "a", "service_command": ["/x"], "service_become": True}
     lines = variable("__service_unit_text", "service", **given, service_user="ray").splitlines()
