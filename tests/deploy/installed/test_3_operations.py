@@ -8,6 +8,8 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from tests.deploy.conftest import Deployment
 
 pytestmark = pytest.mark.timeout(2400)
 
+# Where Ansible puts the parts of a backup.
+PARTS = Path(tempfile.gettempdir())
 # Prints the status codes of some URLs as JSON, asked with the token in the standard input.
 ASK = """
 import json, sys, urllib.error, urllib.request
@@ -27,6 +31,11 @@ for url in sys.argv[1:]:
         codes.append(error.code)
 print(json.dumps(codes))
 """
+
+
+def raylets(deployment: Deployment) -> set[int]:
+    """Return the processes of Ray's nodes."""
+    return {pid for pid, name in deployment.processes().items() if name == "raylet"}
 
 
 def codes(deployment: Deployment, token: str) -> list[int]:
@@ -115,20 +124,17 @@ def test_a_rotation_to_the_token_in_force_changes_nothing(deployed: Deployment) 
 
 
 def test_a_restart_says_what_it_would_do_and_then_how_long_the_organism_was_away(deployed: Deployment) -> None:
-    def raylets() -> set[int]:
-        return {pid for pid, name in deployed.processes().items() if name == "raylet"}
-
-    before = raylets()
+    before = raylets(deployed)
     predicted = deployed.run("restart", "--check").check()
     assert "Would restart localhost." in predicted.output
-    assert raylets() == before
+    assert raylets(deployed) == before
 
     run = deployed.run("restart").check()
 
     assert re.search(
         r"Restarted localhost. The organism was degraded for at most \d+ s, and away for at most", run.output
     )
-    assert not raylets() & before
+    assert not raylets(deployed) & before
     assert not (deployed.prefix / ".restart").exists()
     assert deployed.seedcore("submit", "echo", "--params", '{"text": "hi"}').returncode == 0
 
@@ -148,3 +154,26 @@ def test_a_backup_has_the_token_only_encrypted_and_is_for_its_owner_only(deploye
     assert parts["secrets.vault"].startswith(b"$ANSIBLE_VAULT;")
     assert token.encode() not in path.read_bytes()
     assert token not in run.output
+
+
+def test_a_head_comes_back_from_its_backup_and_what_is_refused_leaves_nothing(deployed: Deployment) -> None:
+    path, password, wrong = (deployed.directory / name for name in ("head.tar", "password", "wrong"))
+    wrong.write_text("another\n")
+    assert deployed.seedcore("token", "add", "later", "--scope", "read").returncode == 0
+    before, parts = raylets(deployed), set(PARTS.glob("seedcore-restore-*"))
+
+    refused = deployed.run("restore", **{"from": str(path)}, backup_vault_password_file=str(wrong))
+
+    assert refused.returncode == 2
+    assert f"Nothing was changed: the password in {wrong} does not decrypt the tokens of {path}" in " ".join(
+        refused.output.split()
+    )
+    assert raylets(deployed) == before
+    assert set(PARTS.glob("seedcore-restore-*")) == parts
+
+    deployed.run("restore", **{"from": str(path)}, backup_vault_password_file=str(password)).check()
+
+    assert not raylets(deployed) & before
+    assert set(PARTS.glob("seedcore-restore-*")) == parts
+    assert "later" not in deployed.seedcore("token", "list").stdout
+    assert deployed.seedcore("submit", "echo", "--params", '{"text": "hi"}').returncode == 0
