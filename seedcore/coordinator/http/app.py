@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 _ROUTES = (status, activity, health, organism, metrics, tasks, inbox, schedules, operations)
 
 
-def create_app(view: CoordinatorView, *, token: str | None, named: FindAccess = lambda _: None) -> FastAPI:
+async def _nobody(_: bytes) -> None:
+    """Know no named token."""
+
+
+def create_app(view: CoordinatorView, *, token: str | None, named: FindAccess | None = None) -> FastAPI:
     """Build the application.
 
     Args:
@@ -69,7 +73,7 @@ def create_app(view: CoordinatorView, *, token: str | None, named: FindAccess = 
     for router in (*(route.router(view) for route in _ROUTES), pages.router(for_people)):
         # include_router would make each request try every router in turn.
         app.router.routes.extend(router.routes)
-    app.add_middleware(Gate, token=token, named=named, pages=for_people)
+    app.add_middleware(Gate, token=token, named=named or _nobody, pages=for_people)
     add_document(app, needs_token=token is not None)
     return app
 

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -42,8 +42,8 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # The access of every request without authentication.
 _ANYBODY = Access("anybody", Scope.OPERATE)
 
-FindAccess = Callable[[bytes], Access | None]
-"""Returns the origin of some credentials, None if they match no named token."""
+FindAccess = Callable[[bytes], Awaitable[Access | None]]
+"""Returns the origin of some credentials, None if they match no token."""
 
 # Methods whose errors are logged; GET answers 503 as long as something is wrong.
 _WORTH_A_LINE = 400
@@ -151,7 +151,7 @@ class Gate:
         # Header values are bytes; starlette decodes them as latin-1.
         given = credentials.encode("latin-1")
         is_cluster = hmac.compare_digest(given, self._token)
-        access = Access(CLUSTER_TOKEN, Scope.OPERATE) if is_cluster else self._named(given)
+        access = Access(CLUSTER_TOKEN, Scope.OPERATE) if is_cluster else await self._named(given)
         if access is None:
             await _send_error(send, 403, "Forbidden", "the token is wrong, expired or revoked")
             return True

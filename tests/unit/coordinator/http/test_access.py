@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from seedcore.coordinator.http.app import create_app
 from seedcore.coordinator.http.middleware import OPEN_PATHS
 from seedcore.coordinator.http.named_tokens import NamedTokens
 from seedcore.core.access import OPERATE_TYPES, Scope, TokenFile
+from seedcore.core.settings import Settings
 
 if TYPE_CHECKING:
     from tests.unit.coordinator.http.conftest import View
@@ -105,14 +107,12 @@ async def test_a_task_that_operates_is_found_in_a_batch_too_and_written_down(
     assert "audit: token='operate'" in caplog.text
 
 
-async def test_a_token_counts_from_the_next_look_at_the_file_until_it_is_revoked_or_expires(
+async def test_a_token_is_valid_at_once_until_it_is_revoked_or_expires(
     by: Client, named: NamedTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = TokenFile(tmp_path)
     text = file.add("later", Scope.READ, now=time.time(), lifetime_s=3600)
     async with by(text) as client:
-        assert (await client.get("/coordinator/status")).status_code == 403
-        await named.refresh()
         assert (await client.get("/coordinator/status")).status_code == 200
         with monkeypatch.context() as later:
             now = time.time()
@@ -122,6 +122,51 @@ async def test_a_token_counts_from_the_next_look_at_the_file_until_it_is_revoked
         await named.refresh()
         answer = await client.get("/coordinator/status")
         assert (answer.status_code, answer.json()["error"]) == (403, "the token is wrong, expired or revoked")
+
+
+async def test_while_the_token_of_the_cluster_is_replaced_the_old_and_the_new_one_are_valid(
+    view: View, tmp_path: Path
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    settings = Settings(auth_enabled=True, token_path=path)
+    named = NamedTokens(tmp_path, settings.token)
+    app = create_app(view, token=TOKEN, named=named.access)
+
+    async def codes(*tokens: str) -> list[int]:
+        transport, found = httpx.ASGITransport(app), []
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            for token in tokens:
+                headers = {"Authorization": f"Bearer {token}"}
+                found.append(
+                    (await client.post("/coordinator/tasks", json={"type": "echo"}, headers=headers)).status_code
+                )
+        return found
+
+    assert await codes(TOKEN, "next") == [200, 403]
+    path.write_text("next")
+    assert await codes(TOKEN, "next", "another") == [200, 200, 403]
+    path.unlink()
+    await named.refresh()
+    assert await codes(TOKEN, "next") == [200, 403]
+
+
+async def test_many_unknown_tokens_at_once_cost_a_look_or_two_at_the_file(
+    by: Client, named: NamedTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, refresh = 0, named.refresh
+
+    async def counted() -> None:
+        nonlocal looks
+        looks += 1
+        await refresh()
+
+    monkeypatch.setattr(named, "refresh", counted)
+    async with by("wrong") as client:
+        answers = await asyncio.gather(*(client.get("/coordinator/status") for _ in range(50)))
+
+    assert {answer.status_code for answer in answers} == {403}
+    assert looks <= 2
 
 
 async def test_a_damaged_file_lets_nobody_in_but_the_cluster_and_is_said_once(
