@@ -215,6 +215,8 @@ class _Run:
         self.cause = ""
         self.bake: dict[str, float] = {}
         self.baked = ""
+        # What Ray had no place for during a reload, one text per process.
+        self._waits: list[str] = []
         self.driver = Driver(settings, self.remaining)
         self._take(spec)
         self._created = ""
@@ -367,7 +369,7 @@ class _Run:
         if answer is not None and answer["success"] is not True:
             # Nothing has changed, except that some organs had to restart.
             self.cause = str(answer.get("traceback") or "")
-            message = f"the running organism was not changed: {answer['error']}"
+            message = "; ".join([f"the running organism was not changed: {answer['error']}", *self._waits])
             return dataclasses.replace(
                 before, healthy=False, status=Status.UNHEALTHY, reason=Reason.INIT_FAILED, message=message,
                 evidence={"traceback": self.cause},
@@ -380,6 +382,7 @@ class _Run:
     def _tell_progress(self) -> None:
         report = self.probe()
         if report.status == Status.INITIALIZING:
+            self._waits = [part for part in report.message.split("; ") if " waits for " in part]
             self._tell(report)
 
 

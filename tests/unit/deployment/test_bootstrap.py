@@ -14,6 +14,7 @@ import pytest
 
 from seedcore.core.errors import DeadlineError
 from seedcore.core.release import release_id
+from seedcore.core.settings import Settings
 from seedcore.core.spec import OrganismSpec, OrganSpec
 from seedcore.deployment import bootstrap as module
 from seedcore.deployment import desired_state as desired
@@ -21,7 +22,7 @@ from seedcore.deployment.bootstrap import Outcome, bootstrap, shutdown
 from seedcore.deployment.convergence import Decision, Identity, decide
 from seedcore.deployment.desired_state import read_desired, write_desired
 from seedcore.status import probing as status
-from seedcore.status.report import Report
+from seedcore.status.report import Report, report_of
 from tests.support.fake_cluster import FakeCluster
 
 OURS = Identity(release="r1", fingerprint="f1")
@@ -397,6 +398,23 @@ def test_a_reload_that_was_refused_changes_nothing_and_says_why(cluster: FakeClu
     assert (outcome.report.reason, outcome.cause) == ("init_failed", "Traceback: x")
     assert outcome.report.message == "the running organism was not changed: agent new_agent_0 did not start"
     assert wanted(cluster) == ("running", OLD.fingerprint())
+
+
+def test_a_reload_that_found_no_room_says_what_was_missing(
+    cluster: FakeCluster, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands.runs(OLD)
+    hands.answer = {"success": False, "error": "organs a did not come up within 23.1 s"}
+    waits = "seedcore_organ.a.0~1 waits for CPU: 0.1, nowhere: 1"
+    report = report_of("reloading", f"reloading: 1 of 1 organs ready; starting: a; {waits}", status="initializing")
+    probe = status.probe
+
+    def look(settings: Settings, *, timeout_s: float) -> Report:
+        return report if hands.calls[-1:] == [f"reload {NEW.source}"] else probe(settings, timeout_s=timeout_s)
+
+    monkeypatch.setattr(module, "probe", look)
+
+    assert run(cluster).report.message.endswith(f": organs a did not come up within 23.1 s; {waits}")
 
 
 def test_the_time_of_a_comparison_is_added_to_the_time_limit_and_its_result_told(
