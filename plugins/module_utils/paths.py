@@ -15,6 +15,7 @@ import grp
 import os
 import pwd
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -324,3 +325,12 @@ def _refuse_untrusted(descriptor: int, part: str, here: Path) -> None:
         raise UntrustedLinkError(here / part, name(pwd.getpwuid, holder.st_uid))
     if holder.st_mode & _WRITABLE_BY_OTHERS and not holder.st_mode & stat.S_ISVTX:
         raise UntrustedLinkError(here / part, "anybody")
+
+
+def told(error: OSError) -> str:
+    """Return an error for people, with its path if that is known: a full disk names none, a copied tree has several."""
+    if isinstance(error, shutil.Error):
+        causes = error.args[0]
+        return str(causes[0][-1] if isinstance(causes, list) and causes else causes)
+    named = [str(error.filename)] if error.filename is not None else []
+    return ": ".join([*named, error.strerror or str(error)])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.seedcore.cluster.plugins.module_utils import cli, locking, source_tree
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, locking, paths, source_tree
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "package": {"type": "path", "required": True},
@@ -212,10 +212,8 @@ def copy(source: Path, target: Path) -> Path:
     """
     try:
         source_tree.copy(source, target)
-    except shutil.Error as error:
-        raise PackageError(f"{source} cannot be read: {error.args[0][0][2]}") from error
     except OSError as error:
-        raise PackageError(f"{source} cannot be read: {error.filename}: {error.strerror}") from error
+        raise PackageError(f"{source} cannot be read: {paths.told(error)}") from error
     return target
 
 

@@ -110,7 +110,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.seedcore.cluster.plugins.module_utils import cli, layers
+from ansible_collections.seedcore.cluster.plugins.module_utils import cli, layers, paths
 
 _COMMAND = """#!{python}
 from {module} import {function}
@@ -158,7 +158,7 @@ def main() -> None:
     except StepError as error:
         module.fail_json(msg=f"{module.params['path']}: {error}")
     except OSError as error:
-        module.fail_json(msg=f"{module.params['path']}: {error.filename}: {error.strerror}")
+        module.fail_json(msg=f"{module.params['path']}: {paths.told(error)}")
     module.exit_json(changed=True, seconds=seconds)
 
 

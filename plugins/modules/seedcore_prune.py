@@ -92,7 +92,7 @@ def main() -> None:
             for path in removed:
                 shutil.rmtree(prefix / path)
     except OSError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}")
+        module.fail_json(msg=paths.told(error))
     # That the layer is green is not part of the host's state.
     module.exit_json(changed=bool(removed), kept=sorted(kept), removed=removed)
 

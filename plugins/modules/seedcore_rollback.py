@@ -116,7 +116,7 @@ def main() -> None:
                 else:
                     paths.put(path, state)
         except OSError as error:
-            module.fail_json(msg=f"{error.filename}: {error.strerror}")
+            module.fail_json(msg=paths.told(error))
     module.exit_json(
         changed=bool(changes), id=chosen.id, release=str(chosen.document.get("release") or ""),
         agents=str(chosen.document.get("agents") or ""), before=active.rpartition("/")[2], green=chosen.green,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.seedcore.cluster.plugins.module_utils.paths import State, look, put
+from ansible_collections.seedcore.cluster.plugins.module_utils.paths import State, look, put, told
 
 
 @pytest.mark.parametrize("before", ["", "old"])
@@ -33,3 +35,16 @@ def test_a_file_has_its_mode_and_content_from_the_moment_it_is_there(
     assert seen == [(mode, "new")]
     assert look(path).mode == mode
     assert [entry.name for entry in tmp_path.iterdir()] == ["wrapper"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.ENOENT, "No such file or directory", "/a"), "/a: No such file or directory"),
+        (shutil.Error([("/a", "/b", "[Errno 28] No space left on device")]), "[Errno 28] No space left on device"),
+        (shutil.Error("Destination path '/b' already exists"), "Destination path '/b' already exists"),
+    ],
+)
+def test_every_error_of_a_disk_says_what_it_is(error: OSError, text: str) -> None:
+    assert told(error) == text
