@@ -105,7 +105,7 @@ FAULTS = (
         variables={"seedcore_bootstrap_wait_timeout": 30},
     ),
     Fault("organism.yaml is wrong", "max_concurrency", options={"__max_concurrency": -1}),
-    Fault("the dependencies conflict", "careful", dependencies=("ray==2.9.0",)),
+    Fault("the dependencies conflict", "careful==1.0 depends on ray==2.9.0", dependencies=("ray==2.9.0",)),
 )
 
 
