@@ -100,7 +100,7 @@ FAULTS = (
     Fault("it crashes after a while", "the new process is worse", source=_works(f"{_LATER}os._exit(3)")),
     Fault(
         "a resource is missing",
-        "organs first did not come up within .*; seedcore_organ.first.0~1 waits for .*nowhere: 1",
+        r"organs first did not come up within .*; seedcore_organ.first.0~\d+ waits for .*nowhere: 1",
         options={"__resources": {"nowhere": 1}},
         variables={"seedcore_bootstrap_wait_timeout": 30},
     ),
