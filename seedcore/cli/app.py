@@ -7,7 +7,7 @@ import os
 import click
 
 from seedcore.cli.base import STATUS_CODES, Cli, manual
-from seedcore.cli.bootstrap import bootstrap, rebalance, shutdown, supervise
+from seedcore.cli.bootstrap import bootstrap, quiesce, rebalance, shutdown, supervise
 from seedcore.cli.completion import completion
 from seedcore.cli.config import config
 from seedcore.cli.dev import dev, new
@@ -71,6 +71,6 @@ def cli() -> None:
 
 for command in (
     new, dev, bootstrap, status, top, ping, network, submit, tasks, task, schedules, schedule, token, config, releases,
-    supervise, pause, resume, replace, rebalance, drain, undrain, shutdown, completion, inbox,
+    supervise, pause, resume, replace, rebalance, drain, undrain, quiesce, shutdown, completion, inbox,
 ):  # fmt: skip
     cli.add_command(command)

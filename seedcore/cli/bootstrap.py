@@ -202,3 +202,31 @@ def shutdown(*, as_json: bool, timeout: float) -> int:
     else:
         say("stopped" if stopped else "nothing was running")
     return OK
+
+
+@click.command(
+    epilog=manual(
+        examples=[
+            ("seedcore quiesce && systemctl restart seedcore-ray", "restart Ray on the head, with no task in flight")
+        ],
+        codes=(
+            "0  every task in flight is answered",
+            "1  some are still in flight after the time limit",
+            "2  usage or configuration",
+            "4  the Coordinator does not answer: absent, initializing, unreachable, unauthorized",
+        ),
+    )
+)
+@click.option("--timeout", type=Seconds(), default=30.0, show_default=True, help="Time limit for tasks in flight.")
+def quiesce(*, timeout: float) -> int:
+    """Accept no more tasks for a moment, and answer those in flight, before Ray stops on the head.
+
+    Tasks are accepted again 10 seconds after the time limit, if Ray has not stopped.
+    """
+    from seedcore.deployment.quiesce import quiesce as hold
+
+    if hold(Settings.from_env(), timeout_s=timeout):
+        say("no task is in flight")
+        return OK
+    say(f"tasks are still in flight after {timeout:g} s")
+    return FAILED

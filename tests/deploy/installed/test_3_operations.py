@@ -9,7 +9,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +34,38 @@ for url in sys.argv[1:]:
         codes.append(error.code)
 print(json.dumps(codes))
 """
+# Sends tasks until a file appears, then prints the answers as JSON.
+LOAD = """
+import json, pathlib, sys, threading
+from seedcore import Client
+answers = []
+def send():
+    with Client(transport="http") as client:
+        while not pathlib.Path(sys.argv[1]).exists():
+            answers.append(client.submit({"type": "sleep", "params": {"seconds": 0.3}}, timeout_s=60))
+threads = [threading.Thread(target=send) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps(answers))
+"""
 
 
 def raylets(deployment: Deployment) -> set[int]:
     """Return the processes of Ray's nodes."""
     return {pid for pid, name in deployment.processes().items() if name == "raylet"}
+
+
+@contextmanager
+def under_load(deployment: Deployment) -> Iterator[list[dict[str, Any]]]:
+    """Send tasks over HTTP from four threads, each after the answer to the one before; the list has them at the end."""
+    end, answers = deployment.directory / "enough", list[dict[str, Any]]()
+    command = [*deployment.wrapper, str(deployment.prefix / "bin" / "python"), "-c", LOAD, str(end)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield answers
+    finally:
+        end.touch()
+        answers += json.loads(process.communicate(timeout=120)[0])
 
 
 def codes(deployment: Deployment, token: str) -> list[int]:
@@ -129,8 +159,11 @@ def test_a_restart_says_what_it_would_do_and_then_how_long_the_organism_was_away
     assert "Would restart localhost." in predicted.output
     assert raylets(deployed) == before
 
-    run = deployed.run("restart").check()
+    with under_load(deployed) as answers:
+        run = deployed.run("restart").check()
 
+    assert len(answers) > 20
+    assert [answer for answer in answers if answer["success"] is not True and answer["executed"] != "no"] == []
     assert re.search(
         r"Restarted localhost. The organism was degraded for at most \d+ s, and away for at most", run.output
     )
@@ -142,6 +175,7 @@ def test_a_restart_says_what_it_would_do_and_then_how_long_the_organism_was_away
 def test_a_backup_has_the_token_only_encrypted_and_is_for_its_owner_only(deployed: Deployment) -> None:
     path, password = deployed.directory / "head.tar", deployed.directory / "password"
     password.write_text("secret of the test\n")
+    assert deployed.seedcore("token", "add", "early", "--scope", "read").returncode == 0
     token = (deployed.prefix / "etc" / "token").read_text()
 
     run = deployed.run("backup", to=str(path), backup_vault_password_file=str(password)).check()
@@ -175,5 +209,5 @@ def test_a_head_comes_back_from_its_backup_and_what_is_refused_leaves_nothing(de
 
     assert not raylets(deployed) & before
     assert set(PARTS.glob("seedcore-restore-*")) == parts
-    assert "later" not in deployed.seedcore("token", "list").stdout
+    assert re.findall(r"early|later", deployed.seedcore("token", "list").stdout) == ["early"]
     assert deployed.seedcore("submit", "echo", "--params", '{"text": "hi"}').returncode == 0
