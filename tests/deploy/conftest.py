@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 # The files that a deployment is built from; copied once, so that editing them does not change the release's name.
 PACKAGE_FILES = ("pyproject.toml", "galaxy.yml", "README.md", "LICENSE")
+INTERRUPTED_S = 30.0
 RUN_TIMEOUT_S = 900
 HERE = Path(__file__).parent
 # The playbook and arguments of every run of ansible-playbook, and its seconds.
@@ -204,6 +205,8 @@ class Deployment:
         )
         limit = threading.Timer(RUN_TIMEOUT_S, process.kill)
         limit.start()
+        # Ansible may then wait for ever for the lock of a worker that it has killed; a person presses Ctrl-C again.
+        again = threading.Timer(INTERRUPTED_S, process.send_signal, [signal.SIGINT])
         assert process.stdout is not None
         try:
             lines: list[tuple[float, str]] = []
@@ -211,12 +214,14 @@ class Deployment:
                 lines.append((time.monotonic(), line))
                 if interrupt_at and re.search(interrupt_at, line):
                     process.send_signal(signal.SIGINT)
+                    again.start()
                     interrupt_at = ""
         except BaseException:
             process.kill()
             raise
         finally:
             limit.cancel()
+            again.cancel()
             process.wait()
             process.stdout.close()
         asked = " ".join([playbook, *arguments, *extra_vars])
