@@ -207,7 +207,8 @@ def shutdown(*, as_json: bool, timeout: float) -> int:
 @click.command(
     epilog=manual(
         examples=[
-            ("seedcore quiesce && systemctl restart seedcore-ray", "restart Ray on the head, with no task in flight")
+            ("seedcore quiesce", "before you restart Ray on the head by hand"),
+            ("seedcore quiesce --timeout 120", "allow tasks in flight more time"),
         ],
         codes=(
             "0  every task in flight is answered",
