@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+
 from seedcore.core.errors import ClusterError
 from seedcore.core.settings import Settings
 from seedcore.deployment.driver import JOIN_TIMEOUT_S, Driver
 from seedcore.status.probing import probe
 
+POLL_S = 0.2
+ASK_TIMEOUT_S = 5.0
+
 
 def quiesce(settings: Settings, *, timeout_s: float) -> bool:
-    """Make the Coordinator accept no more tasks for a moment; return True once those in flight are answered.
+    """Make the Coordinator accept no more tasks for a moment; return True once those in flight have ended.
 
-    It accepts tasks again 10 s after ``timeout_s``, if its process has not ended.
+    Durable tasks in flight are waited for, too: an organ on the head ends with Ray. The Coordinator accepts tasks again
+    10 s after ``timeout_s``, if its process has not ended.
 
     Raises:
         ClusterError: The Coordinator cannot be reached, or there is none.
@@ -24,6 +30,18 @@ def quiesce(settings: Settings, *, timeout_s: float) -> bool:
     driver = Driver(settings, lambda: JOIN_TIMEOUT_S)
     try:
         driver.join()
-        return bool(driver.ask("quiesce", timeout_s, timeout_s=timeout_s))
+        deadline = time.monotonic() + timeout_s
+        answered = bool(driver.ask("quiesce", timeout_s, timeout_s=timeout_s))
+        while answered and _durable_in_flight(driver):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        return answered
     finally:
         driver.leave()
+
+
+def _durable_in_flight(driver: Driver) -> int:
+    # Not over HTTP: requests wait for the next Coordinator.
+    inbox = driver.ask("status", timeout_s=ASK_TIMEOUT_S).get("inbox") or {}
+    return int(inbox.get("tasks", {}).get("leased", 0))

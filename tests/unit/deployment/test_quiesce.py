@@ -16,6 +16,7 @@ class Driver:
 
     def __init__(self) -> None:
         self.ends = True
+        self.leased = [0]
         self.calls: list[str] = []
 
     def join(self) -> None:
@@ -24,7 +25,10 @@ class Driver:
     def leave(self) -> None:
         self.calls.append("leave")
 
-    def ask(self, method: str, *args: Any, timeout_s: float) -> bool:
+    def ask(self, method: str, *args: Any, timeout_s: float) -> Any:
+        if method == "status":
+            leased = self.leased.pop(0) if len(self.leased) > 1 else self.leased[0]
+            return {"inbox": {"tasks": {"leased": leased}}}
         assert args == (timeout_s,)
         self.calls.append(f"{method} {timeout_s:g}")
         return self.ends
@@ -49,6 +53,18 @@ def test_it_waits_for_the_tasks_in_flight(
 
     assert (result.exit_code, result.stderr) == (code, says)
     assert driver.calls == ["join", "quiesce 9", "leave"]
+
+
+def test_durable_tasks_in_flight_end_too_within_the_time_limit(
+    cluster: FakeCluster, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    driver.leased = [2, 1, 0]
+    assert run(cluster, "quiesce", "--timeout", "9").exit_code == 0
+    assert driver.leased == [0]
+
+    driver.leased = [1]
+    assert run(cluster, "quiesce", "--timeout", "0.1").exit_code == 1
 
 
 def test_without_a_coordinator_it_joins_nothing(cluster: FakeCluster, driver: Driver) -> None:
