@@ -67,7 +67,7 @@ def installed(
     make_deployment: Callable[..., Deployment], artefact: Path, wheelhouse: Path, network: Sequence[str]
 ) -> Iterator[Installed]:
     """Provide the collection installed from the artefact alone into an empty directory; nothing is deployed yet."""
-    deployment = make_deployment(ray_wheelhouse=str(wheelhouse), ray_tls="own")
+    deployment = make_deployment(ray_wheelhouse=str(wheelhouse), ray_tls="own", seedcore_inbox="sqlite")
     collections = deployment.directory / "collections"
     done = run(
         *(BIN / "ansible-galaxy", "collection", "install", "--offline", "--collections-path", collections, artefact),
