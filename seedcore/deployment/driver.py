@@ -7,11 +7,12 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from seedcore.core.errors import ClusterError
 from seedcore.core.reason import Reason
+from seedcore.status.probing import probe
 
 if TYPE_CHECKING:
     from seedcore.core.settings import Settings
@@ -179,3 +180,23 @@ class Driver:
         from seedcore.coordinator import actors
 
         return actors.kill_organs(self._settings.namespace)
+
+
+@contextlib.contextmanager
+def joined(settings: Settings, remaining: Callable[[], float]) -> Iterator[Driver]:
+    """Join the cluster for as long as the context lasts, if the organism is up.
+
+    Raises:
+        ClusterError: The organism is not up, the Coordinator cannot be reached, or there is none.
+        ConfigError: The token cannot be read.
+    """
+    report = probe(settings)
+    if not report.coordinator.get("organism_initialized"):
+        # It is absent, initializing, or unknown; the reason tells which.
+        raise ClusterError(report.reason, report.message)
+    driver = Driver(settings, remaining)
+    try:
+        driver.join()
+        yield driver
+    finally:
+        driver.leave()

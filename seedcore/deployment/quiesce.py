@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 
-from seedcore.core.errors import ClusterError
 from seedcore.core.settings import Settings
-from seedcore.deployment.driver import JOIN_TIMEOUT_S, Driver
-from seedcore.status.probing import probe
+from seedcore.deployment.driver import JOIN_TIMEOUT_S, Driver, joined
 
 POLL_S = 0.2
 ASK_TIMEOUT_S = 5.0
@@ -23,13 +21,7 @@ def quiesce(settings: Settings, *, timeout_s: float) -> bool:
         ClusterError: The Coordinator cannot be reached, or there is none.
         ConfigError: The token cannot be read.
     """
-    report = probe(settings)
-    if not report.coordinator.get("organism_initialized"):
-        # It is absent, initializing, or unknown; the reason tells which.
-        raise ClusterError(report.reason, report.message)
-    driver = Driver(settings, lambda: JOIN_TIMEOUT_S)
-    try:
-        driver.join()
+    with joined(settings, lambda: JOIN_TIMEOUT_S) as driver:
         deadline = time.monotonic() + timeout_s
         answered = bool(driver.ask("quiesce", timeout_s, timeout_s=timeout_s))
         while answered and _durable_in_flight(driver):
@@ -37,8 +29,6 @@ def quiesce(settings: Settings, *, timeout_s: float) -> bool:
                 return False
             time.sleep(POLL_S)
         return answered
-    finally:
-        driver.leave()
 
 
 def _durable_in_flight(driver: Driver) -> int:

@@ -11,10 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from seedcore.core.errors import ClusterError
 from seedcore.core.settings import Settings
-from seedcore.deployment.driver import Driver
-from seedcore.status.probing import probe
+from seedcore.deployment.driver import joined
 
 PLAN_TIMEOUT_S = 15.0
 
@@ -57,18 +55,12 @@ def rebalance(
         ClusterError: The Coordinator cannot be reached, or there is none.
         ConfigError: The token cannot be read.
     """
-    report = probe(settings)
-    if not report.coordinator.get("organism_initialized"):
-        # It is absent, initializing, or unknown; the reason tells which.
-        raise ClusterError(report.reason, report.message)
     deadline = time.monotonic() + timeout_s
 
     def remaining() -> float:
         return max(0.0, deadline - time.monotonic())
 
-    driver = Driver(settings, remaining)
-    try:
-        driver.join()
+    with joined(settings, remaining) as driver:
         answer = driver.ask("moves", timeout_s=min(PLAN_TIMEOUT_S, remaining()))
         if answer["success"] is not True:
             return Rebalance(plan=[], error=str(answer["error"]))
@@ -82,8 +74,6 @@ def rebalance(
                 break
             done.moved.append({**move, "to": answer["to"], "seconds": round(time.monotonic() - began, 1)})
         return done
-    finally:
-        driver.leave()
 
 
 def describe(move: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from seedcore.deployment import quiesce as module
+from seedcore.deployment import driver as module
+from seedcore.deployment import quiesce
 from tests.support.command_line import run
 from tests.support.fake_cluster import FakeCluster
 
@@ -58,7 +59,7 @@ def test_it_waits_for_the_tasks_in_flight(
 def test_durable_tasks_in_flight_end_too_within_the_time_limit(
     cluster: FakeCluster, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(quiesce, "POLL_S", 0.01)
     driver.leased = [2, 1, 0]
     assert run(cluster, "quiesce", "--timeout", "9").exit_code == 0
     assert driver.leased == [0]

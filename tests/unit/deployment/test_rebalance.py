@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seedcore.deployment import rebalance as module
+from seedcore.deployment import driver as module
 from tests.support.command_line import run
 from tests.support.fake_cluster import FakeCluster
 
