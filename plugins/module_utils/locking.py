@@ -18,6 +18,8 @@ from ansible_collections.seedcore.cluster.plugins.module_utils import cli
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LOCKED = re.compile(r"(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^\s;\\]+)")
+# Lists do not name the extras that they were made with; all are made with these.
+_LOCKED_EXTRAS = {"ray": {"default"}}
 _SHOWN_LINES = 10
 
 
@@ -91,10 +93,12 @@ def _is_met(need: str, versions: Mapping[str, Collection[str]]) -> bool:
         # Ansible needs it too, so the controller has it.
         from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
     except ImportError:
-        return not re.search(r"[<>=~@]", need.partition(";")[0])
+        return not re.search(r"[<>=~@[]", need.partition(";")[0])
     try:
         wanted = Requirement(need)
     except InvalidRequirement:
+        return False
+    if wanted.extras - _LOCKED_EXTRAS.get(canonical(wanted.name), set()):
         return False
     # A package of which only the place is known is believed.
     return not wanted.url and all(wanted.specifier.contains(version, prereleases=True) for version in known)

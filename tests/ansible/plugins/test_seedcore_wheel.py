@@ -176,6 +176,18 @@ def test_agents_that_need_nothing_new_are_not_resolved(workshop: Workshop, monke
     assert workshop.collect(str(workshop.tree("core")), str(agents))["extra_lock"] == ""
 
 
+def test_an_extra_of_a_locked_package_is_resolved(workshop: Workshop, index: Path) -> None:
+    workshop.lock.write_text("ray==2.60.0\n")
+    wheel(index, "ray", "2.60.0", needs="tabular; extra == 'serve'")
+    ordinary = wheel(workshop.directory / "mine", "ordinary", "1.0", needs="ray[default]>=2.60")
+    serving = wheel(workshop.directory / "mine", "serving", "1.0", needs="ray[serve]")
+
+    assert workshop.collect("seedcore==1.0", str(ordinary))["extra_lock"] == ""
+    lock = workshop.collect("seedcore==1.0", str(serving))["extra_lock"]
+    assert "tabular==2.1" in lock
+    assert "ray==" not in lock
+
+
 def test_requirements_that_contradict_the_lock_are_named(workshop: Workshop, index: Path) -> None:
     result = workshop.collect("seedcore==1.0", "click==8.2", fails=True)
     assert "the extra requirements cannot be resolved:" in result["msg"]
