@@ -150,10 +150,14 @@ class OrganismView:
         return organ_reports.state(self._replicas[organ_id], is_starting=not self.initialized)
 
     def _occupants(self) -> list[Occupant]:
+        coming = {(new.spec.id, new.index) for ones in self._coming.values() for new in ones}
         return [
-            Occupant(spec=replica.spec, index=replica.index, node_id=replica.place)
-            for replica in self._all()
-            if replica.place is not None
+            Occupant(spec=one.spec, index=one.index, node_id=one.place, is_leaving=is_old)
+            for one, is_old in (
+                *((one, (one.spec.id, one.index) in coming) for one in self._current()),
+                *((one, False) for ones in self._coming.values() for one in ones),
+            )
+            if one.place is not None
         ]
 
     def _current(self) -> list[Replica]:

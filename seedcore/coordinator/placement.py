@@ -61,11 +61,14 @@ class Occupant:
         spec: Its organ.
         index: Index of the replica, from 0.
         node_id: The node.
+        is_leaving: Whether another process is about to replace it: it still needs its resources, but the organ is
+            spread as if it were gone.
     """
 
     spec: OrganSpec
     index: int
     node_id: str
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,10 @@ class Occupancy:
         self._of_organ: Counter[tuple[str, str]] = Counter()
         self._used: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
         for occupant in occupants:
-            self.put(occupant.spec, occupant.node_id)
+            if occupant.is_leaving:
+                self._use(occupant.spec, occupant.node_id, 1)
+            else:
+                self.put(occupant.spec, occupant.node_id)
         # Resources that others than our organs use. A replica that Ray has not counted yet only reduces it.
         self._foreign = {
             node.node_id: {
@@ -159,6 +165,9 @@ class Occupancy:
     def _count(self, spec: OrganSpec, node_id: str, sign: int) -> None:
         self._processes[node_id] += sign
         self._of_organ[spec.id, node_id] += sign
+        self._use(spec, node_id, sign)
+
+    def _use(self, spec: OrganSpec, node_id: str, sign: int) -> None:
         for name, amount in _needs(spec).items():
             self._used[node_id][name] += sign * amount
 
@@ -166,6 +175,7 @@ class Occupancy:
 def plan(nodes: Iterable[Node], occupants: Sequence[Occupant]) -> list[Move]:
     """Plan the moves after which every replica is on the node that a new start would choose."""
     occupancy = Occupancy(nodes, occupants)
+    occupants = [occupant for occupant in occupants if not occupant.is_leaving]
     now = list(occupants)
     for _ in range(_MAX_PASSES):
         before = list(now)

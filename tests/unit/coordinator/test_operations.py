@@ -192,6 +192,15 @@ def test_a_process_that_the_last_coordinator_left_paused_goes_on_if_the_order_wa
     world(body, organ("one"))
 
 
+def test_an_organ_stays_spread_whichever_of_its_processes_are_replaced() -> None:
+    async def body(core: Core, cluster: FakeCluster) -> None:
+        for index in (0, 1, 1, 0, 0, 1):
+            await core.operations.replace("one", index, timeout_s=60)
+            assert len({line.partition(" on ")[2] for line in core.where()}) == 2, core.where()
+
+    world(body, organ("one", replicas=2, agent_count=4))
+
+
 def test_a_process_is_replaced_with_surge_and_no_task_is_lost() -> None:
     async def body(core: Core, cluster: FakeCluster) -> Core:
         tasks = []

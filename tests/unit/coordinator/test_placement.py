@@ -53,6 +53,19 @@ def test_replicas_go_where_fewest_of_their_organ_are() -> None:
     assert chosen(organ(), nodes, occupants(organ(), "abcca")) == "b"
 
 
+def test_a_replacement_goes_where_the_organ_is_spread_without_the_process_that_it_replaces() -> None:
+    for old, other in ("ab", "ba"):
+        there = [
+            Occupant(spec=organ(), index=0, node_id=old, is_leaving=True),
+            Occupant(spec=organ(), index=1, node_id=other),
+        ]
+        assert chosen(organ(), HEAD_AND_TWO, there) == old
+    # Until it is gone, it has its resources.
+    full = [Occupant(spec=organ(num_cpus=2), index=0, node_id="a", is_leaving=True)]
+    assert chosen(organ(num_cpus=2), HEAD_AND_TWO, full) == "b"
+    assert plan(HEAD_AND_TWO, full) == []
+
+
 def test_only_nodes_that_can_ever_hold_it_count() -> None:
     nodes = [node("b", labels={"zone": "x"}), node("c", resources={"GPU": 1.0}, labels={"zone": "y"})]
     assert chosen(organ(num_gpus=0.5), nodes) == "c"
