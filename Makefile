@@ -91,7 +91,7 @@ collection: $(VENV)/deploy ## build the collection with the library into dist/, 
 	@VENV=$(VENV) exec .ci/collection dist
 
 wheelhouse: $(VENV)/deploy ## build dist/wheelhouse.tar for hosts without a package index: make deploy ray_wheelhouse=dist/wheelhouse.tar
-	@VENV=$(VENV) EXTRA="$(seedcore_extra_requirements)" exec .ci/wheelhouse dist $(ARGS)
+	@VENV=$(VENV) EXTRA="$(seedcore_extra_requirements)" ENVIRONMENTS='$(seedcore_environments)' exec .ci/wheelhouse dist $(ARGS)
 
 docs: $(VENV)/dev ## generate docs/reference from the code and build the documentation site in dist/site
 	$(VENV)/bin/python -m scripts.dashboard

@@ -63,7 +63,9 @@ def prediction(
     running = dry["coordinator"].get("release")
     if not dry["changed"] and expected_release is not None and running is not None and running != expected_release:
         return {**dry, "changed": True, "action": "replace"}
+    # The layers that organs run from; there may be more than that.
     agents = dry["coordinator"].get("agents")
-    if not dry["changed"] and expected_agents is not None and agents and agents != expected_agents:
+    stays = not expected_agents or not agents or set(agents.split(",")) <= set(expected_agents.split(","))
+    if not dry["changed"] and not stays:
         return {**dry, "changed": True, "action": "reload"}
     return dict(dry)

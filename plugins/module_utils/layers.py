@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ DOCUMENT = "release.json"
 # Holds the time of the last run that ended with a green gate; and the organism of that run, if it had one of its own.
 GREEN = "green"
 ORGANISM = "organism.yaml"
-PATTERNS = ("releases/*", "agents/*")
+# Layers of environments are active together with the agents' layer that names them.
+ENVIRONMENTS = "environments/"
+PATTERNS = ("releases/*", "agents/*", f"{ENVIRONMENTS}*")
 _SEES = "_seedcore_layer.pth"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A release, or agents on top of one.
+    """A release, or agents or one of their environments on top of one.
 
     Attributes:
         path: Its directory, from the prefix: ``releases/0.1.0-2aae1e50dd8c``.
@@ -46,6 +48,12 @@ class Layer:
     def below(self) -> str:
         """The layer whose packages it sees, from the prefix; a release from before layers sees none."""
         return str(self.document.get("below") or "")
+
+    @property
+    def environments(self) -> dict[str, str]:
+        """The ids of the environments that belong to it, by their names."""
+        found = self.document.get("environments") or {}
+        return {name: Path(python).parents[1].name for name, python in found.items()}
 
 
 def packages(environment: Path) -> Path:
@@ -71,7 +79,10 @@ def put_on_top(above: Path, below: Path) -> None:
 def read(prefix: Path) -> list[Layer]:
     """Return the layers of a deployment, complete or not, without those of Ray."""
     paths = [path for pattern in PATTERNS for path in sorted(prefix.glob(pattern))]
-    return [_layer(prefix, path) for path in paths if path.is_dir() and not path.is_symlink()]
+    found = [_layer(prefix, path) for path in paths if path.is_dir() and not path.is_symlink()]
+    complete = {layer.path for layer in found if layer.document}
+    # Agents without one of their environments are not complete.
+    return [layer if complete.issuperset(_environments(layer)) else replace(layer, document={}) for layer in found]
 
 
 def active(prefix: Path) -> str:
@@ -84,7 +95,7 @@ def active(prefix: Path) -> str:
 
 def tops(layers: Iterable[Layer]) -> list[Layer]:
     """Return the complete layers that can be active, the newest first: those that no other one sees."""
-    complete = [layer for layer in layers if layer.document]
+    complete = [layer for layer in layers if layer.document and not layer.path.startswith(ENVIRONMENTS)]
     seen = {layer.below for layer in complete}
     return sorted((layer for layer in complete if layer.path not in seen), key=lambda layer: layer.made, reverse=True)
 
@@ -107,8 +118,13 @@ def kept(layers: Iterable[Layer], active_path: str, count: int) -> set[str]:
         path = pending.pop()
         if path and path not in found:
             found.add(path)
-            pending.append(by_path[path].below if path in by_path else "")
+            if path in by_path:
+                pending += [by_path[path].below, *_environments(by_path[path])]
     return found
+
+
+def _environments(layer: Layer) -> list[str]:
+    return [f"{ENVIRONMENTS}{name}" for name in layer.environments.values()]
 
 
 def _layer(prefix: Path, path: Path) -> Layer:

@@ -17,6 +17,7 @@ from ansible_collections.seedcore.cluster.plugins.module_utils import cli, locki
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "package": {"type": "path", "required": True},
     "extra": {"type": "list", "elements": "path", "default": []},
+    "environments": {"type": "dict", "default": {}},
     "lock": {"type": "path", "required": True},
     "dest": {"type": "path"},
     "directory": {"type": "path", "required": True},
@@ -86,30 +87,74 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     except OSError as error:
         raise PackageError(f"the lock {params['lock']} cannot be read: {error.strerror}") from error
     package = resolve(params["package"], params)
-    extra = [resolve(entry, params) for entry in params["extra"]]
-    wheels = sorted({part.text for part in (package, *extra) if part.is_wheel})
+    extra = _bundle(params["extra"], package, params, Path(params["dest"]))
+    environments = {
+        # Packages of two environments may have the same name and version.
+        name: _bundle(entries, package, params, Path(params["dest"], "environments", name))
+        for name, entries in sorted(params["environments"].items())
+    }
+    own = _part_content(package, Path(params["dest"]))
+    built = [package, *extra.parts, *(part for bundle in environments.values() for part in bundle.parts)]
+    return {
+        "version": version(package.text),
+        "digest": _digest(f"lock {hashlib.sha256(lock).hexdigest()}", own),
+        "extra_digest": extra.digest if extra.parts else "",
+        "package": package.text,
+        "extra": extra.names,
+        "extra_wheels": extra.wheels,
+        "extra_lock": extra.lock,
+        "environments": {
+            name: {"digest": bundle.digest, "extra": bundle.names, "wheels": bundle.wheels, "lock": bundle.lock}
+            for name, bundle in environments.items()
+        },
+        "wheels": sorted({part.text for part in (package, *extra.parts) if part.is_wheel}),
+        "compiled": sorted({part.text for part in built if part.is_built and not part.text.endswith("-any.whl")}),
+    }
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """Packages that are installed together on top of a release, and what they need beyond its lock."""
+
+    parts: list[Part]
+    lock: str
+    digest: str
+
+    @property
+    def names(self) -> list[str]:
+        return [part.text for part in self.parts]
+
+    @property
+    def wheels(self) -> list[str]:
+        return [part.text for part in self.parts if part.is_wheel]
+
+
+def _bundle(entries: list[str], package: Part, params: dict[str, Any], directory: Path) -> _Bundle:
+    """Build the packages into a directory, and resolve what they need.
+
+    Raises:
+        PackageError: A package cannot be read or built.
+        ResolutionError: Their requirements contradict each other or the lock.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = [resolve(entry, {**params, "dest": str(directory)}) for entry in entries]
+    wheels = [Path(params["dest"], package.text)] if package.is_wheel else []
+    wheels += [directory / name for name in sorted({part.text for part in parts if part.is_wheel})]
     request = locking.Request(
-        requirements=[part.text for part in extra if not part.is_wheel],
+        requirements=[part.text for part in parts if not part.is_wheel],
         package="" if package.is_wheel else package.text,
-        wheels=[Path(params["dest"], name) for name in wheels],
+        wheels=wheels,
         lock=Path(params["lock"]).resolve(),
         python=params["python"],
         wheelhouse=Path(params["wheelhouse"]).resolve() if params["wheelhouse"] else None,
     )
-    # Without packages of the user, the lock has everything.
-    extra_lock = locking.resolve(request, uv=params["uv"], timeout_s=params["timeout"]) if extra else ""
-    parts = [content(Path(params["dest"], part.text)) if part.is_wheel else part.text for part in (package, *extra)]
-    return {
-        "version": version(package.text),
-        "digest": _digest(f"lock {hashlib.sha256(lock).hexdigest()}", parts[0]),
-        "extra_digest": _digest(*parts[1:], extra_lock) if extra else "",
-        "package": package.text,
-        "extra": [part.text for part in extra],
-        "extra_wheels": [part.text for part in extra if part.is_wheel],
-        "extra_lock": extra_lock,
-        "wheels": wheels,
-        "compiled": [part.text for part in (package, *extra) if part.is_built and not part.text.endswith("-any.whl")],
-    }
+    # Without packages of the user, the release's lock has everything.
+    lock = locking.resolve(request, uv=params["uv"], timeout_s=params["timeout"]) if parts else ""
+    return _Bundle(parts, lock, _digest(*(_part_content(part, directory) for part in parts), lock))
+
+
+def _part_content(part: Part, directory: Path) -> str:
+    return content(directory / part.text) if part.is_wheel else part.text
 
 
 def _digest(*parts: str) -> str:

@@ -32,7 +32,9 @@ options:
         still predicts that the Coordinator would be replaced.
     type: str
   expected_agents:
-    description: Id of the agents' layer that is about to be active; with it, check mode predicts a reload.
+    description: >-
+      Ids of the agents' layer that is about to be active and of its environments, with commas between them; with it,
+      check mode predicts a reload.
     type: str
   bake_seconds:
     description:

@@ -62,6 +62,10 @@ agents:
   description: Id of its agents; empty if it has none.
   returned: success
   type: str
+environments:
+  description: Ids of the environments of its agents, by their names.
+  returned: success
+  type: dict
 before:
   description: Id of the layer that was active.
   returned: success
@@ -119,8 +123,8 @@ def main() -> None:
             module.fail_json(msg=paths.told(error))
     module.exit_json(
         changed=bool(changes), id=chosen.id, release=str(chosen.document.get("release") or ""),
-        agents=str(chosen.document.get("agents") or ""), before=active.rpartition("/")[2], green=chosen.green,
-        differs=bool(wanted),
+        agents=str(chosen.document.get("agents") or ""), environments=chosen.environments,
+        before=active.rpartition("/")[2], green=chosen.green, differs=bool(wanted),
     )  # fmt: skip
 
 

@@ -26,6 +26,12 @@ options:
     type: list
     elements: path
     default: []
+  environments:
+    description:
+      - The packages of each environment that organs may run in instead, name to list. They are resolved and installed
+        by themselves, so that two environments may have different versions of one package.
+    type: dict
+    default: {}
   lock:
     description: File with the locked requirements; its content is part of the digest.
     type: path
@@ -122,6 +128,12 @@ extra_lock:
     - Requirements of the extra packages beyond O(lock), resolved once for all nodes; a requirements file with hashes.
   returned: success
   type: str
+environments:
+  description:
+    - What each environment consists of, with RV(environments.digest), RV(environments.extra), RV(environments.wheels)
+      and RV(environments.lock) as for the extra packages. Its wheels are in C(environments/NAME) of RV(dest).
+  returned: success
+  type: dict
 dest:
   description: The directory with the wheels.
   returned: success

@@ -123,11 +123,12 @@ def load(settings: Settings, config: str | None, *, starts: bool = False) -> Org
     from pathlib import Path  # noqa: PLC0415 - keeps commands quick that do not need it
 
     from seedcore.config.organism_file import load_config  # noqa: PLC0415
-    from seedcore.core.release import agents_python  # noqa: PLC0415
+    from seedcore.core.release import agents_python, environments, is_deployed  # noqa: PLC0415
 
     path = Path(config) if config is not None else settings.config
     has_inbox = bool(settings.inbox) if starts or os.environ.get("SEEDCORE_INBOX") else None
-    return load_config(path, has_inbox=has_inbox).with_python(agents_python())
+    known = environments() if is_deployed() else None
+    return load_config(path, has_inbox=has_inbox, environments=known).with_python(agents_python(), known)
 
 
 config_option = click.option(

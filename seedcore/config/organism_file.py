@@ -9,10 +9,8 @@ one in each domain. The same type with and without a domain is no conflict: the 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +18,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
-from seedcore.config.agent_import import ALLOWED_PATH, Problem, agent_problems, is_agent_path, load_agent
+from seedcore.config.agent_check import CheckError, check, check_in
+from seedcore.config.agent_import import ALLOWED_PATH, is_agent_path
 from seedcore.config.schedules import check_schedules
 from seedcore.config.yaml_source import BROKEN, Located, Place, Source, parse_source, read_source, show
-from seedcore.core.errors import AgentStartError, ConfigError
+from seedcore.core.errors import ConfigError
 from seedcore.core.schedule import MAX_SCHEDULES
 from seedcore.core.schedule import read as read_schedule
 from seedcore.core.spec import OrganismSpec, OrganSpec
-from seedcore.core.task import BUILTIN_TASK_TYPES, MAX_NAME_CHARS, describe, normalise
+from seedcore.core.task import BUILTIN_TASK_TYPES, MAX_NAME_CHARS, normalise
 
 PACKAGED_CONFIG = Path(__file__).parents[1] / "default_organism.yaml"
 
@@ -48,14 +47,21 @@ _LABEL_KEY = re.compile(rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?/
 _LABEL_SELECTOR = re.compile(rf"!?(?:{_LABEL_WORD}|in\({_LABEL_WORD}(?:, ?{_LABEL_WORD})*\))")
 
 
-def load_config(path: Path | None, *, check_imports: bool = True, has_inbox: bool | None = None) -> OrganismSpec:
+def load_config(
+    path: Path | None,
+    *,
+    check_imports: bool = True,
+    has_inbox: bool | None = None,
+    environments: Mapping[str, str] | None = None,
+) -> OrganismSpec:
     """Read organism.yaml.
 
     Args:
         path: The file; None means the packaged one.
-        check_imports: Also import the agents in this process, and check that they fit their options. Their prints go
-            to stderr.
+        check_imports: Also import the agents, in this process or in that of their environment, and check that they
+            fit their options. Their prints go to stderr.
         has_inbox: Whether the deployment has an inbox, which schedules need; None if that cannot be known.
+        environments: The deployment's environments, name to interpreter; None outside of a deployment.
 
     Returns:
         The organism; its ``source`` is the absolute path of the file.
@@ -64,7 +70,8 @@ def load_config(path: Path | None, *, check_imports: bool = True, has_inbox: boo
         ConfigError: With every error in the file, in order of place.
     """
     path = PACKAGED_CONFIG if path is None else path
-    spec = _organism(read_source(path), check_imports=check_imports, has_inbox=has_inbox)
+    source = read_source(path)
+    spec = _organism(source, check_imports=check_imports, has_inbox=has_inbox, environments=environments)
     return replace(spec, source=str(path.absolute()))
 
 
@@ -134,6 +141,10 @@ KINDS: dict[str, tuple[Any, str]] = {
     "domains": (
         dict[_Name, Annotated[list[_Name], Field(min_length=1)]],
         "a mapping of domains, each to a list of one or more task types",
+    ),
+    "environment": (
+        Annotated[str, Field(pattern=r"\A(?:[a-z][a-z0-9_-]{0,30})?\z")],
+        "the name of an environment: up to 31 of a-z 0-9 _ -, a letter first",
     ),
     "flag": (bool, "true or false"),
     "gpus": (_Gpus, f"0, {_MEASURE} 1, or an integer up to {MAX_RESOURCE}"),
@@ -208,7 +219,13 @@ class OrganismFile(_Strict):
     seedcore: _Seedcore = Field(description="a mapping with the key 'organism'")
 
 
-def _organism(source: Source, *, check_imports: bool, has_inbox: bool | None = None) -> OrganismSpec:
+def _organism(
+    source: Source,
+    *,
+    check_imports: bool,
+    has_inbox: bool | None = None,
+    environments: Mapping[str, str] | None = None,
+) -> OrganismSpec:
     if source.root is None:
         raise _error(source)
     model, bad = _validate(source, source.root)
@@ -219,7 +236,7 @@ def _organism(source: Source, *, check_imports: bool, has_inbox: bool | None = N
     _check_routes(source, entries)
     check_schedules(source, source.root.find(_SCHEDULES), _accepted(entries), has_inbox=has_inbox)
     if check_imports:
-        _check_agents(source, entries)
+        _check_agents(source, entries, environments)
     if source.faults or model is None:
         raise _error(source)
     organism = model.seedcore.organism
@@ -426,40 +443,36 @@ def _routes(
             yield (normalise(located.value), domain), located
 
 
-def _check_agents(source: Source, entries: list[_Entry]) -> None:
-    loaded: dict[str, object] = {}
+def _check_agents(source: Source, entries: list[_Entry], environments: Mapping[str, str] | None) -> None:
+    by_environment: dict[str, list[_Entry]] = {}
     for entry in entries:
-        path = entry.get("agent")
-        if path is None:
+        # Outside of a deployment there are no environments, and all organs run in this Python.
+        name = entry.get("environment") if environments is not None else ""
+        if name and name not in (environments or {}):
+            source.fault(entry.at("environment").used, _unknown_environment(name, environments or {}))
+        elif name is not None and entry.get("agent") is not None:
+            by_environment.setdefault(name, []).append(entry)
+    for name, members in by_environment.items():
+        asked = [(entry.get("agent"), entry.get("options")) for entry in members]
+        try:
+            found = check_in(environments[name], asked) if name and environments else check(asked)
+        except CheckError as error:
+            source.fault(members[0].at("environment").place, f"environment {name!r} cannot be checked: {error}")
             continue
-        where = entry.at("agent")
-        # Prints during an import must not get into the output of a command.
-        with contextlib.redirect_stdout(sys.stderr):
-            if path not in loaded:
-                try:
-                    loaded[path] = load_agent(path)
-                except AgentStartError as error:
-                    loaded[path] = error
-            agent = loaded[path]
-            problems = [] if isinstance(agent, AgentStartError) else _problems(agent, entry.get("options"))
-        if isinstance(agent, AgentStartError):
-            source.fault(where.place, _line(f"agent {path!r} cannot be loaded: {agent}, expected {ALLOWED_PATH}"))
-        for problem in problems:
-            option = entry.at("options").children.get(problem.option) if problem.option is not None else None
-            place = (option.key or option.place) if option is not None else where.place
-            source.fault(place, _line(f"agent {path!r}: {problem.text}"))
+        where = f"in the environment {name!r}, " if name else ""
+        for entry, problems in zip(members, found, strict=True):
+            for problem in problems:
+                option = entry.at("options").children.get(problem.option) if problem.option is not None else None
+                place = (option.key or option.place) if option is not None else entry.at("agent").place
+                source.fault(place, f"{where}{problem.text}")
 
 
-def _problems(agent: object, options: Mapping[str, Any] | None) -> list[Problem]:
-    try:
-        return agent_problems(agent, options)
-    except Exception as error:
-        # Inspecting a class runs its metaclass, which is user code.
-        return [Problem(f"it cannot be inspected: {type(error).__name__}: {describe(error)}")]
-
-
-def _line(text: str) -> str:
-    return " ".join(part.strip() for part in text.splitlines())
+def _unknown_environment(name: str, known: Mapping[str, str]) -> str:
+    if not known:
+        return f"environment is {name!r}, but the deployment has none: seedcore_environments makes them"
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ","
+    return f"environment is {name!r}{hint} expected one of: {', '.join(sorted(known))} (seedcore_environments)"
 
 
 DEFAULTS = OrganSpec.defaults()

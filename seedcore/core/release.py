@@ -48,6 +48,12 @@ def agents_python(prefix: str | Path = sys.prefix) -> str:
     return _text(prefix, "agents_python")
 
 
+def environments(prefix: str | Path = sys.prefix) -> dict[str, str]:
+    """Return the environments of the agents' layer to which this interpreter belongs, name to interpreter."""
+    found = document(prefix).get("environments")
+    return {str(name): str(path) for name, path in found.items()} if isinstance(found, dict) else {}
+
+
 def successor(prefix: str | Path = sys.prefix) -> str:
     """Return the command of the deployment if another layer has become the active one; empty if this one is.
 

@@ -67,6 +67,10 @@ class OrganSpec:
     options: Mapping[str, Any] = _option(
         "Keyword arguments of the agent class, or of each call of the function; plain data.", "mapping", dict
     )
+    environment: str = _option(
+        "Name of an environment of the deployment (``seedcore_environments``): the organ's processes see its packages, "
+        "and not those of the other agents. Without a deployment it has no effect.", "environment", "",
+    )  # fmt: skip
     agent_count: int = _count("Agents in the whole organ, spread over its replicas.", 1, le=100_000)
     task_types: tuple[str, ...] = _option(
         "Task types that the organ accepts in every domain that no organ claims (normalised: stripped, lower case).",
@@ -202,16 +206,16 @@ class OrganismSpec:
             schedules=tuple(ScheduleSpec.from_dict(schedule) for schedule in data.get("schedules", ())),
         )
 
-    def with_python(self, python: str) -> OrganismSpec:
-        """Let the organs run with this interpreter, except those whose agent the library itself has."""
-        organs = (
-            organ if organ.agent.partition(":")[0].partition(".")[0] == LIBRARY else replace(organ, python=python)
-            for organ in self.organs
-        )
-        return replace(self, organs=tuple(organs))
+    def with_python(self, python: str, environments: Mapping[str, str] | None = None) -> OrganismSpec:
+        """Let the organs run with this interpreter, or with that of the environment that they name.
+
+        An organ without an environment whose agent the library itself has runs with the Coordinator's.
+        """
+        known = environments or {}
+        return replace(self, organs=tuple(_with_python(organ, python, known) for organ in self.organs))
 
     def agents(self) -> str:
-        """Return the id of the agents' layer from which organs run; empty if all run from the release."""
+        """Return the ids of the layers above the release from which organs run, joined by commas; may be empty."""
         return ",".join(sorted({PurePath(organ.python).parents[1].name for organ in self.organs if organ.python}))
 
     def fingerprint(self) -> str:
@@ -219,6 +223,12 @@ class OrganismSpec:
         organs = [organ.to_dict() for organ in self.organs]
         schedules = [schedule.to_dict() for schedule in self.schedules]
         return _digest([organs, schedules] if schedules else organs)
+
+
+def _with_python(organ: OrganSpec, python: str, environments: Mapping[str, str]) -> OrganSpec:
+    if organ.environment in environments:
+        return replace(organ, python=environments[organ.environment])
+    return organ if organ.agent.partition(":")[0].partition(".")[0] == LIBRARY else replace(organ, python=python)
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seedcore.core.release import agents_python
+from seedcore.core.release import agents_python, environments
 from seedcore.core.spec import OrganismSpec
 from seedcore.core.state_file import replace_file
 
@@ -106,7 +106,7 @@ def _spec(data: Any) -> OrganismSpec | None:
     try:
         spec = OrganismSpec.from_dict(data)
         # A release from before the agents' layers has written none: what runs this, runs them.
-        return spec if spec.agents() else spec.with_python(agents_python())
+        return spec if spec.agents() else spec.with_python(agents_python(), environments())
     except (TypeError, KeyError, AttributeError, ValueError):
         # It is missing, or has keys of another release: its file is read instead.
         return None

@@ -25,7 +25,8 @@ CONNECT_TIMEOUT_S = 5.0
 UNITS = Path("/etc/systemd/system")
 NOBODY = 65534
 # The file that an installation writes last.
-COMPLETE = ("tools/.*", "ray/*/.complete", "releases/*/release.json", "agents/*/release.json")
+LAYERS = ("releases", "agents", "environments")
+COMPLETE = ("tools/.*", "ray/*/.complete", *(kind + "/*/release.json" for kind in LAYERS))
 
 
 def unreachable(address: str, port: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.seedcore.cluster.plugins.module_utils import layers as layers_of
@@ -107,6 +109,25 @@ def test_what_a_kept_layer_sees_is_kept_and_everything_else_is_not(active: str, 
 
 def test_only_what_no_other_layer_sees_can_be_active() -> None:
     assert [one.path for one in layers_of.tops(KNOWN)] == ["agents/2.b", "agents/2.a", "agents/1.a", "releases/0"]
+
+
+def test_environments_are_kept_with_the_agents_that_name_them_and_are_never_active_alone(tmp_path: Path) -> None:
+    def write(path: str, **document: Any) -> None:
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "release.json").write_text(json.dumps({"release": "1", **document}))
+
+    write("releases/1", below="ray/a")
+    for name in ("vision-1", "vision-2", "nobodys-1"):
+        write(f"environments/{name}", below="releases/1")
+    for name, vision in (("1.a", "vision-1"), ("1.b", "vision-2"), ("1.c", "vision-gone")):
+        python = str(tmp_path / "environments" / vision / "bin" / "python")
+        write(f"agents/{name}", below="releases/1", environments={"vision": python})
+
+    found = layers_of.read(tmp_path)
+
+    assert {one.path for one in layers_of.tops(found)} == {"agents/1.a", "agents/1.b"}, "1.c is not complete"
+    assert layers_of.kept(found, "agents/1.b", 1) == {"agents/1.b", "environments/vision-2", "releases/1", "ray/a"}
+    assert next(one.environments for one in found if one.path == "agents/1.a") == {"vision": "vision-1"}
 
 
 def test_the_layers_of_a_deployment_are_read_with_what_they_say(tmp_path: Path) -> None:

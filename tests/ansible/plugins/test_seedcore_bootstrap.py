@@ -80,7 +80,14 @@ def test_check_mode_knows_the_release_that_is_about_to_be_active(executable: Exe
 
 @pytest.mark.parametrize(
     ("running", "expected", "action"),
-    [("1.0-abc.x", "1.0-abc.x", "none"), ("1.0-abc.x", "1.0-abc.y", "reload"), ("", "1.0-abc.y", "none")],
+    [
+        ("1.0-abc.x", "1.0-abc.x", "none"),
+        ("1.0-abc.x", "1.0-abc.y", "reload"),
+        ("", "1.0-abc.y", "none"),
+        ("1.0-abc.x,vision-1", "1.0-abc.x,text-1,vision-1", "none"),
+        ("vision-1", "1.0-abc.y,vision-1", "none"),
+        ("vision-1", "1.0-abc.y,vision-2", "reload"),
+    ],
 )
 def test_check_mode_knows_the_agents_that_are_about_to_be_active(
     executable: Executable, run: Run, running: str, expected: str, action: str

@@ -52,6 +52,7 @@ def test_it_goes_back_to_what_was_green_before(prefix: Path, run: Run) -> None:
 
     assert (done["changed"], active(prefix)) == (True, "agents/1.a")
     assert (done["release"], done["agents"], done["before"]) == ("1", "1.a", "1.b")
+    assert done["environments"] == {}
     assert done["green"] == "2026-11-02T00:00:00Z"
     assert (prefix / "etc" / "organism.yaml").read_text() == "then: 1\n"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -57,9 +58,8 @@ class Workshop:
 
     def collect(self, package: str, *extra: str, fails: bool = False) -> dict[str, Any]:
         dest = self.directory / "dest"
-        dest.mkdir(exist_ok=True)
-        for old in dest.iterdir():
-            old.unlink()
+        shutil.rmtree(dest, ignore_errors=True)
+        dest.mkdir()
         result = self.run(
             "seedcore_wheel",
             package=package,
@@ -72,7 +72,7 @@ class Workshop:
         )
         assert result.get("failed", False) == fails, result
         if not fails:
-            assert sorted(path.name for path in dest.iterdir()) == result["wheels"]
+            assert sorted(path.name for path in dest.iterdir() if path.is_file()) == result["wheels"]
         result.pop("invocation", None)  # newer Ansible leaves it out
         return result
 
@@ -159,6 +159,27 @@ def test_what_agents_need_is_resolved_once_into_hashes_within_the_lock(workshop:
     second = workshop.collect("seedcore==1.0", "tabular>=2")
     assert "tabular==2.2" in second["extra_lock"]
     assert second["extra_digest"] != first["extra_digest"]
+
+
+def test_each_environment_is_resolved_by_itself(workshop: Workshop, index: Path) -> None:
+    agents = wheel(workshop.directory / "mine", "agents", "1.0", needs="tabular")
+    given = {"old": [str(agents), "tabular<2.1"], "new": [str(agents)], "none": []}
+    workshop.more["environments"] = given
+    first = workshop.collect("seedcore==1.0", "tabular==2.0")["environments"]
+
+    assert "tabular==2.0" in first["old"]["lock"]
+    assert "tabular==2.1" in first["new"]["lock"]
+    assert (first["none"]["lock"], first["none"]["wheels"]) == ("", [])
+    assert first["old"]["wheels"] == first["new"]["wheels"] == [agents.name]
+    assert (workshop.directory / "dest" / "environments" / "new" / agents.name).is_file()
+    assert len({each["digest"] for each in first.values()}) == 3
+
+    # What is in one does not count for another.
+    wheel(index, "tabular", "2.2")
+    second = workshop.collect("seedcore==1.0")["environments"]
+    assert {name for name in given if first[name]["digest"] != second[name]["digest"]} == {"new"}
+    workshop.more["environments"] = {"old": ["click==9"]}
+    assert "click" in workshop.collect("seedcore==1.0", fails=True)["msg"]
 
 
 def test_what_a_wheel_of_agents_needs_is_resolved_and_the_wheel_is_not(workshop: Workshop, index: Path) -> None:

@@ -649,7 +649,8 @@ def test_a_release_is_not_activated_beside_another_one_that_limit_leaves_in_plac
 
     looked = [active("worker-1", "1-a"), active("worker-2", "1-b"), {"item": "worker-3", "unreachable": True}]
     looked.append({"item": "worker-4", "stat": {"exists": False}})
-    known = {"__seedcore_left_out": {"results": looked}, "seedcore_release": "1-a", "seedcore_agents": ""}
+    active_now = {"seedcore_release": "1-a", "seedcore_agents": "", "seedcore_environment_ids": {}}
+    known = {"__seedcore_left_out": {"results": looked}, **active_now}
 
     assert variable("__seedcore_other_release", "seedcore", known=known) == ["worker-2"]
     steps = [

@@ -16,7 +16,7 @@ from seedcore.status.state_api import read_cluster
 from tests.deploy.conftest import Deployment, Run, issue
 
 # Directories that a run without changes must not touch; the others (state, log, run, tmp) belong to running processes.
-WRITTEN = ("agents", "bin", "current", "etc", "libexec", "ray", "releases", "tools")
+WRITTEN = ("agents", "bin", "current", "environments", "etc", "libexec", "ray", "releases", "tools")
 AGENTS = """
 import asyncio
 from pathlib import Path
@@ -51,6 +51,22 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 """
 
 
+# A package of which two organs see two versions.
+LENS = "def look(task):\n    return {'version': '1'}\n"
+
+
+def write_package(directory: Path, name: str, source: str) -> Path:
+    """Write the source tree of a package with one module."""
+    directory.mkdir()
+    (directory / f"{name}.py").write_text(source)
+    (directory / "backend.py").write_text(_BACKEND.replace("careful", name))
+    (directory / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        f'[project]\nname = "{name}"\nversion = "1.0"\n'
+    )
+    return directory
+
+
 class Site:
     """A deployment with TLS and test agents; the organ ``first`` starts only if its model file exists."""
 
@@ -59,14 +75,7 @@ class Site:
         self.authority = trustme.CA()
         issue(deployment.directory, self.authority)
         self.model = deployment.directory / "model.txt"
-        self.agents = deployment.directory / "agents"
-        self.agents.mkdir()
-        (self.agents / "careful.py").write_text(AGENTS)
-        (self.agents / "backend.py").write_text(_BACKEND)
-        (self.agents / "pyproject.toml").write_text(
-            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-            '[project]\nname = "careful"\nversion = "1.0"\n'
-        )
+        self.agents = write_package(deployment.directory / "agents", "careful", AGENTS)
         self.organism = self.write("organism.yaml")
         deployment.variables |= {
             "seedcore_config": str(self.organism),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
+from typing import Any
 
 import pytest
 
-from tests.deploy.checkout.conftest import AGENTS, Site
+from tests.deploy.checkout.conftest import AGENTS, LENS, Site, write_package
 
 pytestmark = pytest.mark.timeout(2400)
 
@@ -178,6 +179,49 @@ def test_a_half_made_layer_is_made_anew(deployed: Site, kind: str) -> None:
     assert deployed.run("seedcore").check().recap["changed"] > 0
 
     assert json.loads((layer / "release.json").read_text())["release"] == own["release"]
+
+
+def test_two_organs_see_two_versions_of_one_package_and_a_change_of_one_leaves_the_other_alone(deployed: Site) -> None:
+    here = deployed.deployment.directory
+    document = json.loads(deployed.organism.read_text())
+    look = {"type": "Test", "agent": "lens:look"}
+    document["seedcore"]["organism"]["organ_types"] += [
+        {**look, "id": "old", "task_types": ["look_old"]},
+        {**look, "id": "new", "task_types": ["look_new"], "environment": "vision"},
+    ]
+    organism = here / "lenses.yaml"
+    organism.write_text(json.dumps(document))
+    old = write_package(here / "lens_old", "lens", LENS)
+    new = write_package(here / "lens_new", "lens", LENS.replace("'1'", "'2'"))
+    given: dict[str, Any] = {
+        "seedcore_extra_requirements": [str(deployed.agents), str(old)],
+        "seedcore_environments": {"vision": [str(new)]},
+    }
+
+    def answers() -> list[Any]:
+        submit = deployed.deployment.seedcore
+        return [json.loads(submit("submit", kind).stdout)["result"] for kind in ("look_old", "look_new")]
+
+    unknown = deployed.run("bootstrap", organism=organism, **{**given, "seedcore_environments": {}})
+    assert "environment is 'vision', but the deployment has none: seedcore_environments makes them" in unknown.output
+
+    deployed.run("bootstrap", organism=organism, **given).check()
+    assert answers() == [{"version": "1"}, {"version": "2"}]
+    before = processes_of(deployed)
+    (old / "lens.py").write_text(LENS.replace("'1'", "'1.1'"))
+    deployed.run("bootstrap", organism=organism, **given).check()
+
+    assert answers() == [{"version": "1.1"}, {"version": "2"}]
+    after = processes_of(deployed)
+    assert after["old"] != before["old"]
+    assert after["new"] == before["new"]
+    assert len(list((deployed.deployment.prefix / "environments").iterdir())) == 1
+
+
+def processes_of(deployed: Site) -> dict[str, list[int]]:
+    """Return the process ids of every organ."""
+    organs = deployed.status()["coordinator"]["organs"]
+    return {organ["organ_id"]: [replica["pid"] for replica in organ["replicas"]] for organ in organs}
 
 
 def test_without_a_certificate_it_is_plain_again(deployed: Site) -> None:

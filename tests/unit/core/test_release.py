@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seedcore.core.release import agents_id, agents_python, is_deployed, python, release_id, successor
+from seedcore.core.release import agents_id, agents_python, environments, is_deployed, python, release_id, successor
 
 
 def test_the_release_is_that_of_the_environment(tmp_path: Path) -> None:
@@ -42,6 +42,11 @@ def test_the_layer_of_the_agents_names_the_release_that_it_sees(tmp_path: Path) 
     (tmp_path / "release.json").write_text('{"release": "1-a", "python": "/r/1-a/bin/python", ' + names + "}")
     assert (release_id(tmp_path), agents_id(tmp_path)) == ("1-a", "1-a.b")
     assert (python(tmp_path), agents_python(tmp_path)) == ("/r/1-a/bin/python", "/a/1-a.b/bin/python")
+    assert environments(tmp_path) == {}
+
+    names += ', "environments": {"vision": "/e/vision-c/bin/python"}'
+    (tmp_path / "release.json").write_text('{"release": "1-a", ' + names + "}")
+    assert environments(tmp_path) == {"vision": "/e/vision-c/bin/python"}
 
 
 def test_a_layer_knows_when_another_one_has_become_active(tmp_path: Path) -> None:

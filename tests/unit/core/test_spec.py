@@ -94,3 +94,14 @@ def test_only_organs_with_agents_of_ones_own_run_with_their_interpreter() -> Non
     assert len({one.fingerprint() for one in (spec, placed, spec.with_python("/a/2/bin/python"))}) == 3
     assert spec.with_python("") == spec
     assert "python" not in OrganSpec.described()
+
+
+def test_an_organ_with_an_environment_runs_with_its_interpreter_also_an_agent_of_the_library() -> None:
+    named = {"mine.agents:Reader": "vision", "seedcore.agents:utility": "vision", "mine.agents:Writer": ""}
+    organs = tuple(organ(id=agent, agent=agent, environment=name) for agent, name in named.items())
+    vision = "/environments/vision-c/bin/python"
+
+    placed = OrganismSpec(organs=organs).with_python("/agents/1-a.b/bin/python", {"vision": vision})
+
+    assert [one.python for one in placed.organs] == [vision, vision, "/agents/1-a.b/bin/python"]
+    assert placed.agents() == "1-a.b,vision-c"
