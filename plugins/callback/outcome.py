@@ -11,7 +11,7 @@ version_added: 0.1.0
 author:
   - SeedCore maintainers (@seedcore)
 description:
-  - Prints the same as P(ansible.builtin.default#callback), except the names of included files.
+  - Prints the same as P(ansible.builtin.default#callback), except the names of included files and repeated plays.
   - After the recap it prints the outcome of the run (set with M(ansible.builtin.set_stats) as C(seedcore_outcome)) or,
     after a failure, the host, the task and the cause.
   - With C(display_ok_hosts=false) the output consists of changes, progress of waits, and these last lines.
@@ -44,6 +44,14 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible is not typed
     def __init__(self) -> None:
         super().__init__()
         self._failed: dict[str, tuple[str, str]] = {}
+        self._shown_plays: set[str] = set()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Show the play; of plays that a run repeats, such as those of the lock, only the first one."""
+        self._play = play
+        if self.get_option("display_ok_hosts") or play.get_name() not in self._shown_plays:
+            super().v2_playbook_on_play_start(play)
+        self._shown_plays.add(play.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Show the result, unless the task only includes a file."""

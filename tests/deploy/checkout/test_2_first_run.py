@@ -72,6 +72,9 @@ def test_the_screen_is_quiet(first: Run) -> None:
     assert "\nskipping: [" not in first.output
     assert "\nincluded: " not in first.output
     assert set(re.findall(r"^(\w+): \[", first.output, re.MULTILINE)) == {"changed"}
+    plays = re.findall(r"^PLAY \[(.+?)\]", first.output, re.MULTILINE)
+    assert plays, first.output
+    assert len(plays) == len(set(plays)), "no play is shown twice"
 
 
 def test_everything_speaks_tls(deployed: Site, red: Run, first: Run) -> None:
