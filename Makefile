@@ -99,7 +99,7 @@ docs: $(VENV)/dev ## generate docs/reference from the code and build the documen
 	$(VENV)/bin/python -m scripts.reference
 	$(VENV)/bin/mkdocs build --quiet
 
-soak: $(VENV)/dev ## load an organism for ten minutes while its organs are killed, and account for every task (ARGS="--minutes 60")
+soak: $(VENV)/dev ## load an organism for ten minutes under faults, and account for every task (ARGS="--minutes 60", ARGS=--durable)
 	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 
 chaos: $(VENV)/dev ## inject faults into a deployment for an hour and check its status and answers (ARGS="--minutes 10 --seed 7")

@@ -28,6 +28,7 @@ from typing import Any
 import click
 import ray
 
+from benchmarks.durable import campaign
 from seedcore.config.organism_file import parse_config
 from seedcore.core.settings import Settings
 from seedcore.deployment.bootstrap import bootstrap
@@ -311,9 +312,18 @@ def measure(minutes: float, kill_every_s: float) -> bool:
 @click.command()
 @click.option("--minutes", type=click.FloatRange(0.1, 600), default=10.0, show_default=True)
 @click.option("--kill-every", type=click.FloatRange(1, 600), default=20.0, show_default=True, help="Seconds.")
+@click.option("--durable", is_flag=True, help="Test durable tasks instead, on each store, under many kinds of faults.")
+@click.option("--store", type=click.Choice(campaign.STORES), multiple=True, help="With --durable. [default: all]")
+@click.option("--seed", type=int, default=None, help="With --durable: draws the faults. [default: at random]")
 @click.option("--inside", is_flag=True, hidden=True)
-def main(*, minutes: float, kill_every: float, inside: bool) -> None:
+def main(
+    *, minutes: float, kill_every: float, durable: bool, store: tuple[str, ...], seed: int | None, inside: bool
+) -> None:
     """Overload an organism, then soak it; exit with 1 unless every single task is accounted for."""
+    if durable:
+        chosen = random.randrange(1_000_000) if seed is None else seed  # noqa: S311 - a choice, not a secret
+        passed = [campaign.run(one, minutes=minutes, seed=chosen) for one in store or campaign.STORES]
+        sys.exit(0 if all(passed) else 1)
     if inside:
         sys.exit(0 if measure(minutes, kill_every) else 1)
     os.environ["PYTHONPATH"] = str(ROOT)

@@ -113,6 +113,7 @@ TIERS = {
         Tier("containers", [["molecule/run", *CONTAINERS]], skip_codes=_NO_DOCKER),
         Tier("other-containers", [["molecule/run", *_REST]], skip_codes=_NO_DOCKER, limit_s=4 * 3600.0),
         Tier("soak", [["{bin}/python", "-m", "benchmarks.soak"]]),
+        Tier("durable-soak", [["{bin}/python", "-m", "benchmarks.soak", "--durable"]]),
     )
 }
 
@@ -129,5 +130,5 @@ PLANS: dict[str, Plan] = {
     "deploy-test": [[["deploy-checkout"], ["deploy"]], [["alone-deploy"]]],
     "check": [[["lint", "unit", "integration"], ["sanity", "ansible", "deploy-local"]], [["alone-integration"]]],
     "test": _TEST,
-    "test-all": [*_TEST, [["other-containers"]], [["broken-releases"]], [["soak"]]],
+    "test-all": [*_TEST, [["other-containers"]], [["broken-releases"]], [["soak"]], [["durable-soak"]]],
 }

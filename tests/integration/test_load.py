@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.durable import campaign
 from benchmarks.soak import ROOT, organism_file
 from tests.conftest import Organism
+from tests.support.postgres import binaries
 
 pytestmark = pytest.mark.alone
 
@@ -54,3 +56,15 @@ def test_every_task_is_accounted_for_while_organs_are_killed(organism: Organism)
     assert figures["kills"] >= 2
     assert figures["accepted"] == figures["answered_with_success"] + figures["failed_with_a_reason"]
     assert figures["answered_with_success"] > figures["failed_with_a_reason"]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("store", campaign.STORES)
+def test_every_durable_task_is_accounted_for_whatever_dies(store: str) -> None:
+    if store == "postgresql" and binaries() is None:
+        pytest.skip("there is no PostgreSQL (Debian: apt-get install postgresql, as root)")
+    figures = campaign.measure(store, minutes=0.5, seed=9)
+
+    assert figures["faults"] == [], figures
+    assert sum(figures["faults_struck"].values()) >= 2
+    assert figures["states"]["done"] > 100
