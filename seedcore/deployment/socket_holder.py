@@ -114,6 +114,7 @@ class SocketHolder:
         self._speaks_tls = speaks_tls
         self._hold = hold or Hold()
         self._listener: socket.socket | None = None
+        self._is_passed_on = False
         self._links: set[socket.socket] = set()
         self._selector = selectors.DefaultSelector()
         self._ends = threading.Event()
@@ -134,8 +135,14 @@ class SocketHolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give up the socket; a Coordinator that accepts connections keeps its own copy."""
+        """Give up the socket; a Coordinator that accepts connections keeps its own copy.
+
+        Without one, as before the host reboots, the connections that wait are refused.
+        """
+        is_abandoned = not self._hold.accepting and not self._is_passed_on
         self._end_answers()
+        if self._listener is not None and is_abandoned:
+            self._refuse_waiting(self._listener)
         self._close()
         self._selector.close()
 
@@ -145,6 +152,7 @@ class SocketHolder:
         listener = self._listener
         if listener is None:
             return
+        self._is_passed_on = True
         with contextlib.suppress(OSError, ValueError):
             descriptor = os.dup(listener.fileno())
             try:
@@ -277,13 +285,13 @@ class SocketHolder:
         if self._hold.is_over(time.monotonic(), wanted=wanted):
             why = "no Coordinator has taken it" if wanted else "no Coordinator is wanted"
             logger.warning("closing the Coordinator's socket, connections are refused from now on: %s", why)
-            if not self._speaks_tls:
-                self._refuse_waiting(self._listener)
+            self._refuse_waiting(self._listener)
             self._close()
 
-    @staticmethod
-    def _refuse_waiting(listener: socket.socket) -> None:
+    def _refuse_waiting(self, listener: socket.socket) -> None:
         """Answer the connections that wait: their requests were not executed, which a reset would leave open."""
+        if self._speaks_tls:
+            return
         listener.setblocking(False)
         with contextlib.suppress(OSError):
             for _ in range(BACKLOG):
