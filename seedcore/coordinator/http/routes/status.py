@@ -28,7 +28,7 @@ class Status(BaseModel):
     remedy: Annotated[str, Field(description="What to do about it; empty if there is nothing to do.")] = ""
     release: Annotated[str, Field(description="Id of the Coordinator's release.")]
     agents: Annotated[
-        str, Field(description="Id of the layer from which organs with agents of your own run; empty if there is none.")
+        str, Field(description="Ids of the layers of agents and environments that organs run from, joined by commas.")
     ] = ""
     degraded: Annotated[bool, Field(description="Healthy, but an optional part is missing.")]
     since: Annotated[str, Field(description="When status or reason last changed, ISO 8601.")]
