@@ -93,6 +93,13 @@ class OrganProcess:
         # The process of an organ of an earlier release answers with something else: it knows of no durable task.
         return reply if isinstance(reply, dict) and "boot" in reply else {"boot": "", "fenced": False, "entries": []}
 
+    async def tell(self, verb: str, epoch: int, pairs: Iterable[Pair]) -> None:
+        """Ask without an answer; a failure changes nothing, because the process has gone, or will be told again."""
+        try:
+            await self.ask(verb, epoch, pairs)
+        except Exception as error:
+            logger.debug("an organ was not reached: %s", describe(error))
+
 
 class WorkFloor:
     """All attempts of one epoch.
@@ -192,7 +199,7 @@ class WorkFloor:
         process = self._by_task.get(task_id)
         if process is not None:
             pairs = [pair for pair in process.held if pair[0] == task_id]
-            self._spawn(_quietly(process.ask("cancel", self.epoch, pairs)))
+            self._spawn(process.tell("cancel", self.epoch, pairs))
 
     def recorded(self, ending: Ending) -> None:
         """Let the process forget an attempt whose outcome is on disk."""
@@ -326,7 +333,7 @@ class WorkFloor:
         for key, process in list(self._processes.items()):
             acks, process.acks = process.acks, []
             if acks:
-                self._spawn(_quietly(process.ask("ack", self.epoch, acks)))
+                self._spawn(process.tell("ack", self.epoch, acks))
             elif not process.held:
                 del self._processes[key]
 
@@ -373,11 +380,3 @@ def _lost(organ: str, pair: Pair, executed: Executed) -> Ending:
     answer = failure(text, error_type="OrganUnavailableError", executed="unknown", attempt=attempt)
     event = Answer(attempt, success=False, executed="unknown")
     return Ending(task_id, event, json.dumps(answer).encode(), "OrganUnavailableError", text)
-
-
-async def _quietly(work: Any) -> None:
-    """Wait for a call whose failure changes nothing: the process has gone, or will be told again."""
-    try:
-        await work
-    except Exception as error:
-        logger.debug("an organ was not reached: %s", describe(error))
