@@ -73,7 +73,7 @@ class Place:
 
     def restart_head(self) -> None:
         """Kill every process of the cluster, and start Ray and the supervisor again, as a reboot does."""
-        self.head.kill()
+        self.stop()
         self.head.start()
         self._supervise()
 
@@ -100,6 +100,7 @@ class Place:
     def stop(self) -> None:
         """Kill every process of the cluster, so that its SQLite file can be read: one process owns it."""
         self.head.kill()
+        self._reap()
 
     def rows(self) -> dict[str, Row]:
         """Return all tasks of the store that have a key; a SQLite store must have been stopped."""
@@ -138,6 +139,13 @@ class Place:
     def close(self) -> None:
         """Kill everything and remove the directory."""
         self.head.close()
+        self._reap()
+
+    def _reap(self) -> None:
+        """Wait for the supervisor, which was killed with everything else of the cluster."""
+        if self._supervisor is not None:
+            self._supervisor.wait(timeout=COMMAND_S)
+            self._supervisor = None
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self.server is None:
