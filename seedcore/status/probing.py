@@ -117,6 +117,10 @@ def wait(
             report = check_nodes(settings, report, timeout_s=min(NODE_TIMEOUT_S, limit))
             if report.healthy:
                 report = check_canary(settings, report, timeout_s=min(CANARY_TIMEOUT_S, limit))
+            if report.healthy:
+                # Only nodes that were still alive were asked: one that has died since the probe is missing.
+                limit = max(_MIN_REQUEST_S, min(3.0, deadline - time.monotonic()))
+                report = replace(probe(settings, timeout_s=limit, **expectations), attempts=attempts)
         if watch.is_stable(report):
             return report
         unplaced_s = watch.unplaced_s(report)

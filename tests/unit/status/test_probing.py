@@ -12,6 +12,7 @@ import pytest
 
 from seedcore.core.settings import COORDINATOR_NAME
 from seedcore.status import host_processes as processes
+from seedcore.status import probing
 from seedcore.status import probing as status
 from seedcore.status.http_client import CannotAskError, Response
 from seedcore.status.probing import check_nodes, probe, wait
@@ -203,6 +204,26 @@ def test_every_node_that_is_alive_is_asked(cluster: FakeCluster) -> None:
     assert report.message == "worker has joined, but the dashboard does not list its agent yet"
     cluster.summary = []
     assert not check_nodes(cluster.settings, probe(cluster.settings)).healthy
+
+
+def test_a_node_that_dies_just_before_it_would_be_asked_is_missing(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = {"node_id": "beef", "node_name": "worker", "state": "ALIVE"}
+    cluster.nodes.append(worker)
+    settings = replace(cluster.settings, expected_nodes=("head", "worker"))
+
+    def unwell(*_: Any, **__: Any) -> list[str]:
+        worker["state"] = "DEAD"
+        return []
+
+    monkeypatch.setattr(probing, "unwell_nodes", unwell)
+    monkeypatch.setattr(probing, "check_canary", lambda _settings, report, **_: report)
+
+    report = wait(settings, timeout_s=2, stable_s=0.2, interval_s=0.1, canary=True)
+
+    assert (report.healthy, report.reason) == (False, "nodes_missing")
+    assert "worker" in report.message
 
 
 def test_another_actor_with_the_coordinators_pid_on_this_host_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
