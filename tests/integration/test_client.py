@@ -118,7 +118,12 @@ for done, answer in enumerate(small.map(tasks())):
 mixed = client.submit_many([{"type": "calm"}, None, {"type": "calm", "params": {"lock": threading.Lock()}},
                             {"type": "nobody"}, {"type": "sleep", "params": {"seconds": -1}}, {"type": "calm"}])
 first = next(client.map({"type": "calm", "params": {"n": n}} for n in iter(int, 1)))
-pids_used = {answer["result"]["pid"] for answer in client.submit_many([{"type": "calm"}] * 400)}
+pids_used = set()
+def spread():
+    # On a busy machine the report of a process may be late, and it gets no tasks for a moment.
+    pids_used.update(answer["result"]["pid"] for answer in client.submit_many([{"type": "calm"}] * 400))
+    return len(pids_used) == 2
+until(spread, "tasks in both processes")
 async def beside():
     async with seedcore.AsyncClient() as other:
         slow = asyncio.create_task(other.submit({"type": "sleep", "params": {"seconds": 30}}))
