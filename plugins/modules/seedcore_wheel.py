@@ -130,8 +130,8 @@ extra_lock:
   type: str
 environments:
   description:
-    - What each environment consists of, with RV(environments.digest), RV(environments.extra), RV(environments.wheels)
-      and RV(environments.lock) as for the extra packages. Its wheels are in C(environments/NAME) of RV(dest).
+    - What each environment consists of, by its name. C(digest), C(extra) and C(lock) are those of its packages, as
+      RV(extra_digest), RV(extra) and RV(extra_lock); C(wheels) are files in C(environments/NAME) of RV(dest).
   returned: success
   type: dict
 dest:
