@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,7 @@ def put_on_top(above: Path, below: Path) -> None:
 def read(prefix: Path) -> list[Layer]:
     """Return the layers of a deployment, complete or not, without those of Ray."""
     paths = [path for pattern in PATTERNS for path in sorted(prefix.glob(pattern))]
-    found = [_layer(prefix, path) for path in paths if path.is_dir() and not path.is_symlink()]
-    complete = {layer.path for layer in found if layer.document}
-    # Agents without one of their environments are not complete.
-    return [layer if complete.issuperset(_environments(layer)) else replace(layer, document={}) for layer in found]
+    return [_layer(prefix, path) for path in paths if path.is_dir() and not path.is_symlink()]
 
 
 def active(prefix: Path) -> str:
@@ -95,7 +92,7 @@ def active(prefix: Path) -> str:
 
 def tops(layers: Iterable[Layer]) -> list[Layer]:
     """Return the complete layers that can be active, the newest first: those that no other one sees."""
-    complete = [layer for layer in layers if layer.document and not layer.path.startswith(ENVIRONMENTS)]
+    complete = [layer for layer in _complete(layers) if not layer.path.startswith(ENVIRONMENTS)]
     seen = {layer.below for layer in complete}
     return sorted((layer for layer in complete if layer.path not in seen), key=lambda layer: layer.made, reverse=True)
 
@@ -104,7 +101,7 @@ def choices(layers: Iterable[Layer]) -> list[Layer]:
     """Return the layers to go back to: those that no other one sees, and those that were green without one above."""
     layers = list(layers)
     found = {layer.path for layer in tops(layers)}
-    return [layer for layer in layers if layer.path in found or (layer.document and layer.green)]
+    return [layer for layer in _complete(layers) if layer.path in found or layer.green]
 
 
 def kept(layers: Iterable[Layer], active_path: str, count: int) -> set[str]:
@@ -121,6 +118,13 @@ def kept(layers: Iterable[Layer], active_path: str, count: int) -> set[str]:
             if path in by_path:
                 pending += [by_path[path].below, *_environments(by_path[path])]
     return found
+
+
+def _complete(layers: Iterable[Layer]) -> list[Layer]:
+    """Return the layers that have everything, which agents without one of their environments have not."""
+    marked = [layer for layer in layers if layer.document]
+    present = {layer.path for layer in marked}
+    return [layer for layer in marked if present.issuperset(_environments(layer))]
 
 
 def _environments(layer: Layer) -> list[str]:
@@ -164,8 +168,8 @@ def choose(layers: Iterable[Layer], active_path: str, ray: str, wanted: str = ""
         NoReleaseError: There is none, or it does not fit the nodes.
     """
     layers = list(layers)
-    for layer in layers:
-        if layer.path == active_path and layer.document and layer.id == wanted:
+    for layer in _complete(layers):
+        if layer.path == active_path and layer.id == wanted:
             return layer
     # Releases from before there were layers have an installation of their own, and other settings.
     others = [layer for layer in choices(layers) if layer.path != active_path and layer.document.get("python")]
@@ -202,7 +206,7 @@ def choose_for_revert(layers: Iterable[Layer], active_path: str, ray: str, befor
         NoReleaseError: None was green, or none fits the nodes.
     """
     layers = list(layers)
-    for layer in layers:
+    for layer in _complete(layers):
         if layer.id == before and layer.green and base(layers, layer.path) == ray:
             return layer
     return choose(layers, active_path, ray)

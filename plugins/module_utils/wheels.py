@@ -64,6 +64,9 @@ def run(params: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
     if params["timeout"] < 1:
         raise PackageError(f"timeout is {params['timeout']}, expected 1 or more")
+    for name, entries in params["environments"].items():
+        if not isinstance(entries, list):
+            raise PackageError(f"environments has {name}: {entries!r}, expected a list of packages")
     if not params["dest"]:
         raise PackageError("dest is missing: the action plugin of this name sets it on the controller")
     os.environ.update({str(name): str(value) for name, value in params["environment"].items()})

@@ -150,15 +150,16 @@ class OrganismView:
         return organ_reports.state(self._replicas[organ_id], is_starting=not self.initialized)
 
     def _occupants(self) -> list[Occupant]:
-        coming = {(new.spec.id, new.index) for ones in self._coming.values() for new in ones}
+        new = [replica for replicas in self._coming.values() for replica in replicas]
+        replaced = {(replica.spec.id, replica.index) for replica in new}
         return [
-            Occupant(spec=one.spec, index=one.index, node_id=one.place, is_leaving=is_old)
-            for one, is_old in (
-                *((one, (one.spec.id, one.index) in coming) for one in self._current()),
-                *((one, False) for ones in self._coming.values() for one in ones),
+            Occupant(
+                spec=one.spec, index=one.index, node_id=one.place,
+                is_leaving=one not in new and (one.spec.id, one.index) in replaced,
             )
+            for one in self._all()
             if one.place is not None
-        ]
+        ]  # fmt: skip
 
     def _current(self) -> list[Replica]:
         return [replica for replicas in self._replicas.values() for replica in replicas]

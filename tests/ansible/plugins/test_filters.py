@@ -7,9 +7,43 @@ from typing import Any
 import pytest
 import trustme
 from ansible.errors import AnsibleFilterError
+from ansible_collections.seedcore.cluster.plugins.filter.environments import environments
 from ansible_collections.seedcore.cluster.plugins.filter.faults import argument_faults, no_networks
 from ansible_collections.seedcore.cluster.plugins.filter.tls import tls_faults
 from ansible_collections.seedcore.cluster.plugins.filter.typed import typed
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"vision": ["my_vision", "torch==2.4"], "text": []},
+        '{"vision": ["my_vision", " torch==2.4"], "text": ""}',
+        {"vision": "my_vision, torch==2.4", "text": []},
+    ],
+)
+def test_environments_may_be_given_as_text(value: Any) -> None:
+    assert environments(value) == {"packages": {"vision": ["my_vision", "torch==2.4"], "text": []}, "faults": []}
+    assert environments("") == environments({}) == {"packages": {}, "faults": []}
+    assert environments("vision=my_vision")["packages"] == {"vision": ["my_vision"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("vision", 'it is "vision", expected a mapping of names to lists of packages, such as {vision: [my_vision]}'),
+        (["a"], 'it is ["a"], expected a mapping'),
+        ({"vision": None}, "vision is null, expected a list of packages"),
+        ({"vision": 5}, "vision is 5, expected a list of packages"),
+        ({"vision": [5]}, "vision is [5], expected a list of packages"),
+        ({"Vi sion": ["a"]}, 'the name "Vi sion" is not allowed, expected up to 31 of a-z 0-9 _ -, a letter first'),
+        ({3: ["a"]}, "the name 3 is not allowed"),
+    ],
+)
+def test_environments_that_cannot_be_are_told_with_what_is_expected(value: Any, said: str) -> None:
+    found = environments(value)
+    assert found["packages"] == {}
+    (fault,) = found["faults"]
+    assert fault.startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,10 @@ def test_environments_are_kept_with_the_agents_that_name_them_and_are_never_acti
     assert {one.path for one in layers_of.tops(found)} == {"agents/1.a", "agents/1.b"}, "1.c is not complete"
     assert layers_of.kept(found, "agents/1.b", 1) == {"agents/1.b", "environments/vision-2", "releases/1", "ray/a"}
     assert next(one.environments for one in found if one.path == "agents/1.a") == {"vision": "vision-1"}
+    # What an active layer sees is kept, even if a part of it is gone.
+    assert layers_of.kept(found, "agents/1.c", 1) >= {"agents/1.c", "releases/1", "ray/a"}
+    with pytest.raises(layers_of.NoReleaseError):
+        layers_of.choose(found, "agents/1.b", "ray/a", "1.c")
 
 
 def test_the_layers_of_a_deployment_are_read_with_what_they_say(tmp_path: Path) -> None:

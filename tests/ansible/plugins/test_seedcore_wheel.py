@@ -180,6 +180,9 @@ def test_each_environment_is_resolved_by_itself(workshop: Workshop, index: Path)
     assert {name for name in given if first[name]["digest"] != second[name]["digest"]} == {"new"}
     workshop.more["environments"] = {"old": ["click==9"]}
     assert "click" in workshop.collect("seedcore==1.0", fails=True)["msg"]
+    workshop.more["environments"] = {"old": "tabular"}
+    wrong = workshop.collect("seedcore==1.0", fails=True)
+    assert wrong["msg"] == "environments has old: 'tabular', expected a list of packages"
 
 
 def test_what_a_wheel_of_agents_needs_is_resolved_and_the_wheel_is_not(workshop: Workshop, index: Path) -> None:

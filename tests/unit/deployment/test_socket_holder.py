@@ -192,37 +192,22 @@ def test_connections_are_refused_when_no_coordinator_comes_or_none_is_wanted(sit
     assert site.can_take(), "the next Coordinator has it opened again"
 
 
-async def test_a_request_that_has_waited_in_vain_is_told_that_it_was_not_executed(site: Site) -> None:
+@pytest.mark.parametrize("reboots", [False, True])
+async def test_a_request_that_has_waited_in_vain_is_told_that_it_was_not_executed(site: Site, *, reboots: bool) -> None:
     site.start()
     taken = take(site.directory, site.address)
     assert taken is not None
     waiting = asyncio.create_task(site.get())
     await asyncio.sleep(0.2)
 
-    site.wanted = False
+    site.wanted = reboots
     for one in taken:
         one.close()
+    if reboots:
+        await _until(site.is_abandoned)
+        await asyncio.to_thread(site.stop)
     answer = await asyncio.wait_for(waiting, 60)
 
-    assert_was_not_executed(answer)
-
-
-async def test_a_request_that_waits_when_the_host_reboots_is_told_that_it_was_not_executed(site: Site) -> None:
-    site.start()
-    taken = take(site.directory, site.address)
-    assert taken is not None
-    waiting = asyncio.create_task(site.get())
-    await asyncio.sleep(0.2)
-    for one in taken:
-        one.close()
-    await _until(site.is_abandoned)
-
-    await asyncio.to_thread(site.stop)
-
-    assert_was_not_executed(await asyncio.wait_for(waiting, 60))
-
-
-def assert_was_not_executed(answer: httpx.Response) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json().items() >= {"success": False, "error": "there is no Coordinator", "executed": "no"}.items()
 
